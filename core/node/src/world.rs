@@ -1,0 +1,159 @@
+//! What the world supplies to a node. `prod` and `sim` each implement it once; nothing else differs between them.
+
+use core::fmt;
+use core::future::Future;
+
+use bytes::Bytes;
+use openraft_rt::AsyncRuntime;
+use zipnet_core::id::PeerId;
+use zipnet_core::time::Time;
+
+use crate::event::Event;
+
+/// Everything a node needs from outside. Cheap to clone; all clones are the same world of the same node.
+pub trait World: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Tasks, sleeping and channels.
+    type Runtime: AsyncRuntime;
+    /// Authenticated connections to other nodes.
+    type Link: Link;
+    /// Durable files.
+    type Disk: Disk;
+
+    /// The network as this node reaches it.
+    fn link(&self) -> &Self::Link;
+    /// The state folder of this node.
+    fn disk(&self) -> &Self::Disk;
+    /// Monotonic time; never goes back while the node runs.
+    fn now(&self) -> Time;
+    /// Seconds since the Unix epoch by a clock that may jump or lie. Nothing is decided by it.
+    fn wall_clock(&self) -> u64;
+    /// Fresh secret randomness.
+    fn entropy(&self) -> [u8; 32];
+    /// Something worth telling happened; called in the order in which it happened. Must not block.
+    fn observe(&self, event: Event);
+}
+
+/// Where a node can be reached: `host:port` in production.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Address(pub String);
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Dials and accepts connections whose peers have proven to hold the key that their [`PeerId`] is.
+pub trait Link: Clone + Send + Sync + 'static {
+    /// An established connection.
+    type Connection: Connection;
+
+    /// The address that others dial.
+    fn address(&self) -> Address;
+
+    /// Opens a connection to the peer that listens at `address`.
+    ///
+    /// Whoever needs a certain peer compares [`Connection::peer`] afterwards.
+    fn dial(&self, address: &Address) -> impl Future<Output = Result<Self::Connection, LinkError>> + Send;
+
+    /// The next connection that another node opened. One task at a time may wait here.
+    fn accept(&self) -> impl Future<Output = Result<Self::Connection, LinkError>> + Send;
+}
+
+/// A connection between two nodes. Clones are the same connection; it is closed when the last clone is dropped.
+pub trait Connection: Clone + Send + Sync + 'static {
+    /// Who is at the other end, proven by the handshake.
+    fn peer(&self) -> PeerId;
+    /// A secret of exactly this connection that both ends know (RFC 5705); equal at both ends, different elsewhere.
+    fn exporter(&self) -> [u8; 32];
+    /// Where the other end can be dialled if this end dialled it.
+    fn dialled(&self) -> Option<Address>;
+
+    /// Queues a message. Messages on one channel arrive in order, or the connection breaks; messages on different
+    /// channels may overtake each other. [`Channel::Datagram`] may lose, repeat and reorder.
+    ///
+    /// # Errors
+    /// [`LinkError::Full`] if the peer takes messages too slowly (this message is dropped), [`LinkError::Closed`] if the
+    /// connection is gone. All protocol messages are repeated or refetched, so neither loses more than time.
+    fn send(&self, channel: Channel, message: Bytes) -> Result<(), LinkError>;
+
+    /// The next message on any channel. One task at a time may wait here; dropping the future loses no message.
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] once the connection is gone, with the code that the other end gave.
+    fn receive(&self) -> impl Future<Output = Result<(Channel, Bytes), LinkError>> + Send;
+
+    /// Closes the connection; messages queued before are still delivered if the network allows.
+    fn close(&self, code: u32);
+}
+
+/// Streams of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// Hello, pings, and what else concerns the connection itself.
+    Control,
+    /// Raft votes, heartbeats and log entries.
+    Consensus,
+    /// Raft snapshots, which must not delay heartbeats.
+    Snapshot,
+    /// Messages of the protocol roles.
+    Protocol,
+    /// Unreliable: gossip.
+    Datagram,
+}
+
+/// Why a message was not sent or received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkError {
+    /// The queue to this peer is full; the message was dropped.
+    Full,
+    /// The connection is closed; 0 where no code was given (peer vanished, idle timeout).
+    Closed(u32),
+    /// Nobody answered at the address.
+    Unreachable,
+    /// The message exceeds what a channel carries.
+    TooLarge,
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("queue a message: the peer takes messages too slowly"),
+            Self::Closed(code) => write!(f, "use the connection: closed with code {code}"),
+            Self::Unreachable => f.write_str("reach the peer: nobody answered"),
+            Self::TooLarge => f.write_str("send the message: it is larger than a channel carries"),
+        }
+    }
+}
+
+impl core::error::Error for LinkError {}
+
+/// A state folder.
+pub trait Disk: Clone + Send + Sync + 'static {
+    /// What redb writes through.
+    type Backend: redb::StorageBackend;
+
+    /// Opens a database file, creating it atomically (temporary file, then rename) if it does not exist.
+    ///
+    /// # Errors
+    /// What the file system says; a second process that holds the folder is an error as well.
+    fn open(&self, name: &str) -> std::io::Result<Self::Backend>;
+
+    /// Whether the file exists.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn exists(&self, name: &str) -> std::io::Result<bool>;
+
+    /// Moves every file of the folder out of the way (an archive in production, so that nothing is lost by mistake).
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn set_aside(&self) -> std::io::Result<()>;
+
+    /// Whether the storage below was switched off under the node. A frozen node must never answer: consensus parks
+    /// the task that sees this. Always false in production.
+    fn is_frozen(&self) -> bool {
+        false
+    }
+}

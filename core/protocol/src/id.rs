@@ -1,0 +1,127 @@
+//! Identifiers: fixed 32-byte values and the counters of the protocol, each with a type of its own.
+
+use alloc::string::String;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Defines a 32-byte identifier whose `Debug` and `Display` print hexadecimal digits.
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; 32]);
+
+        impl $name {
+            /// The 32 bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The first ten hexadecimal digits: what log lines and tables print.
+            #[must_use]
+            pub fn short(&self) -> String {
+                let mut text = alloc::format!("{self}");
+                text.truncate(10);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.short())
+            }
+        }
+    };
+}
+
+identifier! {
+    /// A public 32-byte name: universe, instance, and what is derived from them.
+    UniqueId
+}
+identifier! {
+    /// An ed25519 public key; the identity of a node. `ServerId` and `ClientId` of the paper are this.
+    PeerId
+}
+identifier! {
+    /// Drawn at random when a log is started. (`LogId`, [`Round`]) never repeats.
+    LogId
+}
+identifier! {
+    /// The committee: instance, committee secret and machine signature. Independent of who its members are.
+    GroupId
+}
+identifier! {
+    /// A blake3 digest; what it covers is said where it stands.
+    Digest
+}
+
+/// Drawn at random when a state folder is made. Together with the [`PeerId`] it names a Raft node, so that a server
+/// that lost its disk is a new node to Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StoreId(pub u64);
+
+/// A member of the Raft group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RaftId {
+    /// Whose node it is.
+    pub peer: PeerId,
+    /// Which of its disks.
+    pub store: StoreId,
+}
+
+impl fmt::Display for RaftId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:x}", self.peer.short(), self.store.0)
+    }
+}
+
+/// Defines a counter that only rises.
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The next one.
+            ///
+            /// # Panics
+            /// Once 2^64 were used up.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.checked_add(1).expect("a counter of 64 bits does not run out"))
+            }
+        }
+    };
+}
+
+counter! {
+    /// The number of a round; the first round of a log is 1, 0 means "none yet".
+    Round
+}
+counter! {
+    /// Orders the bundles of one peer: a bundle replaces those of lower epochs.
+    Epoch
+}
+counter! {
+    /// The version of the client registry; +1 for every applied change.
+    RegistryVersion
+}
+counter! {
+    /// Orders the signed announcements and batches of one peer.
+    Counter
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}

@@ -1,0 +1,9 @@
+//! The ZIPNet protocol as sans-IO state machines.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod checks;
+pub mod id;
+pub mod time;
