@@ -11,8 +11,8 @@ use core::fmt::Debug;
 pub enum Check {
     /// A round is finalised only with the partial of every rostered server.
     CompleteRoster,
-    /// The broadcast is the XOR of what stands in the log, and of nothing local.
-    BroadcastFromLog,
+    /// A record is a function of the log alone, down to the order of its servers.
+    CanonicalRecord,
     /// The first valid aggregate of a round wins; a second one changes nothing.
     OneAggregate,
     /// A partial counts only for the header and the aggregate that it names.

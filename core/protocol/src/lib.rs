@@ -5,5 +5,6 @@
 extern crate alloc;
 
 pub mod checks;
+pub mod committee;
 pub mod id;
 pub mod time;

@@ -1,0 +1,1077 @@
+//! The replicated machine of the committee: what the log means.
+//!
+//! Every server applies the same commands in the same order and reaches the same state. A refused command changes
+//! nothing and says why; every command is idempotent. There is no clock and no I/O here.
+//!
+//! ```text
+//! StartLog → RegisterServer… → ApproveAggregator… → ChangeClients…
+//!          ┌──────────────────────────────────────────────────────────────┐
+//!          ▼                                                              │
+//!      OpenRound → SignHeader (all) = live → SubmitAggregate → SubmitPartial (all) = finalised → SignRecord
+//!          │                                                   ▲
+//!          └── OpenRound, departure, new key before the end: abandoned
+//! ```
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bitmap::Bitmap;
+use crate::checks::{Check, Checks};
+use crate::fold::xor_into;
+use crate::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
+use crate::key::{PublicKey, RoundSecret};
+use crate::machine::{Abandonment, Report};
+use crate::message::{
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Header, HeaderSignature,
+    LiveHeader, Partial, Previous, Record, RecordSignature, Role, RosterServer, Standing, Testimony,
+};
+use crate::params::RoundParams;
+use crate::registry::ClientRegistry;
+use crate::signing::state_digest;
+
+/// Why a command, message or header was refused. The names are stable: metrics and scenarios use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Refused {
+    /// It names another log, or none was started.
+    WrongLog,
+    /// The log has a name already.
+    LogStarted,
+    /// It names another committee.
+    WrongGroup,
+    /// It names another instance.
+    WrongInstance,
+    /// Other round parameters.
+    ParamsMismatch,
+    /// A round other than the expected one. Honest nodes say this after a delay.
+    WrongRound,
+    /// A header other than the current one. Honest nodes say this after a delay.
+    WrongHeader,
+    /// An aggregate other than the applied one.
+    WrongAggregate,
+    /// The client registry is at another version, or has another content at that version.
+    WrongRegistry,
+    /// What came before is not what this node has: two nodes disagree about the machine.
+    WrongPrevious,
+    /// A vector or bitmap of the wrong length.
+    WrongLength,
+    /// A role that may not say this.
+    WrongRole,
+    /// The bytes are not a message.
+    Malformed,
+    /// The signature is not the named signer's.
+    BadSignature,
+    /// The X25519 key is of low order: it would make every pad known.
+    WeakKey,
+    /// The epoch is not above the last one.
+    StaleEpoch,
+    /// The counter is not above the last one.
+    StaleCounter,
+    /// It was there already; nothing changes.
+    Duplicate,
+    /// A second, different contribution. Only a faulty peer does this.
+    Equivocation,
+    /// The sender is not in the registry.
+    NotRegistered,
+    /// The server is not a voter of the group.
+    NotVoter,
+    /// The server is not in the roster of the round.
+    NotInRoster,
+    /// The roster is not sorted by peer, lists one twice, or is empty.
+    UnsortedRoster,
+    /// The roster lists a server that is not registered, has left, or has other keys.
+    WrongRoster,
+    /// The roster lacks a registered server, and floors do not allow that.
+    RosterTooSmall,
+    /// The header allows fewer participants than some floor in its roster.
+    BelowFloor,
+    /// Fewer clients are registered, or took part, than the round needs.
+    TooFewParticipants,
+    /// Not every rostered server has signed the header.
+    NotLive,
+    /// No round is open.
+    NoRound,
+    /// The round has its aggregate.
+    AggregateIn,
+    /// A client that some server refuses takes part.
+    RefusedClient,
+    /// The sender is not the aggregator of the log.
+    NotAggregator,
+    /// Another aggregator is configured.
+    AggregatorNotConfigured,
+    /// No such record is kept.
+    UnknownRecord,
+    /// The server was retired; its identity is barred.
+    Retired,
+    /// The client is barred for some rounds after a refusal.
+    Barred,
+    /// More entries than a message may carry.
+    TooMany,
+    /// The round key in the header is not the one that this node holds.
+    ForeignKey,
+    /// This node signed, sealed or unblinded another one.
+    AlreadyPromised,
+    /// This node is not in the client set of the header, or not with its present keys.
+    NotInRegistry,
+    /// A pinned server is not in the roster.
+    PinMissing,
+    /// The node is stopping.
+    Stopping,
+    /// The sender probes are not exhausted: the server answers.
+    StillAlive,
+}
+
+impl Refused {
+    /// The stable name, as metrics and scenarios spell it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let mut name = String::new();
+        for c in alloc::format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl core::error::Error for Refused {}
+
+/// What every server of a committee has in common.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The instance.
+    pub instance: UniqueId,
+    /// The committee.
+    pub group: GroupId,
+    /// The shape of the vector.
+    pub params: RoundParams,
+}
+
+/// A registered server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// Its newest bundle.
+    pub bundle: Bundle,
+    /// Of its last announcement.
+    pub counter: Counter,
+    /// What it last announced.
+    pub standing: Standing,
+    /// Who testified that it is dead, since it registered.
+    pub testimonies: BTreeSet<PeerId>,
+    /// Of its last refusal of a client.
+    pub refusal_counter: Counter,
+}
+
+impl Server {
+    /// Whether headers list it: it has not departed.
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        match self.standing {
+            Standing::Registered | Standing::Leaving => true,
+            Standing::Departed => false,
+        }
+    }
+}
+
+/// The round between its header and its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OpenRound {
+    /// The header.
+    pub header: Arc<Header>,
+    /// Of the header.
+    pub digest: Digest,
+    /// The client registry as the header pins it.
+    pub clients: ClientRegistry,
+    /// So far.
+    pub signatures: BTreeMap<PeerId, HeaderSignature>,
+    /// Once all have signed: the union of refused clients.
+    pub refused: Option<Bitmap>,
+    /// Once applied.
+    pub aggregate: Option<Applied>,
+    /// Whose partial is in.
+    pub partials: BTreeSet<PeerId>,
+}
+
+/// The aggregate of a round and what was stripped from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// Of the aggregate.
+    pub digest: Digest,
+    /// Whose envelopes are in.
+    pub participants: Bitmap,
+    /// The aggregate XOR the partials so far.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl OpenRound {
+    /// Whether the server is in the roster.
+    #[must_use]
+    pub fn lists(&self, server: &PeerId) -> bool {
+        self.header.servers.iter().any(|listed| listed.peer == *server)
+    }
+
+    /// The signed header, once every rostered server has signed.
+    #[must_use]
+    pub fn live(&self) -> Option<LiveHeader> {
+        self.refused.as_ref()?;
+        let signatures = self.signatures.values().cloned().collect();
+        Some(LiveHeader { header: Header::clone(&self.header), signatures })
+    }
+
+    /// What the round waits for, and from whom.
+    #[must_use]
+    pub fn awaited(&self) -> (Abandonment, Vec<PeerId>) {
+        let roster = || self.header.servers.iter().map(|server| server.peer);
+        if self.refused.is_none() {
+            (Abandonment::Unsigned, roster().filter(|peer| !self.signatures.contains_key(peer)).collect())
+        } else if self.aggregate.is_none() {
+            (Abandonment::NoAggregate, Vec::new())
+        } else {
+            (Abandonment::MissingPartial, roster().filter(|peer| !self.partials.contains(peer)).collect())
+        }
+    }
+}
+
+/// A finalised round with the signatures it has so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignedRecord {
+    /// The record.
+    pub record: Arc<Record>,
+    /// Of the record.
+    pub digest: Digest,
+    /// By server.
+    pub signatures: BTreeMap<PeerId, RecordSignature>,
+}
+
+impl SignedRecord {
+    /// Whether more than half of the roster has signed.
+    #[must_use]
+    pub fn provisional(&self) -> bool {
+        is_majority(self.signatures.len(), self.record.servers.len())
+    }
+
+    /// Whether the whole roster has signed.
+    #[must_use]
+    pub fn confirmed(&self) -> bool {
+        self.signatures.len() == self.record.servers.len()
+    }
+}
+
+/// An aggregator that some servers approve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Candidate {
+    bundle: Bundle,
+    approvals: BTreeSet<PeerId>,
+}
+
+/// What is replicated.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct State {
+    log: Option<LogId>,
+    voters: BTreeSet<PeerId>,
+    servers: BTreeMap<PeerId, Server>,
+    retired: BTreeSet<PeerId>,
+    aggregator: Option<Bundle>,
+    candidates: BTreeMap<PeerId, Candidate>,
+    clients: ClientRegistry,
+    /// Who refuses whom; a refused client is out of the registry.
+    refusals: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    /// Until which round a refused client may not register.
+    barred: BTreeMap<PeerId, Round>,
+    opened: Round,
+    open: Option<OpenRound>,
+    previous: Previous,
+    records: VecDeque<SignedRecord>,
+}
+
+/// How many finalised records the machine keeps for readers and signatures that come late.
+pub const RECORDS_KEPT: usize = 8;
+
+/// For how many rounds a refused client may not register again.
+pub const BARRED_ROUNDS: u64 = 16;
+
+/// Candidates for aggregator that are remembered at a time.
+const CANDIDATES_MAX: usize = 8;
+
+/// The replicated machine.
+#[derive(Clone, Debug)]
+pub struct Committee<C> {
+    config: Config,
+    checks: C,
+    state: State,
+}
+
+/// Whether `some` are more than half of `all`.
+#[must_use]
+pub const fn is_majority(some: usize, all: usize) -> bool {
+    some > all / 2
+}
+
+/// A snapshot that is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadSnapshot;
+
+impl<C: Checks> Committee<C> {
+    /// The machine of an empty log.
+    pub fn new(config: Config, checks: C) -> Self {
+        Self { config, checks, state: State::default() }
+    }
+
+    /// Applies a command.
+    ///
+    /// # Errors
+    /// Why the command is refused; the state is unchanged then.
+    pub fn apply(&mut self, index: u64, command: &Command, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        match command {
+            Command::StartLog { log } => self.start_log(*log, reports),
+            Command::OpenRound(header) => self.open_round(index, header, reports),
+            Command::SignHeader(signature) => self.sign_header(signature, reports),
+            Command::SubmitAggregate(aggregate) => self.submit_aggregate(index, aggregate, reports),
+            Command::SubmitPartial(partial) => self.submit_partial(index, partial, reports),
+            Command::SignRecord(signature) => self.sign_record(signature, reports),
+            Command::RegisterServer { bundle, announcement } => {
+                self.register_server(index, bundle, announcement, reports)
+            }
+            Command::DepartServer(announcement) => self.depart_server(index, announcement, reports),
+            Command::RetireServer(announcement) => self.retire_server(announcement, reports),
+            Command::TestifyDead(testimony) => self.testify_dead(index, testimony, reports),
+            Command::ApproveAggregator(approval) => self.approve_aggregator(approval, reports),
+            Command::ChangeClients(batch) => self.change_clients(batch, reports),
+            Command::RefuseClient(refusal) => self.refuse_client(refusal, reports),
+        }
+    }
+
+    /// Takes note of the voters of the group.
+    pub fn set_voters(&mut self, voters: BTreeSet<PeerId>) {
+        self.state.voters = voters;
+    }
+
+    /// The whole state as bytes.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        postcard::to_allocvec(&self.state).expect("the state holds nothing that postcard can not encode")
+    }
+
+    /// Replaces the state by that of a snapshot.
+    ///
+    /// # Errors
+    /// If the bytes are not a snapshot of this format; the state is unchanged then.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
+        match postcard::take_from_bytes(snapshot) {
+            Ok((state, [])) => {
+                self.state = state;
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(BadSnapshot),
+        }
+    }
+
+    /// The log, once started.
+    #[must_use]
+    pub fn log(&self) -> Option<LogId> {
+        self.state.log
+    }
+
+    /// The voters of the group.
+    #[must_use]
+    pub fn voters(&self) -> &BTreeSet<PeerId> {
+        &self.state.voters
+    }
+
+    /// Every server that ever registered and was not retired.
+    #[must_use]
+    pub fn servers(&self) -> &BTreeMap<PeerId, Server> {
+        &self.state.servers
+    }
+
+    /// Identities that are barred for good.
+    #[must_use]
+    pub fn retired(&self) -> &BTreeSet<PeerId> {
+        &self.state.retired
+    }
+
+    /// The aggregator of the log.
+    #[must_use]
+    pub fn aggregator(&self) -> Option<&Bundle> {
+        self.state.aggregator.as_ref()
+    }
+
+    /// Whether this server's approval of this bundle is in the log.
+    #[must_use]
+    pub fn approves(&self, server: &PeerId, bundle: &Bundle) -> bool {
+        self.state.aggregator.as_ref() == Some(bundle)
+            || self
+                .state
+                .candidates
+                .get(&bundle.peer)
+                .is_some_and(|candidate| candidate.bundle == *bundle && candidate.approvals.contains(server))
+    }
+
+    /// The client registry.
+    #[must_use]
+    pub fn clients(&self) -> &ClientRegistry {
+        &self.state.clients
+    }
+
+    /// The last opened round.
+    #[must_use]
+    pub fn opened(&self) -> Round {
+        self.state.opened
+    }
+
+    /// The open round.
+    #[must_use]
+    pub fn open(&self) -> Option<&OpenRound> {
+        self.state.open.as_ref()
+    }
+
+    /// What the next header must name as its past.
+    #[must_use]
+    pub fn previous(&self) -> Previous {
+        self.state.previous
+    }
+
+    /// The newest finalised records, oldest first.
+    #[must_use]
+    pub fn records(&self) -> &VecDeque<SignedRecord> {
+        &self.state.records
+    }
+
+    /// The roster of a header opened now with every server that takes part, in PeerId order.
+    #[must_use]
+    pub fn roster(&self) -> Vec<RosterServer> {
+        let servers = self.state.servers.values().filter(|server| server.takes_part());
+        servers.map(|server| RosterServer::from(&server.bundle)).collect()
+    }
+
+    /// The fewest servers that a roster may have: the largest floor of any registered server. An unset floor counts as
+    /// every registered server that takes part.
+    #[must_use]
+    pub fn roster_floor(&self) -> usize {
+        let all = self.state.servers.values().filter(|server| server.takes_part()).count();
+        let floor = |server: &Server| {
+            let set = server.bundle.floors.and_then(|floors| floors.servers);
+            set.map_or(all, |floor| usize::try_from(floor).unwrap_or(usize::MAX))
+        };
+        self.state.servers.values().filter(|server| server.takes_part()).map(floor).max().unwrap_or(0)
+    }
+
+    /// The largest participant floor among these servers.
+    #[must_use]
+    pub fn participant_floor<'a>(&self, roster: impl IntoIterator<Item = &'a PeerId>) -> u32 {
+        let floors = roster.into_iter().filter_map(|peer| self.state.servers.get(peer)?.bundle.floors);
+        floors.map(|floors| floors.participants).max().unwrap_or(0)
+    }
+
+    fn start_log(&mut self, log: LogId, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        if self.state.log.is_some() {
+            return Err(Refused::LogStarted);
+        }
+        self.state.log = Some(log);
+        reports.push(Report::LogStarted { log });
+        Ok(())
+    }
+
+    fn open_round(&mut self, index: u64, header: &Header, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.require_log(header.log)?;
+        if header.group != self.config.group {
+            return Err(Refused::WrongGroup);
+        }
+        if header.params != self.config.params {
+            return Err(Refused::ParamsMismatch);
+        }
+        if header.round != self.state.opened.next() && self.checks.enforce(Check::RoundRises) {
+            return Err(Refused::WrongRound);
+        }
+        if header.clients != self.state.clients.set() {
+            return Err(Refused::WrongRegistry);
+        }
+        self.check_roster(&header.servers)?;
+        if self.checks.enforce(Check::ParticipantFloor) {
+            let roster = header.servers.iter().map(|server| &server.peer);
+            if header.min_participants < self.participant_floor(roster) {
+                return Err(Refused::BelowFloor);
+            }
+            if header.clients.count < header.min_participants {
+                return Err(Refused::TooFewParticipants);
+            }
+        }
+        self.abandon(index, reports);
+        let digest = header.digest();
+        let header = Arc::new(header.clone());
+        self.state.opened = header.round;
+        self.state.open = Some(OpenRound {
+            header: Arc::clone(&header),
+            digest,
+            clients: self.state.clients.clone(),
+            signatures: BTreeMap::new(),
+            refused: None,
+            aggregate: None,
+            partials: BTreeSet::new(),
+        });
+        reports.push(Report::RoundOpened { index, header, digest });
+        Ok(())
+    }
+
+    fn check_roster(&self, roster: &[RosterServer]) -> Result<(), Refused> {
+        if roster.is_empty() || !roster.is_sorted_by(|a, b| a.peer < b.peer) {
+            return Err(Refused::UnsortedRoster);
+        }
+        for listed in roster {
+            let server = self.state.servers.get(&listed.peer).ok_or(Refused::WrongRoster)?;
+            if !server.takes_part() || RosterServer::from(&server.bundle) != *listed {
+                return Err(Refused::WrongRoster);
+            }
+        }
+        if roster.len() < self.roster_floor() {
+            return Err(Refused::RosterTooSmall);
+        }
+        Ok(())
+    }
+
+    fn sign_header(&mut self, signature: &HeaderSignature, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        let open = self.current(signature.log, signature.round, signature.header)?;
+        if !open.lists(&signature.server) {
+            return Err(Refused::NotInRoster);
+        }
+        if open.signatures.contains_key(&signature.server) {
+            return Err(Refused::Duplicate);
+        }
+        if signature.refused.len() != open.header.clients.count {
+            return Err(Refused::WrongLength);
+        }
+        if !signature.verify() {
+            return Err(Refused::BadSignature);
+        }
+        open.signatures.insert(signature.server, signature.clone());
+        if open.signatures.len() == open.header.servers.len() {
+            let mut refused = Bitmap::new(open.header.clients.count);
+            for signature in open.signatures.values() {
+                refused.union_with(&signature.refused);
+            }
+            open.refused = Some(refused.clone());
+            reports.push(Report::HeaderLive { round: signature.round, header: signature.header, refused });
+        }
+        Ok(())
+    }
+
+    fn submit_aggregate(
+        &mut self,
+        index: u64,
+        aggregate: &Aggregate,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        let vector_bytes = self.config.params.vector_bytes();
+        let aggregator = self.state.aggregator.as_ref().map(|bundle| bundle.peer);
+        let (floors, once) =
+            (self.checks.enforce(Check::ParticipantFloor), self.checks.enforce(Check::OneAggregate));
+        let open = self.current(aggregate.log, aggregate.round, aggregate.header)?;
+        let refused = open.refused.as_ref().ok_or(Refused::NotLive)?;
+        if open.aggregate.is_some() && once {
+            return Err(Refused::AggregateIn);
+        }
+        if aggregate.body.len() != vector_bytes || aggregate.participants.len() != open.header.clients.count {
+            return Err(Refused::WrongLength);
+        }
+        if !aggregate.participants.is_disjoint(refused) {
+            return Err(Refused::RefusedClient);
+        }
+        if aggregate.participants.count_ones() < open.header.min_participants && floors {
+            return Err(Refused::TooFewParticipants);
+        }
+        if !aggregate.verify(&aggregator.ok_or(Refused::NotAggregator)?) {
+            return Err(Refused::BadSignature);
+        }
+        let digest = aggregate.digest();
+        let mut body = aggregate.body.clone();
+        if let Some(applied) = &open.aggregate {
+            xor_into(&mut body, &applied.body);
+        }
+        open.aggregate = Some(Applied { digest, participants: aggregate.participants.clone(), body });
+        reports.push(Report::AggregateApplied {
+            index,
+            round: aggregate.round,
+            header: aggregate.header,
+            aggregate: digest,
+            participants: aggregate.participants.clone(),
+        });
+        Ok(())
+    }
+
+    fn submit_partial(
+        &mut self,
+        index: u64,
+        partial: &Partial,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        let vector_bytes = self.config.params.vector_bytes();
+        let strict = self.checks.enforce(Check::PartialOfRound);
+        let complete_roster = self.checks.enforce(Check::CompleteRoster);
+        let open = if strict {
+            self.current(partial.log, partial.round, partial.header)?
+        } else {
+            self.state.open.as_mut().ok_or(Refused::NoRound)?
+        };
+        if !open.lists(&partial.server) {
+            return Err(Refused::NotInRoster);
+        }
+        let applied = open.aggregate.as_mut().ok_or(Refused::WrongAggregate)?;
+        if applied.digest != partial.aggregate && strict {
+            return Err(Refused::WrongAggregate);
+        }
+        if open.partials.contains(&partial.server) {
+            return Err(Refused::Duplicate);
+        }
+        if partial.body.len() != vector_bytes {
+            return Err(Refused::WrongLength);
+        }
+        if !partial.verify() {
+            return Err(Refused::BadSignature);
+        }
+        xor_into(&mut applied.body, &partial.body);
+        open.partials.insert(partial.server);
+        reports.push(Report::PartialApplied {
+            index,
+            round: partial.round,
+            header: partial.header,
+            aggregate: partial.aggregate,
+            server: partial.server,
+        });
+        let (have, all) = (open.partials.len(), open.header.servers.len());
+        if have == all || (!complete_roster && is_majority(have, all)) {
+            self.finalize(index, reports);
+        }
+        Ok(())
+    }
+
+    fn finalize(&mut self, index: u64, reports: &mut Vec<Report>) {
+        let open = self.state.open.take().expect("the caller has an open round");
+        let applied = open.aggregate.expect("partials are accepted only after the aggregate");
+        let previous = if self.checks.enforce(Check::ChainRecords) {
+            self.state.previous.record
+        } else {
+            Digest::default()
+        };
+        let mut servers: Vec<_> = open.header.servers.iter().map(|server| server.peer).collect();
+        if !self.checks.enforce(Check::CanonicalRecord) {
+            servers.reverse();
+        }
+        let record = Arc::new(Record {
+            log: open.header.log,
+            round: open.header.round,
+            header: open.digest,
+            participants: applied.participants,
+            servers,
+            broadcast: applied.body,
+            previous,
+        });
+        let digest = record.digest();
+        if self.state.records.len() == RECORDS_KEPT {
+            self.state.records.pop_front();
+        }
+        let kept = SignedRecord { record: Arc::clone(&record), digest, signatures: BTreeMap::new() };
+        self.state.records.push_back(kept);
+        self.state.previous = Previous { round: record.round, record: digest, state: Digest::default() };
+        self.state.previous.state = self.digest();
+        reports.push(Report::RoundFinalized {
+            index,
+            record,
+            digest,
+            signed: open.signatures.into_keys().collect(),
+            partials: open.partials.into_iter().collect(),
+        });
+    }
+
+    /// Covers everything that later commands depend on, except what the open round and the kept records add: there is
+    /// no open round when this is taken, and the records are covered by the chain.
+    fn digest(&self) -> Digest {
+        let state = &self.state;
+        let covered = (
+            (state.log, &state.voters, &state.servers, &state.retired),
+            (&state.aggregator, &state.candidates, state.clients.set(), state.clients.counter()),
+            (&state.refusals, &state.barred, state.opened, state.previous.round, state.previous.record),
+        );
+        let bytes = postcard::to_allocvec(&covered).expect("the state holds nothing that postcard can not encode");
+        state_digest(&bytes)
+    }
+
+    fn sign_record(&mut self, signature: &RecordSignature, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.require_log(signature.log)?;
+        let kept = self.state.records.iter_mut().find(|kept| kept.digest == signature.record);
+        let kept = kept.ok_or(Refused::UnknownRecord)?;
+        if kept.record.round != signature.round {
+            return Err(Refused::WrongRound);
+        }
+        if !kept.record.servers.contains(&signature.server) {
+            return Err(Refused::NotInRoster);
+        }
+        if kept.signatures.contains_key(&signature.server) {
+            return Err(Refused::Duplicate);
+        }
+        if !signature.verify() {
+            return Err(Refused::BadSignature);
+        }
+        kept.signatures.insert(signature.server, *signature);
+        if kept.confirmed() {
+            reports.push(Report::RecordConfirmed { round: signature.round, record: signature.record });
+        }
+        Ok(())
+    }
+
+    fn register_server(
+        &mut self,
+        index: u64,
+        bundle: &Bundle,
+        announcement: &Announcement,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        self.require_log(announcement.log)?;
+        let server = bundle.peer;
+        if bundle.role != Role::Server || bundle.floors.is_none() || announcement.standing != Standing::Registered {
+            return Err(Refused::WrongRole);
+        }
+        if announcement.server != server || announcement.epoch != bundle.epoch {
+            return Err(Refused::Malformed);
+        }
+        if self.state.retired.contains(&server) && self.checks.enforce(Check::RetiredBarred) {
+            return Err(Refused::Retired);
+        }
+        if !self.state.voters.contains(&server) {
+            return Err(Refused::NotVoter);
+        }
+        let known = self.state.servers.get(&server);
+        if let Some(known) = known {
+            if bundle.epoch <= known.bundle.epoch {
+                return Err(Refused::StaleEpoch);
+            }
+            if announcement.counter <= known.counter {
+                return Err(Refused::StaleCounter);
+            }
+            if known.standing == Standing::Leaving {
+                return Err(Refused::Retired);
+            }
+        }
+        self.check_bundle(bundle)?;
+        if !announcement.verify() {
+            return Err(Refused::BadSignature);
+        }
+        let refusal_counter = known.map(|known| known.refusal_counter).unwrap_or_default();
+        self.state.servers.insert(
+            server,
+            Server {
+                bundle: bundle.clone(),
+                counter: announcement.counter,
+                standing: Standing::Registered,
+                testimonies: BTreeSet::new(),
+                refusal_counter,
+            },
+        );
+        self.withdraw_refusals(&server);
+        self.abandon_without(index, &server, reports);
+        reports.push(Report::ServerRegistered { server, epoch: bundle.epoch });
+        Ok(())
+    }
+
+    fn depart_server(
+        &mut self,
+        index: u64,
+        announcement: &Announcement,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        let server = self.check_announcement(announcement, Standing::Departed)?;
+        let leaving = server.standing == Standing::Leaving;
+        server.counter = announcement.counter;
+        server.standing = Standing::Departed;
+        self.withdraw_refusals(&announcement.server);
+        self.abandon_without(index, &announcement.server, reports);
+        reports.push(Report::ServerDeparted { server: announcement.server });
+        if leaving {
+            self.retire(announcement.server, false, reports);
+        }
+        Ok(())
+    }
+
+    fn retire_server(
+        &mut self,
+        announcement: &Announcement,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        let server = self.check_announcement(announcement, Standing::Leaving)?;
+        server.counter = announcement.counter;
+        match server.standing {
+            Standing::Registered | Standing::Leaving => {
+                server.standing = Standing::Leaving;
+                reports.push(Report::ServerLeaving { server: announcement.server });
+            }
+            Standing::Departed => self.retire(announcement.server, false, reports),
+        }
+        Ok(())
+    }
+
+    fn check_announcement(
+        &mut self,
+        announcement: &Announcement,
+        standing: Standing,
+    ) -> Result<&mut Server, Refused> {
+        self.require_log(announcement.log)?;
+        if announcement.standing != standing {
+            return Err(Refused::Malformed);
+        }
+        let server = self.state.servers.get_mut(&announcement.server).ok_or(Refused::NotRegistered)?;
+        if server.standing == standing {
+            return Err(Refused::Duplicate);
+        }
+        if announcement.epoch != server.bundle.epoch {
+            return Err(Refused::StaleEpoch);
+        }
+        if announcement.counter <= server.counter {
+            return Err(Refused::StaleCounter);
+        }
+        if !announcement.verify() {
+            return Err(Refused::BadSignature);
+        }
+        Ok(server)
+    }
+
+    fn testify_dead(
+        &mut self,
+        index: u64,
+        testimony: &Testimony,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
+        self.require_log(testimony.log)?;
+        let others = self.state.voters.iter().filter(|voter| **voter != testimony.server).count();
+        if testimony.witness == testimony.server || !self.state.voters.contains(&testimony.witness) {
+            return Err(Refused::NotVoter);
+        }
+        let server = self.state.servers.get_mut(&testimony.server).ok_or(Refused::NotRegistered)?;
+        if testimony.epoch != server.bundle.epoch {
+            return Err(Refused::StaleEpoch);
+        }
+        if server.testimonies.contains(&testimony.witness) {
+            return Err(Refused::Duplicate);
+        }
+        if !testimony.verify() {
+            return Err(Refused::BadSignature);
+        }
+        server.testimonies.insert(testimony.witness);
+        if is_majority(server.testimonies.len(), others) {
+            self.abandon_without(index, &testimony.server, reports);
+            self.retire(testimony.server, true, reports);
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self, server: PeerId, forced: bool, reports: &mut Vec<Report>) {
+        self.state.servers.remove(&server);
+        self.withdraw_refusals(&server);
+        self.state.retired.insert(server);
+        reports.push(Report::ServerRetired { server, forced });
+    }
+
+    fn approve_aggregator(&mut self, approval: &Approval, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.require_log(approval.log)?;
+        let bundle = &approval.bundle;
+        if bundle.role != Role::Aggregator {
+            return Err(Refused::WrongRole);
+        }
+        if !self.state.voters.contains(&approval.server) {
+            return Err(Refused::NotVoter);
+        }
+        let same = self.state.aggregator.as_ref().filter(|current| current.peer == bundle.peer);
+        if same.is_some_and(|current| bundle.epoch <= current.epoch) {
+            return Err(if same == Some(bundle) { Refused::Duplicate } else { Refused::StaleEpoch });
+        }
+        let candidate = self.state.candidates.get(&bundle.peer);
+        match candidate {
+            Some(candidate) if bundle.epoch < candidate.bundle.epoch => return Err(Refused::StaleEpoch),
+            Some(candidate) if candidate.bundle == *bundle => {
+                if candidate.approvals.contains(&approval.server) {
+                    return Err(Refused::Duplicate);
+                }
+            }
+            None if self.state.candidates.len() == CANDIDATES_MAX => return Err(Refused::TooMany),
+            Some(_) | None => self.check_bundle(bundle)?,
+        }
+        if !approval.verify() {
+            return Err(Refused::BadSignature);
+        }
+        let fresh = || Candidate { bundle: bundle.clone(), approvals: BTreeSet::new() };
+        let candidate = self.state.candidates.entry(bundle.peer).or_insert_with(fresh);
+        if candidate.bundle != *bundle {
+            *candidate = fresh();
+        }
+        candidate.approvals.insert(approval.server);
+        let approved = candidate.approvals.iter().filter(|server| self.state.voters.contains(*server)).count();
+        if is_majority(approved, self.state.voters.len()) {
+            self.state.candidates.clear();
+            self.state.aggregator = Some(bundle.clone());
+            reports.push(Report::AggregatorRegistered { aggregator: bundle.peer });
+        }
+        Ok(())
+    }
+
+    fn change_clients(&mut self, batch: &ClientBatch, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.require_log(batch.log)?;
+        let aggregator = self.state.aggregator.as_ref().ok_or(Refused::NotAggregator)?;
+        if batch.counter != self.state.clients.counter().next() {
+            return Err(Refused::StaleCounter);
+        }
+        if batch.register.len() > ClientBatch::LEN_MAX || batch.expire.len() > ClientBatch::LEN_MAX {
+            return Err(Refused::TooMany);
+        }
+        if !batch.verify(&aggregator.peer) {
+            return Err(Refused::BadSignature);
+        }
+        for bundle in &batch.register {
+            if bundle.role != Role::Client {
+                return Err(Refused::WrongRole);
+            }
+            if self.state.clients.get(&bundle.peer).is_some_and(|known| bundle.epoch <= known.epoch) {
+                return Err(Refused::StaleEpoch);
+            }
+            if self.is_barred(&bundle.peer) {
+                return Err(Refused::Barred);
+            }
+            self.check_bundle(bundle)?;
+        }
+        self.state.clients.apply(&batch.register, &batch.expire, batch.counter);
+        self.report_clients(reports);
+        Ok(())
+    }
+
+    /// Whether a client may not register now.
+    #[must_use]
+    pub fn is_barred(&self, client: &PeerId) -> bool {
+        self.state.refusals.contains_key(client)
+            || self.state.barred.get(client).is_some_and(|until| self.state.opened < *until)
+    }
+
+    fn refuse_client(&mut self, refusal: &ClientRefusal, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.require_log(refusal.log)?;
+        let server = self.state.servers.get_mut(&refusal.server).ok_or(Refused::NotRegistered)?;
+        if !server.takes_part() {
+            return Err(Refused::NotRegistered);
+        }
+        if refusal.counter <= server.refusal_counter {
+            return Err(Refused::StaleCounter);
+        }
+        if !refusal.verify() {
+            return Err(Refused::BadSignature);
+        }
+        if refusal.refuse {
+            let known = self.state.clients.get(&refusal.client).ok_or(Refused::NotInRegistry)?;
+            if known.epoch != refusal.epoch {
+                return Err(Refused::StaleEpoch);
+            }
+            self.state.refusals.entry(refusal.client).or_default().insert(refusal.server);
+            let until = Round(self.state.opened.0.saturating_add(BARRED_ROUNDS));
+            self.state.barred.insert(refusal.client, until);
+            let counter = self.state.clients.counter();
+            self.state.clients.apply(&[], &[(refusal.client, refusal.epoch)], counter);
+            self.report_clients(reports);
+        } else {
+            self.withdraw(&refusal.client, &refusal.server);
+        }
+        let server = self.state.servers.get_mut(&refusal.server).expect("it was found above");
+        server.refusal_counter = refusal.counter;
+        Ok(())
+    }
+
+    fn report_clients(&self, reports: &mut Vec<Report>) {
+        let set = self.state.clients.set();
+        reports.push(Report::ClientsChanged { version: set.version, count: set.count });
+    }
+
+    fn withdraw(&mut self, client: &PeerId, server: &PeerId) {
+        if let Some(refusals) = self.state.refusals.get_mut(client) {
+            refusals.remove(server);
+            if refusals.is_empty() {
+                self.state.refusals.remove(client);
+            }
+        }
+    }
+
+    fn withdraw_refusals(&mut self, server: &PeerId) {
+        let clients: Vec<_> = self.state.refusals.keys().copied().collect();
+        for client in clients {
+            self.withdraw(&client, server);
+        }
+    }
+
+    /// Gives up the open round if it lists the server and lacks its partial.
+    fn abandon_without(&mut self, index: u64, server: &PeerId, reports: &mut Vec<Report>) {
+        let lacks = |open: &OpenRound| open.lists(server) && !open.partials.contains(server);
+        if self.state.open.as_ref().is_some_and(lacks) {
+            self.abandon(index, reports);
+        }
+    }
+
+    fn abandon(&mut self, index: u64, reports: &mut Vec<Report>) {
+        if let Some(open) = self.state.open.take() {
+            let (reason, missing) = open.awaited();
+            reports.push(Report::RoundAbandoned {
+                index,
+                round: open.header.round,
+                header: open.digest,
+                reason,
+                missing,
+            });
+        }
+    }
+
+    fn check_bundle(&self, bundle: &Bundle) -> Result<(), Refused> {
+        if bundle.instance != self.config.instance {
+            return Err(Refused::WrongInstance);
+        }
+        if is_weak(&bundle.round_key) {
+            return Err(Refused::WeakKey);
+        }
+        if !bundle.verify() {
+            return Err(Refused::BadSignature);
+        }
+        Ok(())
+    }
+
+    fn require_log(&self, log: LogId) -> Result<(), Refused> {
+        if self.state.log == Some(log) { Ok(()) } else { Err(Refused::WrongLog) }
+    }
+
+    /// The open round, if it is the named one.
+    fn current(&mut self, log: LogId, round: Round, header: Digest) -> Result<&mut OpenRound, Refused> {
+        self.require_log(log)?;
+        let open = self.state.open.as_mut().ok_or(Refused::NoRound)?;
+        if open.header.round != round {
+            return Err(Refused::WrongRound);
+        }
+        if open.digest != header {
+            return Err(Refused::WrongHeader);
+        }
+        Ok(open)
+    }
+}
+
+/// Whether an X25519 key is of low order: the result with any secret is then zero, so any secret finds out.
+fn is_weak(key: &PublicKey) -> bool {
+    RoundSecret::from_seed([1; 32]).agree(key).is_none()
+}
+
+impl From<&Bundle> for RosterServer {
+    fn from(bundle: &Bundle) -> Self {
+        Self { peer: bundle.peer, epoch: bundle.epoch, round_key: bundle.round_key }
+    }
+}
+
