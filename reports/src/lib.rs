@@ -1,1 +1,26 @@
-//! placeholder
+//! What came of a run, as data.
+//!
+//! The simulator and the tools around it write and read their results through this crate and nowhere else. It runs
+//! nothing and judges nothing: it knows what a result looks like, how it becomes a line of JSON or a JUnit file, and
+//! which exit code a set of verdicts adds up to.
+//!
+//! Start with [`RunResult`], the record of one run.
+
+#![forbid(unsafe_code)]
+
+/// Exit codes, and how several outcomes add up to one.
+mod exit;
+/// A JUnit file for CI.
+mod junit;
+/// One run: its verdict, its counts, what it did and where it failed.
+mod run;
+/// Simulated and measured time as decimal seconds, without floating point.
+mod seconds;
+/// The five things a run can come to.
+mod verdict;
+
+pub use exit::Exit;
+pub use junit::{Case, Outcome, Suite, junit};
+pub use run::{Checkpoint, Counts, Failure, LineError, Record, RunResult, Step, StepOutcome};
+pub use seconds::{Seconds, SecondsError};
+pub use verdict::Verdict;
