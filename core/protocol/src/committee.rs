@@ -284,6 +284,8 @@ struct State {
     voters: BTreeSet<PeerId>,
     servers: BTreeMap<PeerId, Server>,
     retired: BTreeSet<PeerId>,
+    /// The words by which servers said that they leave for good; clients lower their floors by them.
+    farewells: VecDeque<Announcement>,
     aggregator: Option<Bundle>,
     candidates: BTreeMap<PeerId, Candidate>,
     clients: ClientRegistry,
@@ -302,6 +304,9 @@ pub const RECORDS_KEPT: usize = 8;
 
 /// For how many rounds a refused client may not register again.
 pub const BARRED_ROUNDS: u64 = 16;
+
+/// How many farewells are kept for clients.
+pub const FAREWELLS_KEPT: usize = 16;
 
 /// Candidates for aggregator that are remembered at a time.
 const CANDIDATES_MAX: usize = 8;
@@ -401,6 +406,12 @@ impl<C: Checks> Committee<C> {
     #[must_use]
     pub fn retired(&self) -> &BTreeSet<PeerId> {
         &self.state.retired
+    }
+
+    /// The newest announcements of servers that leave for good, oldest first.
+    #[must_use]
+    pub fn farewells(&self) -> &VecDeque<Announcement> {
+        &self.state.farewells
     }
 
     /// The aggregator of the log.
@@ -692,6 +703,7 @@ impl<C: Checks> Committee<C> {
             digest,
             signed: open.signatures.into_keys().collect(),
             partials: open.partials.into_iter().collect(),
+            rostered: false,
         });
     }
 
@@ -700,7 +712,7 @@ impl<C: Checks> Committee<C> {
     fn digest(&self) -> Digest {
         let state = &self.state;
         let covered = (
-            (state.log, &state.voters, &state.servers, &state.retired),
+            (state.log, &state.voters, &state.servers, &state.retired, &state.farewells),
             (&state.aggregator, &state.candidates, state.clients.set(), state.clients.counter()),
             (&state.refusals, &state.barred, state.opened, state.previous.round, state.previous.record),
         );
@@ -818,6 +830,10 @@ impl<C: Checks> Committee<C> {
             }
             Standing::Departed => self.retire(announcement.server, false, reports),
         }
+        if self.state.farewells.len() == FAREWELLS_KEPT {
+            self.state.farewells.pop_front();
+        }
+        self.state.farewells.push_back(*announcement);
         Ok(())
     }
 

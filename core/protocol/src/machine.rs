@@ -349,6 +349,8 @@ pub enum Report {
         signed: Vec<PeerId>,
         /// Servers whose partial the round had.
         partials: Vec<PeerId>,
+        /// Whether this server is in the roster: the health line of operators is about such rounds.
+        rostered: bool,
     },
     /// Applied: a round is given up.
     RoundAbandoned {

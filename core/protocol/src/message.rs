@@ -75,7 +75,7 @@ pub struct ClientSet {
 }
 
 /// The state from which a header was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
     /// The last finalised round; 0 if none.
     pub round: Round,
@@ -428,5 +428,15 @@ pub enum Message {
     RecordsWanted {
         /// The first round wanted.
         from: Round,
+    },
+    /// Server to server: an operator says that this server is dead; testify if your own probes fail.
+    TestifyWanted {
+        /// Who.
+        server: PeerId,
+    },
+    /// Server to aggregator, aggregator to client: these servers leave for good, by their own word.
+    Retired {
+        /// Each signed by the server that leaves.
+        announcements: Vec<Announcement>,
     },
 }
