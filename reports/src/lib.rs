@@ -21,6 +21,6 @@ mod verdict;
 
 pub use exit::Exit;
 pub use junit::{Case, Outcome, Suite, junit};
-pub use run::{Checkpoint, Counts, Failure, LineError, Record, RunResult, Step, StepOutcome};
+pub use run::{Checkpoint, Counts, Failure, LineError, RunResult, Step, StepOutcome};
 pub use seconds::{Seconds, SecondsError};
 pub use verdict::Verdict;

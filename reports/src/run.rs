@@ -54,9 +54,9 @@ pub struct RunResult {
     /// The chain at regular distances, so that two runs can be compared without their events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checkpoints: Vec<Checkpoint>,
-    /// The events in the window that was asked for, in words.
+    /// The events in the window that was asked for, one line of text each, beginning with its number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub window: Vec<Record>,
+    pub window: Vec<String>,
 }
 
 /// How often the things happened that every run counts.
@@ -114,6 +114,8 @@ pub struct Failure {
 pub struct Checkpoint {
     /// How many events came before.
     pub events: u64,
+    /// When the last of them happened, in nanoseconds of simulated time.
+    pub at_ns: u64,
     /// The chain after them, in hexadecimal.
     pub chain: String,
 }
@@ -144,21 +146,6 @@ pub enum StepOutcome {
     Failed,
     /// The run ended before the step did.
     Unfinished,
-}
-
-/// One event of the chain in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Its number in the chain, counted from zero.
-    pub event: u64,
-    /// When it happened, in nanoseconds of simulated time.
-    pub at_ns: u64,
-    /// Where it happened; empty for the simulation itself.
-    pub node: String,
-    /// What happened.
-    pub text: String,
-    /// The chain after it, in hexadecimal. Two runs agree up to a record if this agrees.
-    pub chain: String,
 }
 
 /// Something that should be a result line is not.
@@ -327,14 +314,8 @@ mod tests {
                 detail: "1 participant, floor 2".into(),
                 reproduce: "zipnet-sim run scenarios/runbooks/cold-start.toml --seed 1".into(),
             }),
-            checkpoints: vec![Checkpoint { events: 1_024, chain: "aa".into() }],
-            window: vec![Record {
-                event: 7,
-                at_ns: 9,
-                node: "client-1".into(),
-                text: "timer".into(),
-                chain: "bb".into(),
-            }],
+            checkpoints: vec![Checkpoint { events: 1_024, at_ns: 5, chain: "aa".into() }],
+            window: vec!["7 timer".into()],
         }
     }
 
