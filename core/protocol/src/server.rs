@@ -1,0 +1,1123 @@
+//! The role of a committee server: what it signs, unblinds and proposes, and how it leaves.
+//!
+//! The machine is level-triggered. Every input updates what the server knows; then `advance` lists what it *wants*
+//! ([`Want`]) and does what is due. A want that was tried is tried again after [`Config::resend`] until the replicated
+//! state shows that it is fulfilled, so a lost proposal costs time and nothing else.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::bitmap::Bitmap;
+use crate::checks::{Check, Checks};
+use crate::committee::{self, Committee, OpenRound, Refused, SignedRecord};
+use crate::id::{Digest, Epoch, LogId, PeerId, Round};
+use crate::key::PublicKey;
+use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
+use crate::message::{
+    Aggregate, Bundle, Command, Floors, Header, HeaderSignature, Message, Partial, Role, RosterServer, Standing,
+};
+use crate::random::Random;
+use crate::time::Time;
+use crate::wire;
+
+/// What one server is told at its start. All but `committee` may differ between the servers of a committee.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What all servers have in common.
+    pub committee: committee::Config,
+    /// This server.
+    pub me: PeerId,
+    /// The smallest rounds that this server takes part in.
+    pub floors: Floors,
+    /// From one opening to the next (`ZIPNET_ROUND_PERIOD`).
+    pub round_period: Duration,
+    /// How long a round may stay open (`ZIPNET_ROUND_DEADLINE`).
+    pub round_deadline: Duration,
+    /// The only aggregator that this server approves; `None`: the first one seen.
+    pub aggregator: Option<PeerId>,
+    /// How many voters the first round of a log waits for.
+    pub first_round_voters: usize,
+    /// After how long something that did not show up in the log is tried again.
+    pub resend: Duration,
+    /// After how long the round key is replaced, between rounds.
+    pub rekey_after: Duration,
+    /// How long a stop may wait for the partial of the open round.
+    pub partial_budget: Duration,
+    /// After how long a stop is over, whatever is still missing.
+    pub stop_budget: Duration,
+}
+
+/// What happened to a server. Complete: a log of (time, input) is a whole run, and holds no secret.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed. Harmless at any moment.
+    Tick,
+    /// Bytes arrived over a link authenticated as `from`. Decoding happens inside.
+    Received {
+        /// Who sent them.
+        from: PeerId,
+        /// An encoded [`Message`].
+        bytes: Vec<u8>,
+    },
+    /// A peer can be reached; servers have proven to know the committee secret.
+    Linked {
+        /// Who.
+        peer: PeerId,
+        /// What it proved or claims to be.
+        role: Role,
+    },
+    /// A peer can no longer be reached.
+    Unlinked {
+        /// Who.
+        peer: PeerId,
+    },
+    /// So many attempts in a row to reach a server have failed.
+    ProbesFailed {
+        /// Who does not answer.
+        peer: PeerId,
+        /// In a row.
+        failures: u32,
+    },
+    /// A job is done.
+    Done(Done),
+    /// The next command of the log is committed.
+    Committed {
+        /// Its position.
+        index: u64,
+        /// Encoded by [`wire::encode_command`].
+        command: Vec<u8>,
+        /// It was in the log of this server before its start: nothing is reported again.
+        replay: bool,
+    },
+    /// The voters of the group changed.
+    Voters {
+        /// All of them.
+        voters: BTreeSet<PeerId>,
+    },
+    /// Who leads the group.
+    Led {
+        /// `None` while nobody does.
+        leader: Option<PeerId>,
+    },
+    /// Whether this server has applied what the leader had committed when it was last heard.
+    CaughtUp(bool),
+    /// First boot of a committee: start a log of this name as soon as this server leads.
+    StartLog {
+        /// Fresh.
+        log: LogId,
+    },
+    /// The operator removes this server for good: announce it.
+    Retire,
+    /// The operator says that another server is dead for good.
+    RetireDead {
+        /// Who.
+        server: PeerId,
+    },
+    /// Leave now, in order.
+    Stop,
+}
+
+/// Something the server wants to see in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    StartLog,
+    Register,
+    Approve(PeerId),
+    SignHeader(Digest),
+    Aggregate(Digest),
+    Partial(Digest),
+    SignRecord(Digest),
+    Open(Round),
+    Retire,
+    Testify(PeerId),
+    Depart,
+}
+
+/// Where the server stands with the open round.
+#[derive(Clone, Debug)]
+struct Promise {
+    header: Digest,
+    /// Its conscience's verdict, as of the log position of the opening.
+    verdict: Result<(), Refused>,
+    signature: Option<HeaderSignature>,
+    partial: Option<Box<Partial>>,
+    /// The keyring does not hold the key that the header lists.
+    no_key: bool,
+}
+
+/// How far an orderly stop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stopping {
+    since: Time,
+    handed_over: Option<Time>,
+    finished: bool,
+}
+
+/// The machine of a committee server.
+#[derive(Clone, Debug)]
+pub struct Server<C> {
+    config: Config,
+    checks: C,
+    random: Random,
+    committee: Committee<C>,
+    now: Time,
+    links: BTreeMap<PeerId, Role>,
+    failures: BTreeMap<PeerId, u32>,
+    leader: Option<PeerId>,
+    caught_up: bool,
+    new_log: Option<LogId>,
+    /// This process's bundle, once made.
+    bundle: Option<Bundle>,
+    bundle_made: Time,
+    bundle_wanted: bool,
+    promise: Option<Promise>,
+    /// The last header that this process signed; never another one of that round or an earlier one.
+    signed: Option<(LogId, Round, Digest)>,
+    /// When this server saw the open round opened, or took over the leadership.
+    opened_at: Time,
+    last_opened: Option<Time>,
+    /// A server outside the open round's roster has registered.
+    newcomer: bool,
+    /// Servers that the last abandoned round waited for in vain.
+    silent: BTreeSet<PeerId>,
+    /// When this server saw the newest record made.
+    finalized_at: Time,
+    /// The newest record that this leader gave to the aggregator, and whether it was confirmed.
+    published: Option<(Digest, bool)>,
+    /// What the aggregator sent for the live round.
+    held: Option<Box<Aggregate>>,
+    /// Aggregators that ask to be approved.
+    offers: BTreeMap<PeerId, Bundle>,
+    retiring: bool,
+    dead: BTreeSet<PeerId>,
+    stopping: Option<Stopping>,
+    tried: BTreeMap<Want, Time>,
+}
+
+/// After how many failed probes a server testifies that another is dead.
+pub const PROBES_MIN: u32 = 3;
+
+/// Aggregators that are remembered while they wait for approval.
+const OFFERS_MAX: usize = 4;
+
+impl<C: Checks> Server<C> {
+    /// A server at its start. `seed` must be fresh: the nonces of headers come from it.
+    pub fn new(config: Config, checks: C, seed: [u8; 32]) -> Self {
+        let committee = Committee::new(config.committee.clone(), checks.clone());
+        Self {
+            config,
+            checks,
+            random: Random::new(seed),
+            committee,
+            now: Time::default(),
+            links: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            leader: None,
+            caught_up: false,
+            new_log: None,
+            bundle: None,
+            bundle_made: Time::default(),
+            bundle_wanted: false,
+            promise: None,
+            signed: None,
+            opened_at: Time::default(),
+            last_opened: None,
+            newcomer: false,
+            silent: BTreeSet::new(),
+            finalized_at: Time::default(),
+            published: None,
+            held: None,
+            offers: BTreeMap::new(),
+            retiring: false,
+            dead: BTreeSet::new(),
+            stopping: None,
+            tried: BTreeMap::new(),
+        }
+    }
+
+    /// Applies one input. The only function that changes a server, but for [`Server::restore`].
+    ///
+    /// # Panics
+    /// If effects of an earlier call were not drained, or an invariant of the core is broken.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
+        assert!(out.is_empty(), "the driver drains all effects before the next input");
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => {}
+            Input::Received { from, bytes } => self.received(from, &bytes, out),
+            Input::Linked { peer, role } => self.linked(peer, role, out),
+            Input::Unlinked { peer } => {
+                self.links.remove(&peer);
+            }
+            Input::ProbesFailed { peer, failures } => {
+                self.failures.insert(peer, failures);
+            }
+            Input::Done(done) => self.done(done, out),
+            Input::Committed { index, command, replay } => self.committed(index, &command, replay, out),
+            Input::Voters { voters } => self.committee.set_voters(voters),
+            Input::Led { leader } => self.led(leader),
+            Input::CaughtUp(caught_up) => self.caught_up = caught_up,
+            Input::StartLog { log } => self.new_log = Some(log),
+            Input::Retire => self.retiring = true,
+            Input::RetireDead { server } => self.retire_dead(server, out),
+            Input::Stop => {
+                let stopping = Stopping { since: self.now, handed_over: None, finished: false };
+                self.stopping.get_or_insert(stopping);
+            }
+        }
+        self.advance(out);
+        self.check();
+    }
+
+    /// When to call `handle` with `Tick` if nothing else happens first, and what for.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        let mut deadline = Deadline::NONE;
+        // A moment that has passed waits for something else than time.
+        let mut note = |at: Time, why| {
+            if at > self.now {
+                deadline = deadline.or(at, why);
+            }
+        };
+        if let Some(stopping) = self.stopping {
+            if stopping.finished {
+                return deadline;
+            }
+            note(stopping.since.after(self.config.partial_budget), "the last partial");
+            note(stopping.since.after(self.config.stop_budget), "the end of the stop");
+        }
+        for at in self.tried.values() {
+            note(*at, "an answer from the log");
+        }
+        if self.leads() && self.stopping.is_none() {
+            match self.committee.open() {
+                Some(_) => note(self.opened_at.after(self.config.round_deadline), "the open round"),
+                None => note(self.next_opening(), "the next round"),
+            }
+        }
+        if self.unpublished().is_some() {
+            note(self.finalized_at.after(self.config.resend), "the signatures of a record");
+        }
+        if self.bundle.is_some() {
+            note(self.rekey_at(), "a fresh round key");
+        }
+        deadline
+    }
+
+    /// Replaces the replicated state by a snapshot's.
+    ///
+    /// # Errors
+    /// If the bytes are not a snapshot; nothing changes then.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), committee::BadSnapshot> {
+        self.committee.restore(snapshot)?;
+        self.promise = None;
+        self.held = None;
+        Ok(())
+    }
+
+    /// The replicated state as this server has applied it.
+    #[must_use]
+    pub fn committee(&self) -> &Committee<C> {
+        &self.committee
+    }
+
+    /// Who leads, as far as this server knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<PeerId> {
+        self.leader
+    }
+
+    /// Peers that can be reached.
+    #[must_use]
+    pub fn links(&self) -> &BTreeMap<PeerId, Role> {
+        &self.links
+    }
+
+    /// Whether this server's registration is in the log, with its present keys.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        let entry = self.committee.servers().get(&self.config.me);
+        entry.is_some_and(|entry| entry.takes_part() && self.bundle.as_ref() == Some(&entry.bundle))
+    }
+
+    /// Whether this server holds an aggregate that is not in the log yet.
+    #[must_use]
+    pub fn holds_aggregate(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether an orderly stop was asked for.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    fn leads(&self) -> bool {
+        self.leader == Some(self.config.me)
+    }
+
+    fn received(&mut self, from: PeerId, bytes: &[u8], out: &mut Outbox) {
+        let Ok(message) = wire::decode(bytes) else {
+            return refuse(out, "message", Refused::Malformed, from);
+        };
+        let role = self.links.get(&from).copied();
+        match message {
+            Message::Propose(command) => self.proposed(from, role, command, out),
+            Message::Bundle(bundle) => self.offered(from, bundle, out),
+            Message::Aggregate(aggregate) => self.aggregated(from, aggregate, out),
+            Message::RegistryWanted => {
+                if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
+                    self.send_registry(from, out);
+                } else {
+                    refuse(out, "registry-wanted", Refused::NotAggregator, from);
+                }
+            }
+            Message::RecordsWanted { from: round } => self.send_records(from, round, out),
+            Message::TestifyWanted { server } => {
+                if role == Some(Role::Server) {
+                    self.dead.insert(server);
+                } else {
+                    refuse(out, "testify-wanted", Refused::WrongRole, from);
+                }
+            }
+            Message::BundleRefused { .. }
+            | Message::Live(_)
+            | Message::LiveFor { .. }
+            | Message::Envelope(_)
+            | Message::AggregateApplied { .. }
+            | Message::Registry { .. }
+            | Message::RegistryChanged { .. }
+            | Message::Record { .. }
+            | Message::RecordSigned { .. }
+            | Message::Retired { .. } => refuse(out, "message", Refused::WrongRole, from),
+        }
+    }
+
+    /// A proposal came over a link. Servers propose what they like, since each command is judged when it is applied;
+    /// the aggregator proposes only changes of the client registry.
+    fn proposed(&mut self, from: PeerId, role: Option<Role>, command: Command, out: &mut Outbox) {
+        match role {
+            Some(Role::Server) => {
+                if self.leads() {
+                    out.push(Effect::Propose(command));
+                }
+            }
+            Some(Role::Aggregator) if matches!(command, Command::ChangeClients(_)) => {
+                if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
+                    out.push(Effect::Propose(command));
+                } else {
+                    refuse(out, "propose", Refused::NotAggregator, from);
+                }
+            }
+            Some(Role::Aggregator | Role::Client) | None => refuse(out, "propose", Refused::WrongRole, from),
+        }
+    }
+
+    /// An aggregator shows its bundle.
+    fn offered(&mut self, from: PeerId, bundle: Bundle, out: &mut Outbox) {
+        let registered = self.committee.aggregator();
+        if registered == Some(&bundle) {
+            return self.send_registry(from, out);
+        }
+        let last = registered.filter(|registered| registered.peer == from);
+        let reason = if bundle.peer != from || bundle.role != Role::Aggregator {
+            Some(Refused::WrongRole)
+        } else if bundle.instance != self.config.committee.instance {
+            Some(Refused::WrongInstance)
+        } else if self.config.aggregator.is_some_and(|configured| configured != from) {
+            Some(Refused::AggregatorNotConfigured)
+        } else if last.is_some_and(|last| bundle.epoch <= last.epoch) {
+            Some(Refused::StaleEpoch)
+        } else if registered.is_some() && last.is_none() && self.config.aggregator.is_none() {
+            Some(Refused::NotAggregator)
+        } else if !bundle.verify() {
+            Some(Refused::BadSignature)
+        } else if !self.offers.contains_key(&from) && self.offers.len() == OFFERS_MAX {
+            Some(Refused::TooMany)
+        } else {
+            None
+        };
+        match reason {
+            Some(reason) => {
+                let last = last.cloned();
+                refuse(out, "bundle", reason, from);
+                send(out, from, &Message::BundleRefused { reason, last });
+            }
+            None => {
+                self.offers.insert(from, bundle);
+            }
+        }
+    }
+
+    /// The aggregator sent what it folded.
+    fn aggregated(&mut self, from: PeerId, aggregate: Aggregate, out: &mut Outbox) {
+        let reason = match self.committee.open() {
+            None => Some(Refused::NoRound),
+            Some(_) if self.committee.aggregator().is_none_or(|aggregator| aggregator.peer != from) => {
+                Some(Refused::NotAggregator)
+            }
+            Some(open) if open.header.round != aggregate.round => Some(Refused::WrongRound),
+            Some(open) if open.digest != aggregate.header => Some(Refused::WrongHeader),
+            Some(open) if open.aggregate.is_some() => {
+                let (round, header) = (aggregate.round, aggregate.header);
+                return send(out, from, &Message::AggregateApplied { round, header });
+            }
+            Some(open) if open.refused.is_none() => Some(Refused::NotLive),
+            Some(open) => {
+                let length = self.config.committee.params.vector_bytes();
+                let fits = aggregate.body.len() == length
+                    && aggregate.participants.len() == open.header.clients.count;
+                (!fits).then_some(Refused::WrongLength)
+            }
+        };
+        match reason {
+            Some(reason) => refuse(out, "aggregate", reason, from),
+            None => self.held = Some(Box::new(aggregate)),
+        }
+    }
+
+    fn linked(&mut self, peer: PeerId, role: Role, out: &mut Outbox) {
+        self.links.insert(peer, role);
+        self.failures.remove(&peer);
+        if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == peer) {
+            self.published = None;
+            self.send_farewells(out);
+            self.send_live(out);
+        }
+    }
+
+    fn led(&mut self, leader: Option<PeerId>) {
+        if self.leader == leader {
+            return;
+        }
+        self.leader = leader;
+        // Whatever was proposed to the last leader may be lost.
+        self.tried.clear();
+        if self.leads() {
+            self.opened_at = self.now;
+            self.published = None;
+        }
+    }
+
+    fn retire_dead(&mut self, server: PeerId, out: &mut Outbox) {
+        self.dead.insert(server);
+        for (peer, role) in &self.links {
+            if *role == Role::Server {
+                send(out, *peer, &Message::TestifyWanted { server });
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done, out: &mut Outbox) {
+        match done {
+            Done::BundleMade(bundle) => {
+                self.bundle = Some(bundle);
+                self.bundle_made = self.now;
+                self.bundle_wanted = false;
+                self.tried.remove(&Want::Register);
+            }
+            Done::Announced(announcement) => match announcement.standing {
+                Standing::Registered => {
+                    let fresh = self.bundle.as_ref().filter(|bundle| bundle.epoch == announcement.epoch);
+                    if let Some(bundle) = fresh.cloned() {
+                        out.push(Effect::Propose(Command::RegisterServer { bundle, announcement }));
+                    }
+                }
+                Standing::Departed => out.push(Effect::Propose(Command::DepartServer(announcement))),
+                Standing::Leaving => out.push(Effect::Propose(Command::RetireServer(announcement))),
+            },
+            Done::HeaderSigned(signature) => {
+                let current = self.promise.as_mut().filter(|promise| promise.header == signature.header);
+                if let Some(promise) = current {
+                    let (round, header) = (signature.round, signature.header);
+                    promise.signature = Some(signature.clone());
+                    self.signed = Some((signature.log, round, header));
+                    out.report(Report::HeaderSigned { round, header });
+                    out.push(Effect::Propose(Command::SignHeader(signature)));
+                }
+            }
+            Done::PartialMade(partial) => self.partial_made(partial, out),
+            Done::RecordSigned(signature) => out.push(Effect::Propose(Command::SignRecord(signature))),
+            Done::Testified(testimony) => out.push(Effect::Propose(Command::TestifyDead(testimony))),
+            Done::Approved(approval) => out.push(Effect::Propose(Command::ApproveAggregator(approval))),
+            Done::RefusalSigned(refusal) => out.push(Effect::Propose(Command::RefuseClient(refusal))),
+            Done::NoKey { round: _, header } => {
+                if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == header) {
+                    promise.no_key = true;
+                }
+            }
+            Done::AggregateSigned(_) | Done::BatchSigned(_) | Done::Sealed { .. } => {
+                unreachable!("a server does not ask for the work of other roles")
+            }
+        }
+    }
+
+    fn partial_made(&mut self, partial: Box<Partial>, out: &mut Outbox) {
+        let open = self.committee.open().filter(|open| open.digest == partial.header);
+        let applied = open.and_then(|open| open.aggregate.as_ref());
+        out.report(Report::PartialMade {
+            log: partial.log,
+            round: partial.round,
+            header: partial.header,
+            aggregate: partial.aggregate,
+            participants: applied.map_or(0, |applied| applied.participants.count_ones()),
+            floor: self.config.floors.participants,
+        });
+        if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == partial.header) {
+            promise.partial = Some(partial.clone());
+            out.push(Effect::Propose(Command::SubmitPartial(*partial)));
+        }
+    }
+
+    fn committed(&mut self, index: u64, bytes: &[u8], replay: bool, out: &mut Outbox) {
+        let Ok(command) = wire::decode_command(bytes) else {
+            // The same bytes are in every server's log, so every server skips the entry.
+            return out.report(Report::Refused { kind: "command", reason: Refused::Malformed, from: None });
+        };
+        let mut reports = Vec::new();
+        let judged = match &command {
+            Command::OpenRound(header) => Some(self.judge_header(header)),
+            _ => None,
+        };
+        if let Err(reason) = self.committee.apply(index, &command, &mut reports) {
+            if !replay {
+                out.report(Report::Refused { kind: kind(&command), reason, from: None });
+            }
+            self.after_refusal(&command);
+            return;
+        }
+        for mut report in reports {
+            self.react(&mut report, judged, &command, replay, out);
+            if !replay {
+                out.report(report);
+            }
+        }
+    }
+
+    /// A refused opening is made anew at once: the refusal says that the leader's view was old.
+    fn after_refusal(&mut self, command: &Command) {
+        if matches!(command, Command::OpenRound(_)) {
+            self.tried.retain(|want, _| !matches!(want, Want::Open(_)));
+        }
+    }
+
+    /// What follows from an applied command, on this server.
+    fn react(
+        &mut self,
+        report: &mut Report,
+        judged: Option<Result<(), Refused>>,
+        command: &Command,
+        replay: bool,
+        out: &mut Outbox,
+    ) {
+        let me = self.config.me;
+        match report {
+            Report::RoundOpened { header, digest, .. } => {
+                self.opened_at = self.now;
+                self.last_opened = Some(self.now);
+                self.newcomer = false;
+                self.held = None;
+                let verdict = judged.unwrap_or(Err(Refused::NotInRoster));
+                if let (Err(reason), false) = (verdict, replay) {
+                    out.report(Report::HeaderDeclined { round: header.round, header: *digest, reason });
+                }
+                let header = *digest;
+                self.promise =
+                    Some(Promise { header, verdict, signature: None, partial: None, no_key: false });
+            }
+            Report::HeaderLive { .. } => self.send_live(out),
+            Report::AggregateApplied { round, header, .. } => {
+                self.held = None;
+                if let Some(aggregator) = self.linked_aggregator() {
+                    let (round, header) = (*round, *header);
+                    send(out, aggregator, &Message::AggregateApplied { round, header });
+                }
+            }
+            Report::RoundFinalized { record, rostered, .. } => {
+                *rostered = record.servers.contains(&me);
+                self.promise = None;
+                self.silent.clear();
+                self.finalized_at = self.now;
+            }
+            Report::RoundAbandoned { missing, .. } => {
+                self.promise = None;
+                self.silent = missing.iter().copied().filter(|peer| *peer != me).collect();
+            }
+            Report::ServerRegistered { server, .. } => {
+                self.silent.remove(server);
+                self.dead.remove(server);
+                self.newcomer |= self.committee.open().is_some_and(|open| !open.lists(server));
+            }
+            Report::ServerRetired { server, .. } => {
+                self.dead.remove(server);
+            }
+            Report::ServerLeaving { .. } => self.send_farewells(out),
+            Report::AggregatorRegistered { aggregator } => {
+                self.offers.remove(aggregator);
+                if self.links.contains_key(aggregator) {
+                    self.send_registry(*aggregator, out);
+                }
+            }
+            Report::ClientsChanged { version, .. } => {
+                if let Some(aggregator) = self.linked_aggregator() {
+                    match command {
+                        Command::ChangeClients(batch) => {
+                            let (version, batch) = (*version, batch.clone());
+                            send(out, aggregator, &Message::RegistryChanged { version, batch });
+                        }
+                        _ => self.send_registry(aggregator, out),
+                    }
+                }
+            }
+            Report::LogStarted { .. }
+            | Report::RecordConfirmed { .. }
+            | Report::PartialApplied { .. }
+            | Report::ServerDeparted { .. }
+            | Report::Refused { .. }
+            | Report::HeaderSigned { .. }
+            | Report::HeaderDeclined { .. }
+            | Report::PartialMade { .. }
+            | Report::AggregateForwarded { .. }
+            | Report::ClientSeen { .. }
+            | Report::Enrolled { .. }
+            | Report::Sealed { .. }
+            | Report::HeaderUntrusted { .. }
+            | Report::Published { .. }
+            | Report::RecordSeen { .. } => {}
+        }
+    }
+
+    /// A server's conscience: whether it signs this header, judged at the log position of the opening, before the
+    /// opening is applied.
+    fn judge_header(&self, header: &Header) -> Result<(), Refused> {
+        let me = self.config.me;
+        let listed = header.servers.iter().find(|server| server.peer == me).ok_or(Refused::NotInRoster)?;
+        if self.stopping.is_some() {
+            return Err(Refused::Stopping);
+        }
+        if self.committee.log() != Some(header.log) {
+            return Err(Refused::WrongLog);
+        }
+        if header.group != self.config.committee.group {
+            return Err(Refused::WrongGroup);
+        }
+        if self.bundle.as_ref().map(RosterServer::from) != Some(*listed) {
+            return Err(Refused::ForeignKey);
+        }
+        if header.previous != self.committee.previous() && self.checks.enforce(Check::StateDigest) {
+            return Err(Refused::WrongPrevious);
+        }
+        if header.min_participants < self.config.floors.participants
+            && self.checks.enforce(Check::ParticipantFloor)
+        {
+            return Err(Refused::BelowFloor);
+        }
+        let all = self.committee.roster().len();
+        let floor = self.config.floors.servers.and_then(|floor| usize::try_from(floor).ok()).unwrap_or(all);
+        if header.servers.len() < floor {
+            return Err(Refused::RosterTooSmall);
+        }
+        match self.signed {
+            Some((log, round, _)) if log == header.log && round >= header.round => {
+                if self.checks.enforce(Check::RoundRises) { Err(Refused::AlreadyPromised) } else { Ok(()) }
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn advance(&mut self, out: &mut Outbox) {
+        if self.stopping.is_some_and(|stopping| stopping.finished) {
+            return;
+        }
+        if self.bundle.is_some() && self.rekey_at() <= self.now && self.committee.open().is_none() {
+            self.bundle = None;
+        }
+        let wanted = self.wanted();
+        self.tried.retain(|want, _| wanted.contains(want));
+        for want in wanted {
+            if self.tried.get(&want).is_none_or(|again| *again <= self.now) {
+                self.tried.insert(want, self.now.after(self.config.resend));
+                self.attempt(want, out);
+            }
+        }
+        self.publish(out);
+        self.advance_stop(out);
+    }
+
+    /// Everything that this server wants to see in the log and does not see there, most urgent first.
+    fn wanted(&self) -> Vec<Want> {
+        let me = self.config.me;
+        let mut wanted = Vec::new();
+        let Some(_) = self.committee.log() else {
+            if self.leads() && self.new_log.is_some() {
+                wanted.push(Want::StartLog);
+            }
+            return wanted;
+        };
+        if self.committee.retired().contains(&me) && self.checks.enforce(Check::RetiredBarred) {
+            return wanted;
+        }
+        let entry = self.committee.servers().get(&me);
+        if let Some(open) = self.committee.open() {
+            self.want_for_round(open, &mut wanted);
+        }
+        if entry.is_some_and(committee::Server::takes_part) {
+            for kept in self.committee.records() {
+                if kept.record.servers.contains(&me) && !kept.signatures.contains_key(&me) {
+                    wanted.push(Want::SignRecord(kept.digest));
+                }
+            }
+        }
+        if self.committee.voters().contains(&me) {
+            if self.stopping.is_none() && self.caught_up && !self.is_registered() {
+                wanted.push(Want::Register);
+            }
+            for (peer, bundle) in &self.offers {
+                if !self.committee.approves(&me, bundle) {
+                    wanted.push(Want::Approve(*peer));
+                }
+            }
+            for server in &self.dead {
+                let testified = |entry: &committee::Server| entry.testimonies.contains(&me);
+                let failures = self.failures.get(server).copied().unwrap_or(0);
+                let known = self.committee.servers().get(server);
+                if known.is_some_and(|entry| !testified(entry)) && failures >= PROBES_MIN {
+                    wanted.push(Want::Testify(*server));
+                }
+            }
+        }
+        if self.retiring && entry.is_some_and(|entry| entry.standing == Standing::Registered) {
+            wanted.push(Want::Retire);
+        }
+        if self.may_depart() && entry.is_some_and(committee::Server::takes_part) {
+            wanted.push(Want::Depart);
+        }
+        if self.wants_to_open() {
+            wanted.push(Want::Open(self.next_round()));
+        }
+        wanted
+    }
+
+    fn want_for_round(&self, open: &OpenRound, wanted: &mut Vec<Want>) {
+        let me = self.config.me;
+        if self.leads() && self.held.is_some() && open.aggregate.is_none() {
+            wanted.push(Want::Aggregate(open.digest));
+        }
+        let Some(promise) = self.promise.as_ref().filter(|promise| promise.header == open.digest) else {
+            return;
+        };
+        if !open.lists(&me) || promise.verdict.is_err() || promise.no_key {
+            return;
+        }
+        if !open.signatures.contains_key(&me) && self.stopping.is_none() {
+            wanted.push(Want::SignHeader(open.digest));
+        }
+        if let Some(applied) = &open.aggregate {
+            let floor = self.config.floors.participants;
+            let enough = applied.participants.count_ones() >= floor
+                || !self.checks.enforce(Check::ParticipantFloor);
+            if !open.partials.contains(&me) && enough {
+                wanted.push(Want::Partial(open.digest));
+            }
+        }
+    }
+
+    fn attempt(&mut self, want: Want, out: &mut Outbox) {
+        let log = self.committee.log();
+        match (want, log) {
+            (Want::StartLog, _) => {
+                if let Some(log) = self.new_log {
+                    out.push(Effect::Propose(Command::StartLog { log }));
+                }
+            }
+            (Want::Register, Some(log)) => self.attempt_register(log, out),
+            (Want::Approve(peer), Some(log)) => {
+                let bundle = self.offers.get(&peer).cloned().expect("wanted because it is offered");
+                out.push(Effect::Work(Job::Approve { log, bundle }));
+            }
+            (Want::SignHeader(header), Some(log)) => self.attempt_sign_header(log, header, out),
+            (Want::Aggregate(_), Some(_)) => {
+                if let Some(held) = &self.held {
+                    out.push(Effect::Propose(Command::SubmitAggregate(Aggregate::clone(held))));
+                }
+            }
+            (Want::Partial(_), Some(_)) => self.attempt_partial(out),
+            (Want::SignRecord(record), Some(log)) => {
+                let kept = self.committee.records().iter().find(|kept| kept.digest == record);
+                if let Some(kept) = kept {
+                    let round = kept.record.round;
+                    out.push(Effect::Work(Job::SignRecord { log, round, record }));
+                }
+            }
+            (Want::Open(_), Some(log)) => self.attempt_open(log, out),
+            (Want::Retire, Some(log)) => self.announce(log, Standing::Leaving, out),
+            (Want::Depart, Some(log)) => self.announce(log, Standing::Departed, out),
+            (Want::Testify(server), Some(log)) => {
+                if let Some(entry) = self.committee.servers().get(&server) {
+                    let epoch = entry.bundle.epoch;
+                    out.push(Effect::Work(Job::Testify { log, server, epoch }));
+                }
+            }
+            (_, None) => unreachable!("without a log, only its start is wanted"),
+        }
+    }
+
+    /// A fresh bundle above every epoch of this identity in the log, then its announcement.
+    fn attempt_register(&mut self, log: LogId, out: &mut Outbox) {
+        let entry = self.committee.servers().get(&self.config.me);
+        let last = entry.map(|entry| entry.bundle.epoch).unwrap_or_default();
+        match &self.bundle {
+            Some(bundle) if bundle.epoch > last && !self.bundle_wanted => {
+                let (epoch, standing) = (bundle.epoch, Standing::Registered);
+                let counter = entry.map(|entry| entry.counter).unwrap_or_default().next();
+                out.push(Effect::Work(Job::Announce { log, epoch, counter, standing }));
+            }
+            Some(_) | None => {
+                self.bundle_wanted = true;
+                out.push(Effect::Work(Job::MakeBundle { epoch: last.next(), fresh_key: true }));
+            }
+        }
+    }
+
+    fn announce(&self, log: LogId, standing: Standing, out: &mut Outbox) {
+        if let Some(entry) = self.committee.servers().get(&self.config.me) {
+            let (epoch, counter): (Epoch, _) = (entry.bundle.epoch, entry.counter.next());
+            out.push(Effect::Work(Job::Announce { log, epoch, counter, standing }));
+        }
+    }
+
+    fn attempt_sign_header(&self, log: LogId, header: Digest, out: &mut Outbox) {
+        let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
+        match &promise.signature {
+            Some(signature) => out.push(Effect::Propose(Command::SignHeader(signature.clone()))),
+            None => {
+                let (round, refused) = (open.header.round, Bitmap::new(open.header.clients.count));
+                out.push(Effect::Work(Job::SignHeader { log, round, header, refused }));
+            }
+        }
+    }
+
+    fn attempt_partial(&self, out: &mut Outbox) {
+        let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
+        let Some(applied) = &open.aggregate else { return };
+        match &promise.partial {
+            Some(partial) if partial.aggregate == applied.digest || self.checks.enforce(Check::OnePartial) => {
+                out.push(Effect::Propose(Command::SubmitPartial(Partial::clone(partial))));
+            }
+            Some(_) | None => {
+                let clients: Arc<[PublicKey]> = applied
+                    .participants
+                    .iter_ones()
+                    .filter_map(|index| Some(open.clients.at(index)?.1.round_key))
+                    .collect();
+                let (header, aggregate) = (Arc::clone(&open.header), applied.digest);
+                out.push(Effect::Work(Job::MakePartial { header, aggregate, clients }));
+            }
+        }
+    }
+
+    fn next_round(&self) -> Round {
+        let opened = self.committee.opened();
+        if self.checks.enforce(Check::RoundRises) || opened == Round::default() { opened.next() } else { opened }
+    }
+
+    fn next_opening(&self) -> Time {
+        self.last_opened.map_or(self.now, |last| last.after(self.config.round_period))
+    }
+
+    /// Whether this server leads and a round is due and possible.
+    fn wants_to_open(&self) -> bool {
+        if !self.leads() || self.stopping.is_some() || self.committee.aggregator().is_none() {
+            return false;
+        }
+        let due = match self.committee.open() {
+            None => self.next_opening() <= self.now,
+            Some(open) => {
+                let newcomer = self.newcomer && open.aggregate.is_none();
+                newcomer || self.opened_at.after(self.config.round_deadline) <= self.now
+            }
+        };
+        let first = self.committee.opened() == Round::default();
+        if !due || (first && self.committee.voters().len() < self.config.first_round_voters) {
+            return false;
+        }
+        let roster = self.next_roster();
+        let floor = self.committee.participant_floor(roster.iter().map(|server| &server.peer));
+        let enough = self.committee.clients().len() >= floor || !self.checks.enforce(Check::ParticipantFloor);
+        // The first rosters of a log must not race the registration of the voters that the first round waits for.
+        let gathered = !first || roster.len() >= self.config.first_round_voters;
+        !roster.is_empty() && roster.len() >= self.committee.roster_floor() && enough && gathered
+    }
+
+    /// Every server that takes part, less those that are out of reach or kept the last header waiting, as far as floors
+    /// allow.
+    fn next_roster(&self) -> Vec<RosterServer> {
+        let all = self.committee.roster();
+        let floor = self.committee.roster_floor();
+        let reachable = |server: &&RosterServer| {
+            let linked = server.peer == self.config.me || self.links.contains_key(&server.peer);
+            linked && !self.silent.contains(&server.peer)
+        };
+        let some: Vec<_> = all.iter().filter(reachable).copied().collect();
+        if some.len() >= floor { some } else { all }
+    }
+
+    fn attempt_open(&mut self, log: LogId, out: &mut Outbox) {
+        let servers = self.next_roster();
+        let mut nonce = [0; 32];
+        if self.checks.enforce(Check::FreshNonce) {
+            self.random.fill(&mut nonce);
+        }
+        let roster = servers.iter().map(|server| &server.peer);
+        let floor = self.committee.participant_floor(roster);
+        let min_participants = if self.checks.enforce(Check::ParticipantFloor) { floor } else { 0 };
+        out.push(Effect::Propose(Command::OpenRound(Header {
+            log,
+            round: self.next_round(),
+            nonce,
+            group: self.config.committee.group,
+            params: self.config.committee.params,
+            previous: self.committee.previous(),
+            servers,
+            clients: self.committee.clients().set(),
+            min_participants,
+        })));
+    }
+
+    fn rekey_at(&self) -> Time {
+        self.bundle_made.after(self.config.rekey_after)
+    }
+
+    /// Whether a stopping server has given its last partial, or waited for that long enough.
+    fn may_depart(&self) -> bool {
+        let Some(stopping) = self.stopping else { return false };
+        let owed = self.committee.open().is_some_and(|open| {
+            let promised = open.signatures.contains_key(&self.config.me);
+            promised && open.aggregate.is_some() && !open.partials.contains(&self.config.me)
+        });
+        !owed || stopping.since.after(self.config.partial_budget) <= self.now
+    }
+
+    /// Departure first, while the leader may be this server itself and the log is at hand; then the leadership.
+    fn advance_stop(&mut self, out: &mut Outbox) {
+        let Some(mut stopping) = self.stopping else { return };
+        let entry = self.committee.servers().get(&self.config.me);
+        let departed = entry.is_none_or(|entry| !entry.takes_part());
+        let over = stopping.since.after(self.config.stop_budget) <= self.now;
+        let alone = self.committee.voters().len() <= 1;
+        if departed && self.leads() && !alone && stopping.handed_over.is_none() {
+            stopping.handed_over = Some(self.now);
+            out.push(Effect::HandOver);
+        }
+        if over || (departed && (alone || !self.leads())) {
+            stopping.finished = true;
+            self.tried.clear();
+            out.push(Effect::Stopped);
+        }
+        self.stopping = Some(stopping);
+    }
+
+    fn linked_aggregator(&self) -> Option<PeerId> {
+        let peer = self.committee.aggregator()?.peer;
+        self.links.contains_key(&peer).then_some(peer)
+    }
+
+    fn send_live(&self, out: &mut Outbox) {
+        let live = self.committee.open().filter(|open| open.aggregate.is_none()).and_then(OpenRound::live);
+        if let (Some(aggregator), Some(live)) = (self.linked_aggregator(), live) {
+            send(out, aggregator, &Message::Live(live));
+        }
+    }
+
+    fn send_farewells(&self, out: &mut Outbox) {
+        let announcements: Vec<_> = self.committee.farewells().iter().copied().collect();
+        if let Some(aggregator) = self.linked_aggregator()
+            && !announcements.is_empty()
+        {
+            send(out, aggregator, &Message::Retired { announcements });
+        }
+    }
+
+    fn send_registry(&self, to: PeerId, out: &mut Outbox) {
+        let registry = self.committee.clients();
+        let clients = registry.iter().map(|(_, bundle)| bundle.clone()).collect();
+        let (version, counter) = (registry.version(), registry.counter());
+        send(out, to, &Message::Registry { version, counter, clients });
+        self.send_live(out);
+        self.send_farewells(out);
+    }
+
+    fn send_records(&self, to: PeerId, from: Round, out: &mut Outbox) {
+        for kept in self.committee.records() {
+            if kept.record.round >= from && kept.provisional() {
+                let signatures = kept.signatures.values().copied().collect();
+                let record = kept.record.as_ref().clone();
+                send(out, to, &Message::Record { record, signatures });
+            }
+        }
+    }
+
+    /// The newest record, if the aggregator does not have it from this leader with all its signatures.
+    fn unpublished(&self) -> Option<&SignedRecord> {
+        let kept = self.committee.records().back()?;
+        (self.leads() && self.published != Some((kept.digest, true))).then_some(kept)
+    }
+
+    /// Gives the newest record to the aggregator: as soon as it is confirmed, or with a majority of the signatures if
+    /// the others are late.
+    fn publish(&mut self, out: &mut Outbox) {
+        let (Some(aggregator), Some(kept)) = (self.linked_aggregator(), self.unpublished()) else { return };
+        let late = self.finalized_at.after(self.config.resend) <= self.now;
+        let sent = self.published.is_some_and(|(digest, _)| digest == kept.digest);
+        let state = (kept.digest, kept.confirmed());
+        if kept.confirmed() && sent {
+            let signatures = kept.signatures.values().copied().collect();
+            send(out, aggregator, &Message::RecordSigned { signatures });
+        } else if kept.confirmed() || (kept.provisional() && late && !sent) {
+            self.send_records(aggregator, kept.record.round, out);
+        } else {
+            return;
+        }
+        self.published = Some(state);
+    }
+
+    /// What holds between any two inputs.
+    fn check(&self) {
+        if let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) {
+            assert!(open.digest == promise.header, "the promise is about the open round");
+        }
+        let stopped = self.stopping.is_some_and(|stopping| stopping.finished);
+        assert!(!stopped || self.tried.is_empty(), "a stopped server wants nothing");
+    }
+}
+
+fn send(out: &mut Outbox, to: PeerId, message: &Message) {
+    out.push(Effect::Send { to, bytes: wire::encode(message) });
+}
+
+fn refuse(out: &mut Outbox, kind: &'static str, reason: Refused, from: PeerId) {
+    out.report(Report::Refused { kind, reason, from: Some(from) });
+}
+
+/// The stable name of a command, for metrics.
+#[must_use]
+pub fn kind(command: &Command) -> &'static str {
+    match command {
+        Command::StartLog { .. } => "start-log",
+        Command::OpenRound(_) => "open-round",
+        Command::SignHeader(_) => "sign-header",
+        Command::SubmitAggregate(_) => "submit-aggregate",
+        Command::SubmitPartial(_) => "submit-partial",
+        Command::SignRecord(_) => "sign-record",
+        Command::RegisterServer { .. } => "register-server",
+        Command::DepartServer(_) => "depart-server",
+        Command::RetireServer(_) => "retire-server",
+        Command::TestifyDead(_) => "testify-dead",
+        Command::ApproveAggregator(_) => "approve-aggregator",
+        Command::ChangeClients(_) => "change-clients",
+        Command::RefuseClient(_) => "refuse-client",
+    }
+}
