@@ -1,1 +1,36 @@
-//! placeholder
+//! Driver 1: the production node in a deterministic simulation.
+//!
+//! A run is a pure function of (scenario, seed, binary). Nothing here knows the protocol better than `zipnet-node`
+//! does; this crate supplies the world around it, breaks that world on purpose, and watches.
+//!
+//! Start at [`world`]. From the bottom up:
+//!
+//! - [`random`]: the only source of chance, forked by name.
+//! - [`chain`]: the hash chain over everything that happens; how two runs are compared.
+//! - [`watch`], [`runtime`]: openraft's runtime on madsim's tasks and virtual time.
+//! - [`disk`]: files that lose, tear and reorder what was not synced.
+//! - [`network`]: connections over links that delay, lose, repeat and are cut.
+//! - [`world`]: the three of them as the world of one node, and the host that starts and kills it.
+#![forbid(unsafe_code)]
+
+#[cfg(not(madsim))]
+compile_error!(
+    "zipnet-sim needs the compiler flag `--cfg madsim`, which .cargo/config.toml of this repository sets. It is lost \
+     if RUSTFLAGS is set in the environment (unset it), or if cargo is started outside the repository (change into \
+     it, or install with `cargo install --locked --path sim` from within)."
+);
+
+#[cfg(madsim)]
+pub mod chain;
+#[cfg(madsim)]
+pub mod disk;
+#[cfg(madsim)]
+pub mod network;
+#[cfg(madsim)]
+pub mod random;
+#[cfg(madsim)]
+pub mod runtime;
+#[cfg(madsim)]
+pub mod watch;
+#[cfg(madsim)]
+pub mod world;
