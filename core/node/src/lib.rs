@@ -1,5 +1,6 @@
 //! One zipnet node around the core, generic over the world it runs in.
 #![forbid(unsafe_code)]
 
+pub mod consensus;
 pub mod event;
 pub mod world;
