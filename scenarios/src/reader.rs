@@ -1,0 +1,342 @@
+//! The walk over a parsed file: where things stand, what is known so far, and what was wrong.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use crate::argument::{Argument, Shape};
+use crate::diagnostic::{Diagnostic, Kind, nearest};
+use crate::node::Role;
+use crate::verbs::{Row, Verb};
+
+/// A place in the file, counted from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The column in characters.
+    pub column: u32,
+}
+
+pub(crate) type Value<'t> = Spanned<DeValue<'t>>;
+
+/// How many nodes of each role a deployment has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sizes(pub(crate) BTreeMap<Role, u32>);
+
+impl Sizes {
+    pub(crate) fn of(&self, role: Role) -> u32 {
+        self.0.get(&role).copied().unwrap_or(0)
+    }
+}
+
+pub(crate) struct Reader<'t> {
+    file: &'t str,
+    text: &'t str,
+    /// Per deployment; the main one has the empty name.
+    pub(crate) sizes: BTreeMap<String, Sizes>,
+    /// The steps' ids in the order of the file.
+    pub(crate) steps: Vec<String>,
+    /// The faults' ids.
+    pub(crate) faults: Vec<String>,
+    /// The role whose nodes take turns where we are, if they do.
+    pub(crate) each: Option<Role>,
+    /// The roles whose variables are allowed where we are.
+    pub(crate) env_of: Vec<Role>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl<'t> Reader<'t> {
+    pub(crate) fn new(file: &'t str, text: &'t str) -> Self {
+        Self {
+            file,
+            text,
+            sizes: BTreeMap::new(),
+            steps: Vec::new(),
+            faults: Vec::new(),
+            each: None,
+            env_of: Role::ALL.to_vec(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    pub(crate) fn place(&self, offset: usize) -> Place {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let count = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
+        Place {
+            line: count(before.matches('\n').count()),
+            column: count(before[start..].chars().count()),
+        }
+    }
+
+    /// Notes an error. The reading goes on, so that a file's errors are found in one go.
+    pub(crate) fn error(
+        &mut self,
+        kind: Kind,
+        span: Range<usize>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
+        let place = self.place(span.start);
+        let index = usize::try_from(place.line - 1).unwrap_or(0);
+        let snippet = self
+            .text
+            .split('\n')
+            .nth(index)
+            .unwrap_or("")
+            .trim_end_matches('\r')
+            .replace('\t', " ");
+        let rest = snippet.chars().count() + 1;
+        let column = usize::try_from(place.column).unwrap_or(1);
+        let wanted = self
+            .text
+            .get(span.start..span.end)
+            .map_or(1, |meant| meant.chars().count());
+        let len = wanted.min(rest.saturating_sub(column)).max(1);
+        self.diagnostics.push(Diagnostic {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            kind,
+            expected: expected.into(),
+            found: found.into(),
+            suggestion,
+            snippet,
+            len: u32::try_from(len).unwrap_or(1),
+        });
+    }
+
+    pub(crate) fn wrong_type(&mut self, value: &Value<'_>, expected: impl Into<String>) {
+        let found = found(value.get_ref());
+        self.error(Kind::WrongType, value.span(), expected, found, None);
+    }
+
+    /// A name that is not in the list of those that can stand here.
+    pub(crate) fn unknown<'a>(
+        &mut self,
+        kind: Kind,
+        span: Range<usize>,
+        what: &str,
+        written: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) {
+        let known: Vec<&str> = known.into_iter().collect();
+        let expected = if known.is_empty() {
+            format!("{what}, of which there are none here")
+        } else if known.len() <= 12 {
+            format!("{what}: {}", known.join(", "))
+        } else {
+            what.to_owned()
+        };
+        let suggestion = nearest(written, known);
+        self.error(kind, span, expected, format!("`{written}`"), suggestion);
+    }
+}
+
+/// What stands there, in words.
+pub(crate) fn found(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text \"{}\"", text.escape_debug()),
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the fraction {number}"),
+        DeValue::Boolean(truth) => format!("{truth}"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// A table whose keys are taken one by one; what is left at the end is an error.
+pub(crate) struct Body<'a, 't> {
+    table: &'a DeTable<'t>,
+    span: Range<usize>,
+    taken: Vec<&'static str>,
+}
+
+impl<'a, 't> Body<'a, 't> {
+    pub(crate) const fn new(table: &'a DeTable<'t>, span: Range<usize>) -> Self {
+        Self {
+            table,
+            span,
+            taken: Vec::new(),
+        }
+    }
+
+    /// The table in a value, or an error.
+    pub(crate) fn of(
+        reader: &mut Reader<'_>,
+        value: &'a Value<'t>,
+        expected: &str,
+    ) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Self::new(table, value.span())),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_) => {
+                reader.wrong_type(value, expected);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    pub(crate) fn key(&self, name: &str) -> Option<&'a Spanned<DeString<'t>>> {
+        self.table.get_key_value(name).map(|(key, _)| key)
+    }
+
+    /// The value behind a key, if the key is there.
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value<'t>> {
+        self.taken.push(name);
+        self.table.get(name)
+    }
+
+    /// The argument behind a key. `None` after an error only.
+    pub(crate) fn take<A: Argument>(
+        &mut self,
+        reader: &mut Reader<'_>,
+        name: &'static str,
+        default: Option<&'static str>,
+    ) -> Option<A> {
+        if let Some(value) = self.value(name) {
+            return A::read(reader, value);
+        }
+        if let Some(default) = default {
+            let value = DeValue::parse(default).expect("the defaults are TOML");
+            return A::read(reader, &value);
+        }
+        let absent = A::absent();
+        if absent.is_none() {
+            reader.error(
+                Kind::Missing,
+                self.span(),
+                format!("`{name}`: {}", A::shape().words()),
+                "nothing",
+                None,
+            );
+        }
+        absent
+    }
+
+    /// Complains about every key that nobody took.
+    pub(crate) fn finish(self, reader: &mut Reader<'_>) {
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            if !self.taken.contains(&name) {
+                reader.unknown(
+                    Kind::UnknownKey,
+                    key.span(),
+                    "one of the keys",
+                    name,
+                    self.taken.iter().copied(),
+                );
+            }
+        }
+    }
+}
+
+/// What a place in the file accepts: one of several verbs.
+pub(crate) trait Verbs: Sized {
+    fn table() -> Vec<Verb>;
+    /// Reads the arguments of the verb with this name; `None` after an error.
+    fn read(reader: &mut Reader<'_>, name: &str, body: &mut Body<'_, '_>) -> Option<Self>;
+    fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self;
+    /// The verb's name and its arguments as TOML.
+    fn write(&self) -> (&'static str, Vec<(String, String)>);
+}
+
+/// Reads `{ verb = { … } }`. `common` takes the arguments that every verb of the place has.
+pub(crate) fn read_call<V: Verbs, C>(
+    reader: &mut Reader<'_>,
+    value: &Value<'_>,
+    place: &str,
+    common: impl FnOnce(&mut Reader<'_>, &mut Body<'_, '_>) -> Option<C>,
+) -> Option<(Place, V, C)> {
+    let table = match value.get_ref() {
+        DeValue::Table(table) => table,
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => {
+            reader.wrong_type(value, format!("a verb of `{place}` as `verb = {{ … }}`"));
+            return None;
+        }
+    };
+    let verbs = V::table();
+    let mut known = None;
+    for (key, body) in table {
+        let name: &str = key.get_ref();
+        if !verbs.iter().any(|verb| verb.name == name) {
+            reader.unknown(
+                Kind::UnknownVerb,
+                key.span(),
+                &format!("a verb of `{place}`"),
+                name,
+                verbs.iter().map(|verb| verb.name),
+            );
+        } else if known.is_some() {
+            reader.error(
+                Kind::UnknownKey,
+                key.span(),
+                "one verb per table; several stand in a list",
+                format!("a second verb `{name}`"),
+                None,
+            );
+        } else {
+            known = Some((key, body));
+        }
+    }
+    let Some((key, value)) = known else {
+        if table.is_empty() {
+            reader.error(
+                Kind::Missing,
+                value.span(),
+                format!("a verb of `{place}`"),
+                "an empty table",
+                None,
+            );
+        }
+        return None;
+    };
+    let mut body = Body::of(reader, value, &format!("the arguments of `{}`", key.get_ref()))?;
+    // A table that is only implied by `do.stop.node = …` has no place of its own.
+    body.span = key.span();
+    let place = reader.place(key.span().start);
+    let common = common(reader, &mut body);
+    let verb = V::read(reader, key.get_ref(), &mut body);
+    body.finish(reader);
+    Some((place, verb?, common?))
+}
+
+/// One row of the table of verbs for an argument.
+pub(crate) fn row<A: Argument>(name: &'static str, doc: &'static str, default: Option<&'static str>) -> Row {
+    let required = default.is_none() && A::absent().is_none();
+    let shape: Shape = A::shape();
+    Row {
+        name,
+        doc: doc.trim(),
+        shape,
+        default,
+        required,
+    }
+}
+
+/// A field's name without the mark that lets it be a keyword of Rust.
+pub(crate) fn plain(name: &'static str) -> &'static str {
+    name.strip_prefix("r#").unwrap_or(name)
+}

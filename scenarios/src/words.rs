@@ -1,0 +1,378 @@
+//! The closed lists of names.
+
+/// A closed list of names, each with the sentence that explains it.
+pub trait Word: Copy + Eq + 'static {
+    /// Every name with its value and its sentence, in the order of the documentation.
+    const ALL: &'static [(Self, &'static str, &'static str)];
+
+    /// The name as it stands in a scenario file.
+    fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(word, _, _)| *word == self)
+            .map(|(_, name, _)| *name)
+            .expect("every word is in its list")
+    }
+
+    /// The word with this name.
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(_, known, _)| *known == name)
+            .map(|(word, _, _)| *word)
+    }
+}
+
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ $Name:ident { $( $(#[doc = $wdoc:literal])+ $Word:ident = $text:literal, )+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $Name { $( $(#[doc = $wdoc])+ $Word, )+ }
+
+        impl Word for $Name {
+            const ALL: &'static [(Self, &'static str, &'static str)] =
+                &[$( (Self::$Word, $text, concat!($($wdoc),+)), )+];
+        }
+
+        impl core::fmt::Display for $Name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// How a node is told to stop.
+    Signal {
+        /// The node says goodbye and leaves.
+        Term = "TERM",
+        /// The process is gone at once; what it wrote to its files stays.
+        Kill = "KILL",
+    }
+}
+
+words! {
+    /// What happens to the writes that were not yet synced when the power fails.
+    DiskFate {
+        /// Each one is kept, lost or torn in the middle, as the seed decides.
+        Torn = "torn",
+        /// They are kept up to a place that the seed decides, and lost from there on.
+        Prefix = "prefix",
+        /// All of them are lost.
+        LoseAll = "lose-all",
+        /// All of them are kept.
+        KeepAll = "keep-all",
+    }
+}
+
+words! {
+    /// What a node that starts finds in its state folder.
+    State {
+        /// What it left there.
+        Keep = "keep",
+        /// Nothing.
+        Empty = "empty",
+    }
+}
+
+words! {
+    /// Whether a binary applies commands as its signature says.
+    Apply {
+        /// As every other binary of this signature.
+        Same = "same",
+        /// Otherwise: a developer changed what commands do and forgot to change the signature.
+        Drifted = "drifted",
+    }
+}
+
+words! {
+    /// What a lying node does differently. Everything else about it is honest.
+    Deviation {
+        /// It is honest (again).
+        Honest = "honest",
+        /// An aggregator claims participants whose envelopes it never had.
+        ForgeParticipants = "forge-participants",
+        /// An aggregator folds one client's envelope only and claims that client alone.
+        SingleParticipant = "single-participant",
+        /// An aggregator folds one client's envelope twice.
+        DoubleFold = "double-fold",
+        /// An aggregator sends different aggregates of one header to different servers.
+        TwoAggregates = "two-aggregates",
+        /// A server sends a partial of the round before.
+        StalePartial = "stale-partial",
+        /// A server withholds its partial after it has seen the aggregate.
+        WithholdPartial = "withhold-partial",
+    }
+}
+
+words! {
+    /// The stable names of the log lines that operators grep.
+    LogEvent {
+        /// `spawning zipnet server …`
+        Spawning = "spawning",
+        /// `zipnet up: …`
+        Up = "up",
+        /// `server booting; waiting for collections + group`
+        Booting = "booting",
+        /// `committee: opening round at index …`; on the leader.
+        OpeningRound = "opening-round",
+        /// `submitted partial unblind at …`
+        SubmittedPartial = "submitted-partial",
+        /// `committee: round finalized round=… participants=…`; on every server.
+        RoundFinalized = "round-finalized",
+        /// A round was given up: its deadline passed, or a rostered server left it.
+        RoundAbandoned = "round-abandoned",
+        /// `aggregator booting; waiting for collections to come online`
+        AggregatorBooting = "aggregator-booting",
+        /// `aggregator: forwarded aggregate round=… participants=…`
+        ForwardedAggregate = "forwarded-aggregate",
+        /// `registering client bundle client=…`
+        RegisteringClient = "registering-client",
+        /// The node announced over gossip that it leaves.
+        DepartureSent = "departure-sent",
+        /// The log without records gave way to the other one.
+        LogYielded = "log-yielded",
+        /// Somebody was refused, or the node itself was; the line says why.
+        Refused = "refused",
+        /// A participant floor below two: there is no anonymity.
+        NoAnonymity = "no-anonymity",
+        /// A client sits a round out, because its roster is smaller than the client accepts.
+        SittingOut = "sitting-out",
+        /// Two nodes disagree about the machine's state.
+        StateDiffers = "state-differs",
+    }
+}
+
+words! {
+    /// Why somebody is refused.
+    Reason {
+        /// It does not know the committee secret of this group.
+        WrongSecret = "wrong-secret",
+        /// A living node has the same identity.
+        DuplicateIdentity = "duplicate-identity",
+        /// Its identity was retired.
+        Retired = "retired",
+        /// It speaks another version of the wire format.
+        WireVersion = "wire-version",
+        /// Its committee machine has another signature.
+        Signature = "signature",
+        /// It has other round parameters.
+        Parameters = "parameters",
+        /// Its state differs from ours after the same commands.
+        StateDiffers = "state-differs",
+        /// It belongs to another log of this group that has records.
+        OtherLog = "other-log",
+        /// The roster is smaller than the client's floor, or lacks a pinned server.
+        BelowFloor = "below-floor",
+        /// The aggregate has fewer participants than the floor.
+        TooFewParticipants = "too-few-participants",
+        /// Without this server no majority would be left.
+        NoMajority = "no-majority",
+        /// The server that is said to be dead answers.
+        StillAlive = "still-alive",
+    }
+}
+
+words! {
+    /// What status and readiness name as the cause of a state.
+    Cause {
+        /// Rounds are finalised, nothing is awaited.
+        Healthy = "healthy",
+        /// Fewer clients are registered than the participant floor.
+        TooFewClients = "too-few-clients",
+        /// No leader is known.
+        NoLeader = "no-leader",
+        /// Fewer voters can be reached than a majority.
+        NoMajority = "no-majority",
+        /// The node's bundle, or that of a peer, has not reached the registries.
+        BundlesMissing = "bundles-missing",
+        /// The open round waits for a server.
+        AwaitingServer = "awaiting-server",
+        /// A server left unannounced, and its vote still counts.
+        VoteStillCounts = "vote-still-counts",
+        /// The participant floor is below two.
+        NoAnonymity = "no-anonymity",
+        /// A client waits until the roster reaches its floor.
+        RosterBelowFloor = "roster-below-floor",
+        /// The publisher found no committee of its instance within its time.
+        ConnectTimeout = "connect-timeout",
+        /// The node was refused; the reason stands beside it.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// What became of a payload.
+    Outcome {
+        /// It stands in a confirmed record.
+        Landed = "landed",
+        /// Its round was abandoned; the adversary may have read it, and it may never be published.
+        Unknown = "unknown",
+        /// It was sealed for no round so far.
+        Waiting = "waiting",
+    }
+}
+
+words! {
+    /// From when on something is counted.
+    Since {
+        /// From the beginning of this step.
+        Step = "step",
+        /// From the latest start of the node.
+        Start = "start",
+        /// From the beginning of the run.
+        Run = "run",
+    }
+}
+
+words! {
+    /// What nodes must agree on.
+    Subject {
+        /// The output of each finalised round.
+        RoundOutput = "round-output",
+    }
+}
+
+words! {
+    /// The properties that are checked at every event of every run.
+    Property {
+        /// One output per (log, round), on every node, for ever.
+        Agreement = "agreement",
+        /// A finalised round has every rostered signature and partial.
+        CompleteRoster = "complete-roster",
+        /// Among honest nodes a broadcast holds what participants submitted, and loses nothing that did not collide.
+        Validity = "validity",
+        /// No keystream masks two vectors or enters two partials.
+        KeystreamOnce = "keystream-once",
+        /// No honest server's partial enters a round below its floor, and none enters two aggregates of one header.
+        ParticipantFloor = "participant-floor",
+        /// What was finalised stays finalised, while a majority of stores survives.
+        Durability = "durability",
+        /// Round numbers never repeat or go back within a log.
+        RoundNumbers = "round-numbers",
+        /// Each record names the digest of the one before it.
+        Chain = "chain",
+        /// One leader per term and one command per index.
+        OneLeader = "one-leader",
+    }
+}
+
+words! {
+    /// A rule of the core or the node that a defective build could lack.
+    ///
+    /// The names are those of the variants of `zipnet_core::checks::Check`.
+    Guard {
+        /// A round is finalised only with the partial of every rostered server.
+        CompleteRoster = "complete-roster",
+        /// The broadcast is the XOR of what stands in the log, and of nothing local.
+        BroadcastFromLog = "broadcast-from-log",
+        /// The first valid aggregate of a round wins; a second one changes nothing.
+        OneAggregate = "one-aggregate",
+        /// A partial counts only for the header and the aggregate that it names.
+        PartialOfRound = "partial-of-round",
+        /// Rounds below the participant floor are neither opened, aggregated nor unblinded.
+        ParticipantFloor = "participant-floor",
+        /// A round's number is the last opened one plus one.
+        RoundRises = "round-rises",
+        /// The nonce of a header is drawn fresh.
+        FreshNonce = "fresh-nonce",
+        /// A client seals one envelope per header, and only for rounds above every round it has sealed.
+        SealOnce = "seal-once",
+        /// A client's envelope is folded once.
+        FoldOnce = "fold-once",
+        /// A record names the digest of the record before it.
+        ChainRecords = "chain-records",
+        /// A vote is on disk before it is answered.
+        VoteSynced = "vote-synced",
+        /// Log entries are on disk before they are acknowledged.
+        AppendSynced = "append-synced",
+        /// A server makes at most one partial per header.
+        OnePartial = "one-partial",
+        /// A peer proves that it knows the committee secret before it is treated as a server.
+        GroupProof = "group-proof",
+        /// Two live nodes with one identity: the newcomer is refused.
+        UniqueIdentity = "unique-identity",
+        /// A retired identity stays barred.
+        RetiredBarred = "retired-barred",
+        /// A client refuses rosters below its floor or without its pinned servers.
+        ClientFloor = "client-floor",
+        /// Two nodes that disagree on the machine's state find out at the next header.
+        StateDigest = "state-digest",
+        /// A log without records yields to one with records.
+        LogYields = "log-yields",
+        /// Peers of another wire version, machine signature or parameters are refused by name.
+        Compatibility = "compatibility",
+        /// A server with an empty state folder is a new voter, whatever its identity.
+        FreshStore = "fresh-store",
+        /// A voter is removed only after its announcement or a forced retirement.
+        AnnouncedRemoval = "announced-removal",
+        /// A retirement that would cost the majority is refused.
+        MajorityKept = "majority-kept",
+        /// A server is declared dead only after probes that it did not answer.
+        ProbedDead = "probed-dead",
+    }
+}
+
+words! {
+    /// The metrics that nodes export.
+    Metric {
+        /// 1 on the leader, 0 elsewhere.
+        LeaderIsLocal = "mosaik_groups_leader_is_local",
+        /// 1 for each peer with a live link.
+        Bonds = "mosaik_groups_bonds",
+        /// The last index known to be committed.
+        CommittedIndex = "mosaik_groups_committed_index",
+        /// Rounds finalised by this process.
+        RoundsFinalized = "zipnet_rounds_finalized_total",
+        /// Rounds opened.
+        RoundsOpened = "zipnet_rounds_opened_total",
+        /// Rounds abandoned.
+        RoundsAbandoned = "zipnet_rounds_abandoned_total",
+        /// Partials given.
+        PartialsSubmitted = "zipnet_partials_submitted_total",
+        /// Registered clients.
+        ClientRegistrySize = "zipnet_client_registry_size",
+        /// Registered servers.
+        ServerRegistrySize = "zipnet_server_registry_size",
+        /// Participants of the last finalised round.
+        RoundParticipants = "zipnet_round_participants",
+        /// The participant floor in force.
+        MinParticipants = "zipnet_min_participants",
+        /// Servers in the roster.
+        RosterServers = "zipnet_roster_servers",
+        /// Servers in the roster that can be reached.
+        RosterServersLive = "zipnet_roster_servers_live",
+        /// From opening to finalising.
+        RoundDuration = "zipnet_round_duration_seconds",
+        /// How long no round has been finalised.
+        RoundStalled = "zipnet_round_stalled_seconds",
+        /// Messages and commands refused.
+        Rejected = "zipnet_rejected_total",
+    }
+}
+
+impl Metric {
+    /// Whether it is a length of time.
+    #[must_use]
+    pub fn is_time(self) -> bool {
+        self.name().ends_with("_seconds")
+    }
+}
+
+words! {
+    /// A statistic over the values of all runs.
+    Stat {
+        /// The least.
+        Min = "min",
+        /// The median.
+        P50 = "p50",
+        /// Nine of ten are not above it.
+        P90 = "p90",
+        /// 99 of 100 are not above it.
+        P99 = "p99",
+        /// The greatest.
+        Max = "max",
+    }
+}
+
