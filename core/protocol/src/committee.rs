@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::fold::xor_into;
-use crate::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
+use crate::id::{Counter, Digest, GroupId, LogId, PeerId, Round, UniqueId};
 use crate::key::{PublicKey, RoundSecret};
 use crate::machine::{Abandonment, Report};
 use crate::message::{

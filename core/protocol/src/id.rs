@@ -125,3 +125,39 @@ impl fmt::Display for Round {
         write!(f, "r{}", self.0)
     }
 }
+
+/// The universe that nodes are in unless they are told another: the id of the text `mosaik.universe`.
+pub const UNIVERSE: UniqueId = UniqueId([0; 32]);
+
+impl UniqueId {
+    /// Exactly 64 hexadecimal digits are decoded; any other text is hashed with blake3.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        Self(decode_hex(text).unwrap_or_else(|| *blake3::hash(text.as_bytes()).as_bytes()))
+    }
+
+    /// `blake3(id ‖ label)`.
+    #[must_use]
+    pub fn derive(&self, label: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(label.as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Decodes exactly 64 hexadecimal digits of either case.
+pub(crate) fn decode_hex(text: &str) -> Option<[u8; 32]> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let mut bytes = [0; 32];
+    if pairs.len() != bytes.len() {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = (hex_digit(*high)? << 4) | hex_digit(*low)?;
+    }
+    Some(bytes)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    u8::try_from(char::from(digit).to_digit(16)?).ok()
+}

@@ -157,7 +157,7 @@ struct Stopping {
 }
 
 /// The machine of a committee server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Server<C> {
     config: Config,
     checks: C,

@@ -1,0 +1,536 @@
+//! What is digested and signed, field by field. Independent of the wire encoding: [`Fields`] is the whole rule, and a
+//! digest covers values, not the bytes they happened to travel in.
+
+use core::fmt;
+
+use zeroize::Zeroize;
+
+use crate::bitmap::Bitmap;
+use crate::id::{Digest, LogId, PeerId, Round};
+use crate::key;
+use crate::message::{
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Envelope, Floors, Header,
+    HeaderSignature, LiveHeader, Partial, Record, RecordSignature, Role, Standing, Testimony,
+};
+use crate::params::RoundParams;
+
+/// Defines the table of contexts.
+macro_rules! contexts {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Every hash, MAC and signature of the protocol has a context string of its own: blake3's key derivation mode
+        /// keeps what was computed under one from meaning anything under another. This is the one table of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Context {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Context {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The string.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+contexts! {
+    /// Node secret to ed25519 seed.
+    Identity = "zipnet v1 identity key",
+    /// Node secret to the key of state at rest.
+    StateKey = "zipnet v1 state key",
+    /// Salt of argon2id.
+    CommitteeStretch = "zipnet v1 committee secret",
+    /// The committee's identifier.
+    GroupId = "zipnet v1 group id",
+    /// Committee secret to the key of group proofs.
+    GroupProof = "zipnet v1 group proof",
+    /// What two servers must share.
+    MachineSignature = "zipnet v1 machine signature",
+    /// X25519 result to pair key.
+    PairKey = "zipnet v1 pair key",
+    /// Header and slot to tag key.
+    SlotTag = "zipnet v1 slot tag",
+    /// State of the committee machine.
+    State = "zipnet v1 committee state",
+    /// Leaf of the client registry's tree.
+    RegistryLeaf = "zipnet v1 registry leaf",
+    /// Inner node of the client registry's tree.
+    RegistryNode = "zipnet v1 registry node",
+    /// Generator to the generator of one concern.
+    RandomFork = "zipnet v1 random fork",
+    /// Generator's key to the next key and output.
+    RandomStep = "zipnet v1 random step",
+    /// [`Bundle`], signed.
+    Bundle = "zipnet v1 bundle",
+    /// [`Header`].
+    Header = "zipnet v1 round header",
+    /// [`HeaderSignature`], signed.
+    HeaderSignature = "zipnet v1 header signature",
+    /// [`Envelope`], signed.
+    Envelope = "zipnet v1 envelope",
+    /// [`Aggregate`], signed.
+    Aggregate = "zipnet v1 aggregate",
+    /// [`Partial`], signed.
+    Partial = "zipnet v1 partial",
+    /// [`Record`].
+    Record = "zipnet v1 broadcast record",
+    /// [`RecordSignature`], signed.
+    RecordSignature = "zipnet v1 record signature",
+    /// [`Announcement`], signed.
+    Announcement = "zipnet v1 server announcement",
+    /// [`Testimony`], signed.
+    Testimony = "zipnet v1 dead server testimony",
+    /// [`Approval`], signed.
+    Approval = "zipnet v1 aggregator approval",
+    /// [`ClientBatch`], signed.
+    ClientBatch = "zipnet v1 client batch",
+    /// [`ClientRefusal`], signed.
+    ClientRefusal = "zipnet v1 client refusal",
+}
+
+/// Feeds typed fields into blake3's key derivation mode. Numbers are little-endian and of fixed width, identifiers are
+/// their bytes, anything of variable length is preceded by its length: two different lists of fields never give the
+/// same bytes.
+pub struct Fields(blake3::Hasher);
+
+impl Fields {
+    /// Starts a digest of the given kind.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self(blake3::Hasher::new_derive_key(context.text()))
+    }
+
+    /// One byte.
+    pub fn byte(&mut self, value: u8) -> &mut Self {
+        self.0.update(&[value]);
+        self
+    }
+
+    /// Four bytes, little-endian.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.update(&value.to_le_bytes());
+        self
+    }
+
+    /// Eight bytes, little-endian.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.update(&value.to_le_bytes());
+        self
+    }
+
+    /// Bytes of a length that the kind of digest fixes, as they are.
+    pub fn bytes(&mut self, value: &[u8; 32]) -> &mut Self {
+        self.0.update(value);
+        self
+    }
+
+    /// A number of entries, as eight bytes.
+    pub fn count(&mut self, value: usize) -> &mut Self {
+        self.u64(u64::try_from(value).expect("a usize has at most 64 bits"))
+    }
+
+    /// Bytes of any length, preceded by their number as eight bytes.
+    pub fn vector(&mut self, value: &[u8]) -> &mut Self {
+        self.count(value.len());
+        self.0.update(value);
+        self
+    }
+
+    /// The number of places as four bytes, then the bytes of the bits, whose number follows from it.
+    pub fn bitmap(&mut self, value: &Bitmap) -> &mut Self {
+        self.u32(value.len());
+        self.0.update(value.as_bytes());
+        self
+    }
+
+    /// Number of slots, bytes of a slot and bytes of a tag, four bytes each.
+    pub fn params(&mut self, value: &RoundParams) -> &mut Self {
+        let narrow = |bytes: usize| u32::try_from(bytes).expect("parameters are made of 32-bit numbers");
+        self.u32(value.num_slots()).u32(narrow(value.slot_bytes())).u32(narrow(value.tag_len()))
+    }
+
+    /// Log, round and header digest: what most signatures begin with.
+    fn place(&mut self, log: &LogId, round: Round, header: &Digest) -> &mut Self {
+        self.bytes(&log.0).u64(round.0).bytes(&header.0)
+    }
+
+    /// The digest of all fields so far.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl Drop for Fields {
+    /// Keys are derived through this type as well.
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fields(..)")
+    }
+}
+
+/// The digest of the committee machine's state, which the machine has written as bytes.
+#[must_use]
+pub fn state_digest(state: &[u8]) -> Digest {
+    Fields::new(Context::State).vector(state).digest()
+}
+
+impl Bundle {
+    /// What the peer signs: every field but the signature.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { peer, role, instance, epoch, round_key, floors, signature: _ } = self;
+        let mut fields = Fields::new(Context::Bundle);
+        fields.bytes(&peer.0).byte(role.code()).bytes(&instance.0).u64(epoch.0).bytes(&round_key.0);
+        match floors {
+            None => fields.byte(0),
+            Some(Floors { participants, servers: None }) => fields.byte(1).u32(*participants),
+            Some(Floors { participants, servers: Some(servers) }) => {
+                fields.byte(2).u32(*participants).u32(*servers)
+            }
+        };
+        fields.digest()
+    }
+
+    /// Whether the bundle stands on its own: signed by its peer, with floors exactly if it is a server's, and with a
+    /// round key that pads can be agreed on with.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        self.floors.is_some() == (self.role == Role::Server)
+            && self.round_key.is_contributory()
+            && key::verify(&self.peer, &self.digest(), &self.signature)
+    }
+}
+
+impl Header {
+    /// The digest that names the header. Every pad of the round depends on it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { log, round, nonce, group, params, previous, servers, clients, min_participants } = self;
+        let mut fields = Fields::new(Context::Header);
+        fields.bytes(&log.0).u64(round.0).bytes(nonce).bytes(&group.0).params(params);
+        fields.u64(previous.round.0).bytes(&previous.record.0).bytes(&previous.state.0);
+        fields.count(servers.len());
+        for server in servers {
+            fields.bytes(&server.peer.0).u64(server.epoch.0).bytes(&server.round_key.0);
+        }
+        fields.u64(clients.version.0).u32(clients.count).bytes(&clients.root.0).u32(*min_participants);
+        fields.digest()
+    }
+}
+
+impl HeaderSignature {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, round, header, server, refused, signature: _ } = self;
+        let mut fields = Fields::new(Context::HeaderSignature);
+        fields.place(log, *round, header).bytes(&server.0).bitmap(refused);
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl LiveHeader {
+    /// Whether every server of the roster signed this header exactly once, in roster order. Returns the clients that
+    /// some server refuses.
+    ///
+    /// # Errors
+    /// What is wrong, and with whom.
+    pub fn verify(&self) -> Result<Bitmap, Invalid> {
+        let Self { header, signatures } = self;
+        if header.servers.is_empty() {
+            return Err(Invalid::EmptyRoster);
+        }
+        if !header.servers.is_sorted_by(|one, next| one.peer < next.peer) {
+            return Err(Invalid::DisorderedRoster);
+        }
+        if signatures.len() != header.servers.len() {
+            return Err(Invalid::SignatureCount { servers: header.servers.len(), signatures: signatures.len() });
+        }
+        let digest = header.digest();
+        let mut refused = Bitmap::new(header.clients.count);
+        for (server, signed) in header.servers.iter().zip(signatures) {
+            let server = server.peer;
+            if signed.server != server {
+                return Err(Invalid::Signer { expected: server, signer: signed.server });
+            }
+            if (signed.log, signed.round, signed.header) != (header.log, header.round, digest) {
+                return Err(Invalid::OtherHeader { server });
+            }
+            if signed.refused.len() != refused.len() {
+                return Err(Invalid::Refusals { server });
+            }
+            if !signed.verify() {
+                return Err(Invalid::Signature { server });
+            }
+            refused.union_with(&signed.refused);
+        }
+        Ok(refused)
+    }
+}
+
+/// Why a header with signatures is not live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// No server is listed.
+    EmptyRoster,
+    /// The servers are not in rising order of PeerId, each once.
+    DisorderedRoster,
+    /// There is not one signature per server.
+    SignatureCount {
+        /// Servers of the roster.
+        servers: usize,
+        /// Signatures.
+        signatures: usize,
+    },
+    /// A signature is another server's than the roster has in this place.
+    Signer {
+        /// By the roster.
+        expected: PeerId,
+        /// By the signature.
+        signer: PeerId,
+    },
+    /// A server signed another header.
+    OtherHeader {
+        /// Which.
+        server: PeerId,
+    },
+    /// A server's refusals are over another client set.
+    Refusals {
+        /// Which.
+        server: PeerId,
+    },
+    /// A signature does not verify.
+    Signature {
+        /// Whose.
+        server: PeerId,
+    },
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("accept live header: ")?;
+        match self {
+            Self::EmptyRoster => f.write_str("no server is listed"),
+            Self::DisorderedRoster => f.write_str("the roster is not in rising order"),
+            Self::SignatureCount { servers, signatures } => {
+                write!(f, "{signatures} signatures for {servers} servers")
+            }
+            Self::Signer { expected, signer } => {
+                write!(f, "a signature of {} in the place of {}", signer.short(), expected.short())
+            }
+            Self::OtherHeader { server } => write!(f, "{} signed another header", server.short()),
+            Self::Refusals { server } => write!(f, "{} refuses over another client set", server.short()),
+            Self::Signature { server } => write!(f, "the signature of {} does not verify", server.short()),
+        }
+    }
+}
+
+impl core::error::Error for Invalid {}
+
+impl Envelope {
+    /// What the client signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, round, header, epoch, body, signature: _ } = self;
+        let mut fields = Fields::new(Context::Envelope);
+        fields.place(log, *round, header).u64(epoch.0).vector(body);
+        fields.digest()
+    }
+
+    /// Whether the client signed. For disputes: it costs thirty times as much as the client's pad.
+    #[must_use]
+    pub fn verify(&self, client: &PeerId) -> bool {
+        key::verify(client, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl Aggregate {
+    /// What the aggregator signs and partials name: every field but the signature.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { log, round, header, participants, body, signature: _ } = self;
+        let mut fields = Fields::new(Context::Aggregate);
+        fields.place(log, *round, header).bitmap(participants).vector(body);
+        fields.digest()
+    }
+
+    /// Whether the aggregator signed.
+    #[must_use]
+    pub fn verify(&self, aggregator: &PeerId) -> bool {
+        key::verify(aggregator, &self.digest(), &self.signature)
+    }
+}
+
+impl Partial {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { log, round, header, aggregate, server, body, signature: _ } = self;
+        let mut fields = Fields::new(Context::Partial);
+        fields.place(log, *round, header).bytes(&aggregate.0).bytes(&server.0).vector(body);
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.server, &self.digest(), &self.signature)
+    }
+}
+
+impl Record {
+    /// The digest that the next record and all signatures name.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { log, round, header, participants, servers, broadcast, previous } = self;
+        let mut fields = Fields::new(Context::Record);
+        fields.place(log, *round, header).bitmap(participants).count(servers.len());
+        for server in servers {
+            fields.bytes(&server.0);
+        }
+        fields.vector(broadcast).bytes(&previous.0);
+        fields.digest()
+    }
+}
+
+impl RecordSignature {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, round, record, server, signature: _ } = self;
+        let mut fields = Fields::new(Context::RecordSignature);
+        fields.place(log, *round, record).bytes(&server.0);
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl Standing {
+    /// The byte that stands for it in digests.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Registered => 0,
+            Self::Departed => 1,
+            Self::Leaving => 2,
+        }
+    }
+}
+
+impl Announcement {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, server, epoch, counter, standing, signature: _ } = self;
+        let mut fields = Fields::new(Context::Announcement);
+        fields.bytes(&log.0).bytes(&server.0).u64(epoch.0).u64(counter.0).byte(standing.code());
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl Testimony {
+    /// What the witness signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, server, epoch, witness, signature: _ } = self;
+        let mut fields = Fields::new(Context::Testimony);
+        fields.bytes(&log.0).bytes(&server.0).u64(epoch.0).bytes(&witness.0);
+        fields.digest()
+    }
+
+    /// Whether the named witness signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.witness, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl Approval {
+    /// What the server signs: log, digest of the bundle, server.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, bundle, server, signature: _ } = self;
+        let mut fields = Fields::new(Context::Approval);
+        fields.bytes(&log.0).bytes(&bundle.digest().0).bytes(&server.0);
+        fields.digest()
+    }
+
+    /// Whether the named server signed, and the bundle stands on its own and is an aggregator's.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        self.bundle.role == Role::Aggregator
+            && self.bundle.verify()
+            && key::verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl ClientBatch {
+    /// What the aggregator signs: every field but the signature; a bundle by its digest.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, counter, register, expire, signature: _ } = self;
+        let mut fields = Fields::new(Context::ClientBatch);
+        fields.bytes(&log.0).u64(counter.0).count(register.len());
+        for bundle in register {
+            fields.bytes(&bundle.digest().0);
+        }
+        fields.count(expire.len());
+        for (client, epoch) in expire {
+            fields.bytes(&client.0).u64(epoch.0);
+        }
+        fields.digest()
+    }
+
+    /// Whether the aggregator signed. The bundles in it are to be verified one by one.
+    #[must_use]
+    pub fn verify(&self, aggregator: &PeerId) -> bool {
+        key::verify(aggregator, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl ClientRefusal {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, server, counter, client, epoch, refuse, signature: _ } = self;
+        let mut fields = Fields::new(Context::ClientRefusal);
+        fields.bytes(&log.0).bytes(&server.0).u64(counter.0).bytes(&client.0).u64(epoch.0);
+        fields.byte(u8::from(*refuse));
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        key::verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
