@@ -544,7 +544,7 @@ pub(crate) fn node(
         } else {
             format!("a {0} from {0}-1 to {0}-{count}", node.role)
         }),
-        Which::Each if reader.each != Some(node.role) => Some(match reader.each {
+        Which::Each if reader.each != Some(node.role) && !reader.each_unknown => Some(match reader.each {
             None => format!("a node; `{}:each` exists only in a step with `for_each`, or `with` one", node.role),
             Some(role) => format!("`{role}:each`, for the steps here run for each {role}"),
         }),
@@ -558,7 +558,10 @@ pub(crate) fn node(
     };
     if let Some(expected) = wrong {
         let known = known_nodes(reader);
-        let suggestion = crate::diagnostic::nearest(written, known.iter().map(String::as_str).filter(|name| *name != written));
+        // A number is off or a selector does not fit; another selector is no better guess.
+        let suggestion = matches!(node.which, Which::Number(_))
+            .then(|| crate::diagnostic::nearest(written, known.iter().map(String::as_str)))
+            .flatten();
         reader.error(Kind::UnknownNode, span, expected, format!("`{written}`"), suggestion);
         return None;
     }

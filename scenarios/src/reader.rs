@@ -43,6 +43,8 @@ pub(crate) struct Reader<'t> {
     pub(crate) faults: Vec<String>,
     /// The role whose nodes take turns where we are, if they do.
     pub(crate) each: Option<Role>,
+    /// Whether `each` is not known because of an error that was already named.
+    pub(crate) each_unknown: bool,
     /// The roles whose variables are allowed where we are.
     pub(crate) env_of: Vec<Role>,
     pub(crate) diagnostics: Vec<Diagnostic>,
@@ -57,6 +59,7 @@ impl<'t> Reader<'t> {
             steps: Vec::new(),
             faults: Vec::new(),
             each: None,
+            each_unknown: false,
             env_of: Role::ALL.to_vec(),
             diagnostics: Vec::new(),
         }
@@ -131,7 +134,7 @@ impl<'t> Reader<'t> {
         let known: Vec<&str> = known.into_iter().collect();
         let expected = if known.is_empty() {
             format!("{what}, of which there are none here")
-        } else if known.len() <= 12 {
+        } else if known.len() <= 24 {
             format!("{what}: {}", known.join(", "))
         } else {
             what.to_owned()
@@ -279,7 +282,9 @@ pub(crate) fn read_call<V: Verbs, C>(
     };
     let verbs = V::table();
     let mut known = None;
-    for (key, body) in table {
+    let mut keys: Vec<_> = table.iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    for (key, body) in keys {
         let name: &str = key.get_ref();
         if !verbs.iter().any(|verb| verb.name == name) {
             reader.unknown(

@@ -471,7 +471,8 @@ fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
     // With a broken topology every node would be unknown; one error is better than fifty.
     let deployments = deployments?;
 
-    let workloads = each(reader, &mut body, "workload", workload);
+    let room = deployments.iter().map(|deployment| deployment.params.payload_len()).min().unwrap_or(0);
+    let workloads = each(reader, &mut body, "workload", |reader, body, place| workload(reader, body, place, room));
     let faults = each(reader, &mut body, "fault", fault);
     let steps = steps(reader, &mut body);
     let expects = each(reader, &mut body, "expect", expect);
@@ -881,11 +882,25 @@ fn act<V: Verbs>(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: &str) 
     read_call(reader, value, place, |_, _| Some(())).map(|(_, verb, ())| verb)
 }
 
-fn workload(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Option<Workload> {
+/// `room` is how many bytes a payload may have.
+fn workload(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place, room: u64) -> Option<Workload> {
     let id = id(reader, body);
     let say = sentence(reader, body, "say");
     let during = body.take::<Option<Vec<StepId>>>(reader, "during", None);
     let act = act(reader, body, "workload.do");
+    if let Some(WorkloadDo::Publish { payload_bytes, .. }) = &act {
+        let greatest = payload_bytes.0.greatest().get();
+        if greatest > room {
+            let span = body.key("do").map_or_else(|| body.span(), toml::Spanned::span);
+            reader.error(
+                Kind::OutOfRange,
+                span,
+                format!("payloads of at most {room} bytes, for a slot has no room for more"),
+                format!("{greatest} bytes"),
+                None,
+            );
+        }
+    }
     Some(Workload {
         id: id?,
         say: say?,
@@ -942,8 +957,8 @@ fn placed<V: Verbs>(reader: &mut Reader<'_>, value: Option<&Value<'_>>, place: &
 /// What is known about the steps read so far.
 #[derive(Default)]
 struct Before {
-    /// The `for_each` whose group is open, with the role of its turns.
-    group: Option<(String, Role)>,
+    /// The `for_each` whose group is open, with the role of its turns if that could be read.
+    group: Option<(String, Option<Role>)>,
     /// Whether any step started a node.
     started: bool,
 }
@@ -988,6 +1003,7 @@ fn step(
     let id = id(reader, body);
     let say = sentence(reader, body, "say");
     reader.each = None;
+    reader.each_unknown = false;
     let for_each = match body.value("for_each") {
         None => Some(None),
         Some(value) => for_each(reader, value, before, down).map(Some),
@@ -1002,14 +1018,17 @@ fn step(
                 ForEach::Role(role) => Some(*role),
                 ForEach::Nodes(nodes) => nodes.first().map(|node| node.role),
             };
-            before.group = id.clone().zip(role);
+            before.group = id.clone().map(|id| (id, role));
         }
+        (None, _) => before.group = id.clone().map(|id| (id, None)),
         (Some(None), Some(None)) => before.group = None,
-        // After an error the group stays as it is, so that one slip is one error.
-        (Some(None), _) | (None, _) => {}
+        // The group stays open for the steps behind this one.
+        (Some(None), _) => {}
     }
     if body.key("for_each").is_some() || body.key("with").is_some() {
-        reader.each = before.group.as_ref().map(|(_, role)| *role);
+        reader.each = before.group.as_ref().and_then(|(_, role)| *role);
+        // The slip in `for_each` or `with` was named; every `:each` after it would be a second complaint about it.
+        reader.each_unknown = reader.each.is_none() || with.is_none();
     }
 
     let acts = placed::<Do>(reader, body.value("do"), "step.do");
@@ -1043,6 +1062,7 @@ fn step(
         );
     }
     reader.each = None;
+    reader.each_unknown = false;
     Some(Step {
         id: id?,
         say: say?,

@@ -98,7 +98,7 @@ fn each_slip_is_named_where_it_stands() {
         ("for_each = \"server\"\n", "", Kind::UnknownNode, 37, 20, "only in a step with `for_each`", "`server:each`", None),
         ("for_each = \"server\"", "for_each = \"servers\"", Kind::UnknownWord, 37, 12, "a role or a list of nodes", "`servers`", Some("server")),
         ("clients = 24", "clients = 24\ndown = \"server:all\"", Kind::Unreachable, 38, 12, "no step before this one starts any", "`server`", None),
-        ("within = \"60s\" }\n\n[[step]]\nid = \"swap\"", "within = \"3 parsecs\" }\n\n[[step]]\nid = \"swap\"", Kind::WrongUnit, 32, 47, "a duration with its unit", "3 parsecs", None),
+        ("within = \"60s\" }\n\n[[step]]\nid = \"swap\"", "within = \"3 parsecs\" }\n\n[[step]]\nid = \"swap\"", Kind::WrongUnit, 32, 48, "a duration with its unit", "3 parsecs", None),
         ("within = \"5s\"", "within = \"5 sec\"", Kind::WrongUnit, 38, 61, "a duration with its unit", "5 sec", Some("5s")),
         ("within = \"5s\"", "within = 5", Kind::WrongUnit, 38, 61, "a duration with its unit", "the number 5 without a unit", None),
         ("within = \"5s\"", "within = \"48h\"", Kind::OutOfRange, 38, 61, "at most 24h", "48h", None),
@@ -129,13 +129,14 @@ fn each_slip_is_named_where_it_stands() {
         ("id = \"start-again\"", "id = \"swap\"", Kind::DuplicateId, 42, 6, "an id of its own", "`swap` again", None),
         ("id = \"start-again\"", "id = \"Start again\"", Kind::UnknownId, 42, 6, "lower-case", "Start again", None),
         ("#rolling-a-committee-server", "#rolling-a-comittee-server", Kind::UnknownWord, 4, 11, "a section of the operators' documents", "comittee", Some("rotations-and-upgrades#rolling-a-committee-server")),
-        ("max = \"20s\"", "max = 20", Kind::WrongUnit, 64, 7, "a duration", "the number 20 without a unit", None),
-        ("metric = \"zipnet_round_stalled_seconds\"", "metric = \"zipnet_round_stalled_second\"", Kind::UnknownWord, 62, 10, "one of", "zipnet_round_stalled_second", Some("zipnet_round_stalled_seconds")),
+        ("max = \"20s\"", "max = 20", Kind::WrongUnit, 63, 7, "a duration", "the number 20 without a unit", None),
+        ("metric = \"zipnet_round_stalled_seconds\"", "metric = \"zipnet_round_stalled_second\"", Kind::UnknownWord, 61, 10, "one of", "zipnet_round_stalled_second", Some("zipnet_round_stalled_seconds")),
         ("target = \"client:any\"", "target = \"client:leader\"", Kind::UnknownNode, 27, 23, "only servers lead", "`client:leader`", None),
-        ("{ exit-code = { equals = 0 } }, ", "{ exit-code = { equals = 0 }, leaders = { exactly = 1 } }, ", Kind::UnknownKey, 39, 41, "one verb per table", "`leaders`", None),
+        ("{ exit-code = { equals = 0 } }, ", "{ exit-code = { equals = 0 }, leaders = { exactly = 1 } }, ", Kind::UnknownKey, 39, 40, "one verb per table", "`leaders`", None),
         ("p99 = \"150ms\"", "p99 = \"10ms\"", Kind::OutOfRange, 15, 11, "`median` not above `p99`", "none", None),
         ("title = ", "title == ", Kind::Syntax, 2, 8, "TOML", "", None),
     ];
+    let mut wrong = String::new();
     for (old, new, kind, line, column, expected, found, suggestion) in table {
         assert!(GOOD.contains(old), "the sample has no `{old}`");
         let text = GOOD.replacen(old, new, 1);
@@ -147,8 +148,11 @@ fn each_slip_is_named_where_it_stands() {
                 && d.found.contains(found)
                 && d.suggestion.as_deref() == *suggestion
         });
-        assert!(hit, "`{new}` wants {kind:?} at {line}:{column} with {suggestion:?}:\n{}", all(&text));
+        if !hit {
+            wrong += &format!("`{new}` wants {kind:?} at {line}:{column} with {suggestion:?}:\n{}\n", all(&text));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 #[test]
@@ -171,10 +175,9 @@ fn several_errors_come_in_one_go_and_in_the_order_of_the_file() {
     let text = GOOD
         .replacen("tags =", "tag =", 1)
         .replacen("do.stop", "do.stpo", 1)
-        .replacen("server-1", "server-9", 1)
         .replacen("stat = \"p99\"", "stat = \"p98\"", 1);
     let lines: Vec<u32> = read("x.toml", &text).expect_err("bad").iter().map(|d| d.line).collect();
-    assert_eq!(lines, [3, 38, 63]);
+    assert_eq!(lines, [3, 38, 62]);
 }
 
 #[test]
