@@ -255,9 +255,9 @@ impl Keyring {
         }
         header.servers.iter().find(|server| server.peer == me && server.round_key == round.public)?;
         let (own, group) = (round.public, header.group);
-        round.pairs.learn(&round.secret, group, clients, |shared, client| {
-            pair_key(shared, client, &own, &group)
-        })?;
+        round
+            .pairs
+            .learn(&round.secret, group, clients, |shared, client| pair_key(shared, client, &own, &group))?;
         let pairs = clients.iter().map(|client| round.pairs.get(group, client));
         Some(partial_body(&header.params, &header.digest(), pairs))
     }

@@ -219,8 +219,7 @@ impl Default for ClientRegistry {
 
 impl PartialEq for ClientRegistry {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.counter == other.0.counter && self.set() == other.set())
+        Arc::ptr_eq(&self.0, &other.0) || (self.0.counter == other.0.counter && self.set() == other.set())
     }
 }
 

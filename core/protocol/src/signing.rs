@@ -262,7 +262,10 @@ impl LiveHeader {
             return Err(Invalid::DisorderedRoster);
         }
         if signatures.len() != header.servers.len() {
-            return Err(Invalid::SignatureCount { servers: header.servers.len(), signatures: signatures.len() });
+            return Err(Invalid::SignatureCount {
+                servers: header.servers.len(),
+                signatures: signatures.len(),
+            });
         }
         let digest = header.digest();
         let mut refused = Bitmap::new(header.clients.count);
