@@ -1081,7 +1081,7 @@ impl<C: Checks> Committee<C> {
 }
 
 /// Whether an X25519 key is of low order: the result with any secret is then zero, so any secret finds out.
-fn is_weak(key: &PublicKey) -> bool {
+pub(crate) fn is_weak(key: &PublicKey) -> bool {
     RoundSecret::from_seed([1; 32]).agree(key).is_none()
 }
 

@@ -396,6 +396,8 @@ pub enum Message {
     },
     /// Server to aggregator: the registry as of a version, in full.
     Registry {
+        /// The log.
+        log: LogId,
         /// Of the registry.
         version: RegistryVersion,
         /// The counter of the last applied batch.
