@@ -604,3 +604,6 @@ fn log_id(wire: Option<WireLogId>) -> Result<Option<LogId>, Malformed> {
 fn bounded(counter: u64) -> Result<u64, Malformed> {
     if counter < COUNTER_MAX { Ok(counter) } else { Err(Malformed::Bound) }
 }
+
+#[cfg(test)]
+mod tests;

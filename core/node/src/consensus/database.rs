@@ -45,10 +45,12 @@ impl<W: World> Database<W> {
         owner: RaftId,
         failure: Arc<Mutex<Option<String>>>,
         on_event: OnEvent,
-        load: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error> + Send + 'static,
+        load: fn(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<(Self, T), OpenError> {
         let disk = world.disk().clone();
+        let opening = Name(name);
         let (file, loaded) = unfrozen(world, move || {
+            let name = opening.get();
             let backend = disk.open(name).map_err(|error| OpenError::Disk { file: name, error })?;
             let file = redb::Builder::new()
                 .set_cache_size(CACHE_BYTES)
@@ -108,8 +110,9 @@ impl<W: World> Database<W> {
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, redb::Error> + Send + 'static,
     ) -> io::Result<T> {
-        let (file, failure, name) = (Arc::clone(&self.file), Arc::clone(&self.failure), self.name);
+        let (file, failure, used) = (Arc::clone(&self.file), Arc::clone(&self.failure), Name(self.name));
         let result = unfrozen(&self.world, move || {
+            let name = used.get();
             if let Some(reason) = lock(&failure).as_ref() {
                 return Err(io::Error::other(format!("use {name} after a failure: {reason}")));
             }
@@ -139,6 +142,17 @@ impl<W: World> Database<W> {
             failure.insert(error.to_string()).clone()
         };
         (self.on_event)(Event::Failed { reason });
+    }
+}
+
+/// Carries the name of a file into a closure. A closure that captures the reference itself does not pass for `'static`
+/// once the compiler has erased the lifetimes of the future around it (rust-lang/rust#110338).
+#[derive(Clone, Copy)]
+struct Name(&'static str);
+
+impl Name {
+    fn get(self) -> &'static str {
+        self.0
     }
 }
 

@@ -182,8 +182,8 @@ impl<W: World> LogStore<W> {
                     Ok(entries)
                 })
                 .await?;
-            // The tail follows only if the disk gave all that comes before it.
-            if entries.last().is_some_and(|entry| entry.log_id.index + 1 == end) && bytes == usize::MAX {
+            // A limit that was not reached on the disk may be reached in the tail, but a request need not be full.
+            if bytes == usize::MAX {
                 entries.append(&mut found);
             }
             return Ok(entries);
@@ -266,7 +266,10 @@ impl<W: World> RaftLogStorage<Types<W::Runtime>> for LogStore<W> {
         lock(&self.inner.memory).truncate_after(last);
         self.ask(|done| Operation::TruncateFrom(from, done)).await?;
         // Only now: appends that were asked for before this have raised it meanwhile, and none comes in between.
-        lock(&self.inner.memory).flushed = from.checked_sub(1);
+        {
+            let mut memory = lock(&self.inner.memory);
+            memory.flushed = memory.flushed.min(from.checked_sub(1));
+        }
         (self.inner.on_event)(Event::Truncated { after: last.map(|last| last.index) });
         Ok(())
     }
@@ -291,7 +294,7 @@ impl Memory {
         while let Some(entry) = self.tail.pop_back_if(|entry| entry.log_id.index >= from) {
             self.tail_bytes -= size(&entry);
         }
-        self.last = last.max(self.purged);
+        self.last = self.last.min(last).max(self.purged);
     }
 
     fn purge(&mut self, upto: LogId) {
