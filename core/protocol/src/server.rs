@@ -1042,10 +1042,11 @@ impl<C: Checks> Server<C> {
     }
 
     fn send_registry(&self, to: PeerId, out: &mut Outbox) {
+        let Some(log) = self.committee.log() else { return };
         let registry = self.committee.clients();
         let clients = registry.iter().map(|(_, bundle)| bundle.clone()).collect();
         let (version, counter) = (registry.version(), registry.counter());
-        send(out, to, &Message::Registry { version, counter, clients });
+        send(out, to, &Message::Registry { log, version, counter, clients });
         self.send_live(out);
         self.send_farewells(out);
     }

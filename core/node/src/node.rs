@@ -1,0 +1,1122 @@
+//! One node: the loop that feeds a role machine and carries out its effects.
+//!
+//! [`run`] is what the server, aggregator and client binaries spawn, and what the simulator spawns. Everything that
+//! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
+//! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
+//!
+//! - `control`: how the node's owner talks to it
+//! - `identity`: the store id in the state folder
+//! - `links`: connections
+//! - `member`: a server's machine under consensus
+
+mod control;
+mod identity;
+mod links;
+mod member;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_channel::mpsc;
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Either, abortable, select};
+use openraft_rt::AsyncRuntime;
+use zipnet_core::aggregator::{self, Aggregator};
+use zipnet_core::checks::{Check, Checks};
+use zipnet_core::client::{self, Client};
+use zipnet_core::committee;
+use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
+use zipnet_core::instance::machine_signature;
+use zipnet_core::key::{Identity, NodeSecret};
+use zipnet_core::keyring::Keyring;
+use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, RequestId};
+use zipnet_core::message::{Command, Message, Role, Standing};
+use zipnet_core::random::Random;
+use zipnet_core::server::{self, Server};
+use zipnet_core::time::Time;
+use zipnet_core::wire;
+
+pub use self::control::{Controls, Exit, Handle, control};
+use self::control::Control;
+use self::links::{Gone, Links, Routes};
+use self::member::Member;
+use crate::config::{Config, Part, PeerAddress};
+use crate::consensus::{self, Consensus, OpenError, Settings};
+use crate::event::Event;
+use crate::frame::{Farewell, Frame, Hello, Own, Present, Refusal, judge_hello};
+use crate::gossip::book::{PeerBook, PeerEntry};
+use crate::gossip::{self, Gossip};
+use crate::meeting::{
+    Admission, Arrival, Change, ConnectionId, Duplicates, LogView, Membership, Order, ServerState, Verdict,
+    membership_plan, two_logs,
+};
+use crate::status::View;
+use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
+
+/// How often the loop looks after links, peers and membership.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// The wait after a first failed dial; doubles up to [`BACKOFF_MAX`].
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// The longest wait between dials of one address.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long an orderly stop of a server may take.
+const STOP_BUDGET: Duration = Duration::from_secs(4);
+/// How long of that the partial of the open round may take.
+const PARTIAL_BUDGET: Duration = Duration::from_secs(2);
+/// After how long something that did not show up is sent again.
+const RESEND: Duration = Duration::from_secs(1);
+/// How long a round key is used.
+const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A connection of this world.
+type Conn<W> = <<W as World>::Link as Link>::Connection;
+/// The consensus of a server.
+type Group<W, C> = Consensus<W, Member<W, C>, Routes<Conn<W>>>;
+
+/// What the loop waits for.
+#[derive(Debug)]
+enum Happening<N> {
+    /// Another node opened a connection.
+    Accepted(N),
+    /// A dial came to its end.
+    Dialled { address: Address, result: Result<N, LinkError> },
+    /// Something arrived.
+    Received { id: ConnectionId, channel: Channel, message: Bytes },
+    /// A connection broke or was closed by the other end.
+    Closed(ConnectionId),
+    /// Heavy work is done.
+    Done(Done),
+    /// The member machine has effects.
+    Effects,
+    /// Consensus has another leader, or none.
+    Led(Option<PeerId>),
+    /// Consensus can not go on.
+    Failed(String),
+    /// A change of membership came to its end.
+    Changed,
+}
+
+/// How the loop ends.
+enum End {
+    Exit(Exit),
+    /// Set the state aside and start anew, as a node that joins.
+    Yield(Vec<PeerAddress>),
+}
+
+/// Runs a node until it is stopped, refused or broken.
+///
+/// The configuration is taken as it is; whoever made it has reported what is wrong with it. The node's link listens
+/// already. `checks` is [`zipnet_core::checks::Strict`] everywhere but in the simulator.
+pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut controls: Controls) -> Exit {
+    let mut bootstrap = config.bootstrap.clone();
+    let mut joins = false;
+    loop {
+        let end = match Node::start(&world, &checks, &config, bootstrap, joins).await {
+            Ok(node) => node.run(&mut controls).await,
+            Err(exit) => End::Exit(exit),
+        };
+        match end {
+            End::Exit(exit) => {
+                world.observe(Event::Exiting { code: exit.code, reason: exit.reason.clone() });
+                return exit;
+            }
+            End::Yield(peers) => {
+                if let Err(error) = world.disk().set_aside() {
+                    let reason = format!("could not set the state folder aside: {error}");
+                    return Exit { code: 1, reason };
+                }
+                bootstrap = peers;
+                joins = true;
+            }
+        }
+    }
+}
+
+/// The machine of one role.
+enum Machine<W: World, C: Checks> {
+    Server { member: Arc<Mutex<Member<W, C>>>, group: Group<W, C> },
+    Aggregator(Box<Aggregator<C>>),
+    Client(Box<Client<C>>),
+}
+
+/// What the loop feeds to whichever machine it has.
+#[derive(Clone, Debug)]
+enum Feed {
+    Tick,
+    Received { from: PeerId, bytes: Vec<u8> },
+    Linked { peer: PeerId, role: Role },
+    Unlinked { peer: PeerId },
+    Done(Done),
+    Stop,
+}
+
+/// Dials of one address.
+#[derive(Debug, Default)]
+struct Dial {
+    running: bool,
+    failures: u32,
+    next: Time,
+}
+
+struct Node<W: World, C: Checks> {
+    world: W,
+    checks: C,
+    config: Config,
+    own: Own,
+    identity: Identity,
+    keyring: Arc<Mutex<Keyring>>,
+    random: Random,
+    bootstrap: Vec<PeerAddress>,
+    machine: Machine<W, C>,
+    outbox: Outbox,
+    links: Links<Conn<W>>,
+    duplicates: Duplicates,
+    admission: Admission,
+    book: PeerBook,
+    gossip: Option<Gossip>,
+    dials: BTreeMap<Address, Dial>,
+    store: Option<StoreId>,
+    steadfast: bool,
+    changing: bool,
+    stopping: bool,
+    end: Option<End>,
+    housekeeping_at: Time,
+    announce_at: Time,
+    sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
+    queue: mpsc::UnboundedReceiver<Happening<Conn<W>>>,
+    acceptor: AbortHandle,
+}
+
+impl<W: World, C: Checks> Node<W, C> {
+    async fn start(
+        world: &W,
+        checks: &C,
+        config: &Config,
+        bootstrap: Vec<PeerAddress>,
+        joins: bool,
+    ) -> Result<Self, Exit> {
+        let mut random = Random::new(world.entropy());
+        let drawn = || Arc::new(NodeSecret::from_bytes(world.entropy()));
+        let secret = config.secret.clone().unwrap_or_else(drawn);
+        let identity = Identity::from_secret(&secret);
+        let me = identity.peer();
+        let role = config.role();
+        world.observe(Event::Spawning { role, peer: me });
+
+        let build = config.build;
+        let signature = machine_signature(build.wire_version, build.machine_version, &build.params);
+        let (committee_secret, floors) = match &config.part {
+            Part::Server(part) => (Some(Arc::clone(&part.committee_secret)), Some(part.floors)),
+            Part::Aggregator(_) | Part::Client(_) => (None, None),
+        };
+        let group = committee_secret.as_ref().map(|secret| secret.group_id(&config.instance, &signature));
+        let mut incarnation = [0; 16];
+        random.fill(&mut incarnation);
+        let own = Own {
+            peer: me,
+            role,
+            instance: config.instance.id(),
+            universe: config.universe,
+            wire_version: build.wire_version,
+            params: build.params,
+            machine_signature: signature,
+            committee_secret,
+            incarnation,
+        };
+        let keyring = Keyring::new(&secret, role, own.instance, group, floors, world.entropy());
+        let (sender, queue) = mpsc::unbounded();
+        let links = Links::new();
+        let mut steadfast = false;
+        let mut store = None;
+        let machine = match &config.part {
+            Part::Server(part) => {
+                let group = group.expect("servers have a committee secret");
+                steadfast = part.new_log && !joins;
+                if steadfast && let Err(error) = world.disk().set_aside() {
+                    return Err(disk_failed(format!("set the old state aside: {error}")));
+                }
+                let id = identity::store_id(world, me, world.entropy()).await.map_err(store_failed)?;
+                store = Some(id);
+                let server = server::Config {
+                    committee: committee::Config { instance: own.instance, group, params: build.params },
+                    me,
+                    floors: part.floors,
+                    round_period: part.round_period,
+                    round_deadline: part.round_deadline,
+                    aggregator: part.aggregator,
+                    first_round_voters: usize::try_from(part.first_voters).unwrap_or(usize::MAX),
+                    resend: RESEND,
+                    rekey_after: REKEY,
+                    partial_budget: PARTIAL_BUDGET,
+                    stop_budget: STOP_BUDGET,
+                };
+                let server = Server::new(server, checks.clone(), world.entropy());
+                let member = Member::new(world.clone(), me, server, sender.clone());
+                let member = Arc::new(Mutex::new(member));
+                let raft = RaftId { peer: me, store: id };
+                let routes = links.routes();
+                let on_event = on_event(world.clone(), sender.clone());
+                let opened = Consensus::open(
+                    world.clone(),
+                    checks.clone(),
+                    raft,
+                    Settings::default(),
+                    Arc::clone(&member),
+                    routes,
+                    on_event,
+                );
+                let group: Group<W, C> = opened.await.map_err(open_failed)?;
+                let state = group.state();
+                world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
+                lock(&member).opened(state.last_log.unwrap_or(0));
+                if group.was_fresh() && bootstrap.is_empty() && !joins {
+                    group.start_group().await.map_err(|error| disk_failed(format!("start a group: {error}")))?;
+                }
+                Machine::Server { member, group }
+            }
+            Part::Aggregator(part) => {
+                let settings = aggregator::Config {
+                    instance: own.instance,
+                    me,
+                    epoch: Epoch(1),
+                    fold_deadline: part.fold_deadline,
+                    resend: RESEND,
+                    expire_after: config.announce_interval.saturating_mul(2),
+                };
+                Machine::Aggregator(Box::new(Aggregator::new(settings, checks.clone())))
+            }
+            Part::Client(part) => {
+                let settings = client::Config {
+                    instance: own.instance,
+                    me,
+                    params: build.params,
+                    pins: part.pins.clone(),
+                    min_servers: part.min_servers,
+                    cadence: part.cadence,
+                    resend: RESEND,
+                    rekey_after: REKEY,
+                };
+                Machine::Client(Box::new(Client::new(settings, checks.clone())))
+            }
+        };
+        let gossips = match role {
+            Role::Server | Role::Aggregator => true,
+            Role::Client => false,
+        };
+        let gossip = gossips.then(|| Gossip::new(me, world.wall_clock(), random.fork("gossip")));
+        let address = config.advertise.clone().unwrap_or_else(|| world.link().address());
+        let network = config.universe_name.clone();
+        let instance = config.instance.name().to_owned();
+        world.observe(Event::Up { network, instance, peer: me, address, role });
+        world.observe(Event::Booting { role });
+
+        let now = world.now();
+        let (accepting, acceptor) = abortable(accept(world.link().clone(), sender.clone()));
+        drop(W::Runtime::spawn(async move { drop(accepting.await) }));
+        let mut node = Self {
+            world: world.clone(),
+            checks: checks.clone(),
+            config: config.clone(),
+            duplicates: Duplicates::new(me, random.next_u64()),
+            book: PeerBook::new(me, own.instance, config.announce_interval),
+            own,
+            identity,
+            keyring: Arc::new(Mutex::new(keyring)),
+            random,
+            bootstrap,
+            machine,
+            outbox: Outbox::new(),
+            links,
+            admission: Admission::new(),
+            gossip,
+            dials: BTreeMap::new(),
+            store,
+            steadfast,
+            changing: false,
+            stopping: false,
+            end: None,
+            housekeeping_at: now,
+            announce_at: now,
+            sender,
+            queue,
+            acceptor,
+        };
+        node.announce();
+        Ok(node)
+    }
+
+    async fn run(mut self, controls: &mut Controls) -> End {
+        if let Part::Client(part) = &self.config.part
+            && let Some(message) = part.message.clone()
+        {
+            self.publish(RequestId(0), message.into_bytes());
+        }
+        let mut orphaned = false;
+        let mut alarm: Option<(Time, Pin<Box<<W::Runtime as AsyncRuntime>::Sleep>>)> = None;
+        loop {
+            self.tick();
+            self.effects();
+            if let Some(end) = self.end.take() {
+                self.close(&end).await;
+                return end;
+            }
+            let due = self.due();
+            // An alarm that rings too early does no harm; a fresh one for every input would cost more.
+            let now = self.world.now();
+            let (_, sleep) = match alarm.take() {
+                Some((at, sleep)) if at <= due && at > now => alarm.insert((at, sleep)),
+                Some(_) | None => {
+                    let sleep = Box::pin(W::Runtime::sleep(due.since(now)));
+                    alarm.insert((due, sleep))
+                }
+            };
+            let asked = async {
+                if orphaned { std::future::pending().await } else { controls.0.next().await }
+            };
+            match select(select(self.queue.next(), pin!(asked)), sleep.as_mut()).await {
+                Either::Left((Either::Left((Some(happening), _)), _)) => self.happened(happening),
+                Either::Left((Either::Right((Some(control), _)), _)) => self.asked(control),
+                // The loop holds a sender of its own queue.
+                Either::Left((Either::Left((None, _)), _)) => unreachable!("the queue does not end"),
+                // Nobody is left who could ask for a stop.
+                Either::Left((Either::Right((None, _)), _)) => {
+                    orphaned = true;
+                    self.stop();
+                }
+                Either::Right(((), _)) => alarm = None,
+            }
+        }
+    }
+
+    /// When the loop has something to do if nothing happens first.
+    fn due(&self) -> Time {
+        let machine = match &self.machine {
+            Machine::Server { member, .. } => lock(member).server.deadline(),
+            Machine::Aggregator(machine) => machine.deadline(),
+            Machine::Client(machine) => machine.deadline(),
+        };
+        let gossip = self.gossip.as_ref().map_or(Time::NEVER, Gossip::deadline);
+        machine.at.min(gossip).min(self.housekeeping_at).min(self.duplicates.deadline())
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        let now = self.world.now();
+        let machine: Deadline = match &self.machine {
+            Machine::Server { member, .. } => lock(member).server.deadline(),
+            Machine::Aggregator(machine) => machine.deadline(),
+            Machine::Client(machine) => machine.deadline(),
+        };
+        if machine.at <= now {
+            self.feed(Feed::Tick);
+        }
+        if self.gossip.as_ref().is_some_and(|gossip| gossip.deadline() <= now) {
+            self.gossip(gossip::Input::Tick);
+        }
+        if self.duplicates.deadline() <= now {
+            let mut orders = Vec::new();
+            self.duplicates.tick(now, &mut orders);
+            self.obey(orders);
+        }
+        if self.housekeeping_at <= now {
+            self.housekeeping_at = now.after(HOUSEKEEPING);
+            self.housekeep(now);
+        }
+    }
+
+    fn happened(&mut self, happening: Happening<Conn<W>>) {
+        match happening {
+            Happening::Accepted(connection) => self.connected(connection),
+            Happening::Dialled { address, result } => self.dialled(address, result),
+            Happening::Received { id, channel, message } => self.received(id, channel, message),
+            Happening::Closed(id) => self.closed(id, None),
+            Happening::Done(done) => self.feed(Feed::Done(done)),
+            Happening::Effects => {}
+            Happening::Led(leader) => self.led(leader),
+            Happening::Failed(reason) => {
+                self.world.observe(Event::Fatal(reason.clone()));
+                self.exit(70, reason);
+            }
+            Happening::Changed => self.changing = false,
+        }
+    }
+
+    fn asked(&mut self, control: Control) {
+        match (control, &self.machine) {
+            (Control::Stop, _) => self.stop(),
+            (Control::Publish { request, payload }, _) => self.publish(request, payload),
+            (Control::Retire, Machine::Server { member, .. }) => lock(member).handle(server::Input::Retire),
+            (Control::RetireDead(server), Machine::Server { member, .. }) => {
+                lock(member).handle(server::Input::RetireDead { server });
+            }
+            (Control::Retire | Control::RetireDead(_), _) => {}
+            // Whoever asked may be gone.
+            (Control::View(reply), _) => drop(reply.send(self.view())),
+        }
+    }
+
+    fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            self.world.observe(Event::Departing);
+            self.feed(Feed::Stop);
+        }
+    }
+
+    fn publish(&mut self, request: RequestId, payload: Vec<u8>) {
+        if let Machine::Client(machine) = &mut self.machine {
+            machine.handle(self.world.now(), client::Input::Publish { request, payload }, &mut self.outbox);
+        }
+    }
+
+    fn exit(&mut self, code: u8, reason: String) {
+        self.end.get_or_insert(End::Exit(Exit { code, reason }));
+    }
+
+    /// Gives an input to the machine.
+    fn feed(&mut self, feed: Feed) {
+        self.effects();
+        let now = self.world.now();
+        match &mut self.machine {
+            Machine::Server { member, .. } => lock(member).handle(match feed {
+                Feed::Tick => server::Input::Tick,
+                Feed::Received { from, bytes } => server::Input::Received { from, bytes },
+                Feed::Linked { peer, role } => server::Input::Linked { peer, role },
+                Feed::Unlinked { peer } => server::Input::Unlinked { peer },
+                Feed::Done(done) => server::Input::Done(done),
+                Feed::Stop => server::Input::Stop,
+            }),
+            Machine::Aggregator(machine) => {
+                let input = match feed {
+                    Feed::Tick => aggregator::Input::Tick,
+                    Feed::Received { from, bytes } => aggregator::Input::Received { from, bytes },
+                    Feed::Linked { peer, role } => aggregator::Input::Linked { peer, role },
+                    Feed::Unlinked { peer } => aggregator::Input::Unlinked { peer },
+                    Feed::Done(done) => aggregator::Input::Done(done),
+                    Feed::Stop => aggregator::Input::Stop,
+                };
+                machine.handle(now, input, &mut self.outbox);
+            }
+            Machine::Client(machine) => {
+                let input = match feed {
+                    Feed::Tick => client::Input::Tick,
+                    Feed::Received { from, bytes } => client::Input::Received { from, bytes },
+                    Feed::Linked { peer, role } => client::Input::Linked { peer, role },
+                    Feed::Unlinked { peer } => client::Input::Unlinked { peer },
+                    Feed::Done(done) => client::Input::Done(done),
+                    Feed::Stop => client::Input::Stop,
+                };
+                machine.handle(now, input, &mut self.outbox);
+            }
+        }
+        self.effects();
+    }
+
+    /// Carries out every effect that waits, and those that follow from them.
+    fn effects(&mut self) {
+        let mut done = VecDeque::new();
+        loop {
+            let effect = match &self.machine {
+                Machine::Server { member, .. } => lock(member).take_effect(),
+                Machine::Aggregator(_) | Machine::Client(_) => self.outbox.pop(),
+            };
+            match (effect, &mut self.machine) {
+                (Some(effect), _) => self.carry_out(effect, &mut done),
+                (None, machine) => {
+                    let Some(result) = done.pop_front() else { break };
+                    let now = self.world.now();
+                    match machine {
+                        Machine::Server { member, .. } => lock(member).handle(server::Input::Done(result)),
+                        Machine::Aggregator(machine) => {
+                            machine.handle(now, aggregator::Input::Done(result), &mut self.outbox);
+                        }
+                        Machine::Client(machine) => {
+                            machine.handle(now, client::Input::Done(result), &mut self.outbox);
+                        }
+                    }
+                }
+            }
+        }
+        if let Machine::Server { member, .. } = &self.machine
+            && lock(member).barred
+            && !self.stopping
+        {
+            self.exit(77, format!("refused by the committee: {}", Refusal::Retired));
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, done: &mut VecDeque<Done>) {
+        match effect {
+            Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes)),
+            Effect::Propose(command) => self.propose(command),
+            Effect::Work(job) => self.work(job, done),
+            Effect::Report(report) => self.world.observe(Event::Core(report)),
+            Effect::HandOver => self.hand_over(),
+            Effect::Stopped => self.end = Some(End::Exit(Exit::clean())),
+        }
+    }
+
+    fn propose(&mut self, command: Command) {
+        let Machine::Server { member, group } = &self.machine else { return };
+        if group.is_leader() {
+            group.propose(wire::encode_command(&command).to_vec());
+            return;
+        }
+        let leader = lock(member).server.leader();
+        if let Some(leader) = leader.filter(|leader| *leader != self.own.peer) {
+            let bytes = wire::encode(&Message::Propose(command));
+            self.links.send_to(&leader, Channel::Protocol, Bytes::from_owner(bytes));
+        }
+    }
+
+    /// Partials are made away from the loop; everything else takes microseconds.
+    fn work(&mut self, job: Job, done: &mut VecDeque<Done>) {
+        let keyring = Arc::clone(&self.keyring);
+        if !matches!(job, Job::MakePartial { .. }) {
+            done.push_back(lock(&keyring).perform(&job));
+            return;
+        }
+        let sender = self.sender.clone();
+        drop(W::Runtime::spawn(async move {
+            if let Ok(result) = W::Runtime::spawn_blocking(move || lock(&keyring).perform(&job)).await {
+                drop(sender.unbounded_send(Happening::Done(result)));
+            }
+        }));
+    }
+
+    /// Asks the voter that is furthest to take over.
+    fn hand_over(&self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let state = group.state();
+        let me = self.own.peer;
+        let others = state.members.voters.iter().filter(|voter| voter.peer != me && self.links.is_linked(&voter.peer));
+        let matched = |voter: &&RaftId| state.followers.get(voter).and_then(|follower| follower.matched);
+        let Some(best) = others.max_by_key(matched).copied() else { return };
+        let group = group.clone();
+        drop(W::Runtime::spawn(async move {
+            // A hand-over that fails leaves the group to its election timeout.
+            drop(group.transfer_leadership(best).await);
+        }));
+    }
+
+    fn led(&mut self, leader: Option<PeerId>) {
+        let Machine::Server { member, .. } = &self.machine else { return };
+        let mut member = lock(member);
+        if leader == Some(self.own.peer) && member.server.committee().log().is_none() {
+            member.handle(server::Input::StartLog { log: LogId(self.random.bytes()) });
+        }
+        member.handle(server::Input::Led { leader });
+    }
+
+    // Connections.
+
+    fn connected(&mut self, connection: Conn<W>) {
+        let (peer, exporter) = (connection.peer(), connection.exporter());
+        let id = self.links.add(self.world.now(), connection.clone());
+        let hello = self.own.hello(&exporter, &peer, self.present());
+        self.links.send(id, &Frame::Hello(Box::new(hello)));
+        drop(W::Runtime::spawn(read(id, connection, self.sender.clone())));
+    }
+
+    fn present(&self) -> Present {
+        let (log, has_records) = match &self.machine {
+            Machine::Server { member, .. } => {
+                let member = lock(member);
+                let committee = member.server.committee();
+                (committee.log(), !committee.records().is_empty())
+            }
+            Machine::Aggregator(_) | Machine::Client(_) => (None, false),
+        };
+        let address = match self.own.role {
+            Role::Server | Role::Aggregator => Some(self.address()),
+            Role::Client => None,
+        };
+        Present { log, has_records, steadfast: self.steadfast, store: self.store, address }
+    }
+
+    fn address(&self) -> Address {
+        self.config.advertise.clone().unwrap_or_else(|| self.world.link().address())
+    }
+
+    fn dialled(&mut self, address: Address, result: Result<Conn<W>, LinkError>) {
+        let now = self.world.now();
+        let expected = self.peer_at(&address);
+        let dial = self.dials.entry(address.clone()).or_default();
+        dial.running = false;
+        match result {
+            Ok(connection) => {
+                dial.failures = 0;
+                dial.next = now.after(BACKOFF_MIN);
+                self.connected(connection);
+            }
+            Err(_) => {
+                dial.failures = dial.failures.saturating_add(1);
+                let doublings = dial.failures.saturating_sub(1).min(8);
+                let wait = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
+                let jitter = Duration::from_millis(self.random.below(100));
+                dial.next = now.after(wait.saturating_add(jitter));
+                let failures = dial.failures;
+                self.world.observe(Event::DialFailed { peer: expected, address });
+                if let (Some(peer), Machine::Server { member, .. }) = (expected, &self.machine) {
+                    lock(member).handle(server::Input::ProbesFailed { peer, failures });
+                }
+            }
+        }
+    }
+
+    /// Who is expected to answer at an address.
+    fn peer_at(&self, address: &Address) -> Option<PeerId> {
+        let listed = self.bootstrap.iter().find(|peer| peer.address.as_ref() == Some(address));
+        let known = || self.book.iter().find(|entry| entry.address.as_ref() == Some(address));
+        listed.map(|peer| peer.peer).or_else(|| known().map(|entry| entry.peer))
+    }
+
+    fn received(&mut self, id: ConnectionId, channel: Channel, message: Bytes) {
+        let Some(entry) = self.links.get(id) else { return };
+        let peer = entry.peer;
+        if channel == Channel::Control {
+            return match Frame::decode(&message) {
+                Ok(frame) => self.frame(id, peer, frame),
+                Err(_) => self.refuse(id, peer, Refusal::Malformed),
+            };
+        }
+        // Before this end uses the connection, whatever comes is repeated later.
+        let Some(hello) = entry.hello.as_ref().filter(|_| entry.used) else { return };
+        let (role, store) = (hello.role, hello.store);
+        match channel {
+            Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
+            Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
+            Channel::Consensus | Channel::Snapshot => {
+                if let (Machine::Server { group, .. }, Role::Server, Some(store)) = (&self.machine, role, store) {
+                    // Consensus counts what it refuses; Raft repeats what was lost.
+                    drop(group.receive(RaftId { peer, store }, message));
+                }
+            }
+            Channel::Control => unreachable!("handled above"),
+        }
+    }
+
+    fn frame(&mut self, id: ConnectionId, peer: PeerId, frame: Frame) {
+        match frame {
+            Frame::Hello(hello) => self.greeted(id, peer, *hello),
+            Frame::HelloRefused { reason } => self.refused_by(id, peer, reason),
+            Frame::Welcome => {
+                if let Some(entry) = self.links.get_mut(id) {
+                    entry.welcomed = true;
+                    self.establish(id);
+                }
+            }
+            Frame::Ping { nonce } => self.links.send(id, &Frame::Pong { nonce }),
+            Frame::Pong { nonce } => {
+                let mut orders = Vec::new();
+                self.duplicates.answer(peer, id, nonce, &mut orders);
+                self.obey(orders);
+            }
+            Frame::Goodbye { reason } => {
+                if let Some(entry) = self.links.get_mut(id) {
+                    entry.farewell = Some(reason);
+                }
+                if let Some(gossip) = matches!(reason, Farewell::Departing | Farewell::Leaving)
+                    .then_some(gossip::Input::Forget { peer })
+                {
+                    self.gossip(gossip);
+                }
+            }
+            Frame::PeersWanted { have } => {
+                let entries = self.book.missing(&have);
+                if !entries.is_empty() {
+                    self.links.send(id, &Frame::Peers { entries });
+                }
+            }
+            Frame::Peers { entries } => self.learn(peer, entries),
+        }
+    }
+
+    /// The other end's hello arrived.
+    fn greeted(&mut self, id: ConnectionId, peer: PeerId, hello: Hello) {
+        let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none()) else { return };
+        let exporter = entry.connection.exporter();
+        let dialled = entry.connection.dialled().is_some();
+        if let Err(reason) = judge_hello(&self.own, &hello, &exporter, &peer, &self.checks) {
+            return self.refuse(id, peer, reason);
+        }
+        if hello.role == Role::Server && self.is_retired(&peer) {
+            return self.refuse(id, peer, Refusal::Retired);
+        }
+        match self.meet(&hello) {
+            Verdict::Same => {}
+            Verdict::Yield => {
+                let address = hello.address.clone();
+                let (own, other) = (self.log().unwrap_or_default(), hello.log.unwrap_or_default());
+                let store = self.store.unwrap_or_default();
+                self.world.observe(Event::LogYielded { own, other, store });
+                self.end = Some(End::Yield(vec![PeerAddress { peer, address }]));
+                return;
+            }
+            Verdict::Keep | Verdict::RefuseLink => return self.refuse(id, peer, Refusal::TwoLogs),
+            Verdict::Exit77 => {
+                self.exit(77, format!("refused by the committee: {}", Refusal::TwoLogs));
+                return self.refuse(id, peer, Refusal::TwoLogs);
+            }
+        }
+        let incarnation = hello.incarnation;
+        if let Some(entry) = self.links.get_mut(id) {
+            entry.hello = Some(hello);
+        }
+        let mut orders = Vec::new();
+        let arrival = Arrival { connection: id, incarnation, dialled };
+        self.duplicates.arrive(self.world.now(), peer, arrival, &self.checks, &mut orders);
+        self.obey(orders);
+    }
+
+    fn is_retired(&self, peer: &PeerId) -> bool {
+        let Machine::Server { member, .. } = &self.machine else { return false };
+        lock(member).server.committee().retired().contains(peer) && self.checks.enforce(Check::RetiredBarred)
+    }
+
+    fn log(&self) -> Option<LogId> {
+        self.present().log
+    }
+
+    /// What becomes of this server's log when it meets another's.
+    fn meet(&self, hello: &Hello) -> Verdict {
+        let Machine::Server { group, .. } = &self.machine else { return Verdict::Same };
+        let present = self.present();
+        let (log, has_records) = (present.log, present.has_records);
+        let has_quorum = group.state().leader.is_some();
+        let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
+        let other = LogView {
+            log: hello.log,
+            has_records: hello.has_records,
+            has_quorum: false,
+            steadfast: hello.steadfast,
+        };
+        two_logs(own, other, &self.checks)
+    }
+
+    fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
+        self.world.observe(Event::PeerRefused { peer, reason });
+        self.links.send(id, &Frame::HelloRefused { reason });
+        self.closed(id, None);
+    }
+
+    /// A peer does not want to talk. If this node came to join and nobody has accepted it, it gives up.
+    fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
+        self.world.observe(Event::RefusedByPeer { peer, reason });
+        let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
+        if dialled {
+            self.admission.refused(peer, reason);
+            if let Some((reason, code)) = self.admission.verdict() {
+                self.exit(code, format!("refused by the committee: {reason}"));
+            }
+        }
+        self.closed(id, None);
+    }
+
+    fn obey(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            match order {
+                Order::Use(id) => {
+                    if let Some(entry) = self.links.get_mut(id) {
+                        entry.used = true;
+                        self.links.send(id, &Frame::Welcome);
+                        self.establish(id);
+                    }
+                }
+                Order::Challenge(id, nonce) => {
+                    if let Some(entry) = self.links.get(id) {
+                        self.world.observe(Event::Challenged { peer: entry.peer });
+                        self.links.send(id, &Frame::Ping { nonce });
+                    }
+                }
+                Order::CloseSpare(id) => self.drop_connection(id, Farewell::Spare),
+                Order::CloseGhost(id) => self.drop_connection(id, Farewell::Replaced),
+                Order::Refuse(id) => {
+                    if let Some(peer) = self.links.get(id).map(|entry| entry.peer) {
+                        self.refuse(id, peer, Refusal::DuplicateIdentity);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes a connection that [`Duplicates`] has already forgotten.
+    fn drop_connection(&mut self, id: ConnectionId, farewell: Farewell) {
+        let gone = self.links.close(id, Some(farewell));
+        self.unlinked(gone);
+    }
+
+    fn establish(&mut self, id: ConnectionId) {
+        let Some((peer, role)) = self.links.establish(id) else { return };
+        if role == Role::Server {
+            self.admission.accepted(peer);
+        }
+        self.world.observe(Event::Linked { peer, role });
+        match role {
+            Role::Server | Role::Aggregator => self.gossip(gossip::Input::Announce { peer }),
+            Role::Client => {}
+        }
+        self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
+        self.feed(Feed::Linked { peer, role });
+    }
+
+    /// A connection is gone, or has to go.
+    fn closed(&mut self, id: ConnectionId, farewell: Option<Farewell>) {
+        let Some(peer) = self.links.get(id).map(|entry| entry.peer) else { return };
+        let gone = self.links.close(id, farewell);
+        self.unlinked(gone);
+        let mut orders = Vec::new();
+        self.duplicates.closed(peer, id, &mut orders);
+        self.obey(orders);
+    }
+
+    fn unlinked(&mut self, gone: Option<Gone>) {
+        if let Some(Gone { peer, role, farewell }) = gone {
+            self.world.observe(Event::Unlinked { peer, role, farewell });
+            self.feed(Feed::Unlinked { peer });
+        }
+    }
+
+    // Peers.
+
+    /// Signs and keeps this node's own entry, so that others learn where it is.
+    fn announce(&mut self) {
+        let address = match self.own.role {
+            Role::Server | Role::Aggregator => (!self.stopping).then(|| self.address()),
+            Role::Client => return,
+        };
+        let sequence = self.book.next_sequence().max(self.world.wall_clock());
+        let entry = PeerEntry::sign(&self.identity, self.own.instance, self.own.role, address, sequence);
+        self.book.announce(self.world.now(), entry.clone());
+        self.spread(None, &[entry]);
+    }
+
+    /// Gives entries to every linked node but the one that they came from.
+    fn spread(&self, from: Option<PeerId>, entries: &[PeerEntry]) {
+        let frame: Bytes = Frame::Peers { entries: entries.to_vec() }.encode().into();
+        for (peer, _) in self.links.linked().filter(|(peer, _)| Some(**peer) != from) {
+            self.links.send_to(peer, Channel::Control, frame.clone());
+        }
+    }
+
+    fn learn(&mut self, from: PeerId, entries: Vec<PeerEntry>) {
+        let now = self.world.now();
+        let mut fresh = Vec::new();
+        for entry in entries {
+            if self.book.receive(now, entry.clone()).is_ok() {
+                fresh.push(entry);
+            }
+        }
+        if !fresh.is_empty() {
+            self.spread(Some(from), &fresh);
+            self.dial(now);
+        }
+    }
+
+    fn gossip(&mut self, input: gossip::Input) {
+        let Some(gossip) = &mut self.gossip else { return };
+        let mut effects = Vec::new();
+        gossip.handle(self.world.now(), input, &mut effects);
+        for effect in effects {
+            match effect {
+                gossip::Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Datagram, bytes),
+                gossip::Effect::Alive { peer } => self.world.observe(Event::GossipAlive { peer }),
+                gossip::Effect::Dead { peer } => self.world.observe(Event::GossipDead { peer }),
+                gossip::Effect::Rejected { .. } => {}
+            }
+        }
+    }
+
+    fn housekeep(&mut self, now: Time) {
+        for id in self.links.overdue(now) {
+            self.closed(id, None);
+        }
+        if self.announce_at <= now {
+            self.announce_at = now.after(self.config.announce_interval);
+            self.announce();
+            self.book.expire(now);
+            let have = self.book.digest();
+            let frame: Bytes = Frame::PeersWanted { have }.encode().into();
+            for (peer, hello) in self.links.linked() {
+                if hello.role != Role::Client {
+                    self.links.send_to(peer, Channel::Control, frame.clone());
+                }
+            }
+        }
+        self.dial(now);
+        self.look_after_members();
+    }
+
+    /// Dials whoever this node should be linked with and is not.
+    fn dial(&mut self, now: Time) {
+        if self.stopping {
+            return;
+        }
+        let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
+        let has_aggregator = self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator);
+        for peer in &self.bootstrap {
+            let needed = self.own.role != Role::Client || !has_aggregator;
+            if let (true, Some(address)) = (needed, &peer.address) {
+                wanted.insert((peer.peer, address.clone()));
+            }
+        }
+        for entry in self.book.iter() {
+            let needed = match (self.own.role, entry.role) {
+                (Role::Server | Role::Aggregator, Role::Server) | (Role::Client, Role::Aggregator) => true,
+                (Role::Client, Role::Server) => !has_aggregator,
+                (_, Role::Client) | (Role::Server | Role::Aggregator, Role::Aggregator) => false,
+            };
+            if let (true, Some(address)) = (needed, &entry.address) {
+                wanted.insert((entry.peer, address.clone()));
+            }
+        }
+        for (peer, address) in wanted {
+            if peer == self.own.peer || self.links.is_connected(&peer) || self.is_retired(&peer) {
+                continue;
+            }
+            let dial = self.dials.entry(address.clone()).or_default();
+            if dial.running || dial.next > now {
+                continue;
+            }
+            dial.running = true;
+            let (link, sender) = (self.world.link().clone(), self.sender.clone());
+            drop(W::Runtime::spawn(async move {
+                let result = link.dial(&address).await;
+                // Nobody waits for the result of a node that has ended.
+                drop(sender.unbounded_send(Happening::Dialled { address, result }));
+            }));
+        }
+    }
+
+    /// Tells the machine how consensus stands; the leader also looks after the membership.
+    fn look_after_members(&mut self) {
+        let Machine::Server { member, group } = &self.machine else { return };
+        let state = group.state();
+        let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
+        let mut member = lock(member);
+        member.handle(server::Input::CaughtUp(caught_up));
+        if self.changing || self.stopping || state.role != consensus::Role::Leader || !state.members_committed {
+            return;
+        }
+        let committee = member.server.committee();
+        let standing = |entry: &committee::Server| match entry.standing {
+            Standing::Registered => ServerState::Registered,
+            Standing::Departed => ServerState::Departed,
+            Standing::Leaving => ServerState::Leaving,
+        };
+        let known = committee.servers().iter().map(|(peer, entry)| (*peer, standing(entry)));
+        let retired = committee.retired().iter().map(|peer| (*peer, ServerState::Retired));
+        let linked = self.links.linked().filter_map(|(peer, hello)| Some((*peer, hello.store?)));
+        let matched = state.followers.iter().filter_map(|(id, follower)| Some((*id, follower.matched?)));
+        let membership = Membership {
+            leader: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
+            voters: state.members.voters.clone(),
+            learners: state.members.learners.clone(),
+            servers: known.chain(retired).collect(),
+            linked: linked.collect(),
+            matched: matched.collect(),
+            committed: state.committed.unwrap_or(0),
+        };
+        // A change of voters that another leader left half done comes first.
+        let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };
+        if !state.members.joint && change.is_none() {
+            return;
+        }
+        if let Some(change) = change {
+            self.world.observe(Event::MembershipChange(change));
+        }
+        self.changing = true;
+        let (group, sender, voters) = (group.clone(), self.sender.clone(), state.members.voters);
+        drop(member);
+        drop(W::Runtime::spawn(async move {
+            // Whatever was not done is planned again.
+            match change {
+                Some(Change::AddLearner(id)) => drop(group.add_learner(id).await),
+                Some(Change::RemoveLearner(id)) => drop(group.remove_learners(BTreeSet::from([id])).await),
+                Some(change) => drop(group.change_voters(change.voters(&voters), false).await),
+                None => drop(group.change_voters(voters, false).await),
+            }
+            drop(sender.unbounded_send(Happening::Changed));
+        }));
+    }
+
+    fn view(&self) -> View {
+        View::default()
+    }
+
+    /// Says goodbye and lets go of everything.
+    async fn close(mut self, end: &End) {
+        self.acceptor.abort();
+        if self.stopping {
+            self.announce();
+        }
+        self.gossip(gossip::Input::Leave);
+        let farewell = match end {
+            End::Yield(_) => Farewell::Yielding,
+            End::Exit(_) => Farewell::Departing,
+        };
+        self.links.close_all(farewell);
+        if let Machine::Server { group, .. } = &self.machine {
+            group.shutdown().await;
+        }
+    }
+}
+
+async fn accept<L: Link>(link: L, sender: mpsc::UnboundedSender<Happening<L::Connection>>) {
+    while let Ok(connection) = link.accept().await {
+        if sender.unbounded_send(Happening::Accepted(connection)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Brings everything that arrives on a connection into the queue.
+async fn read<N: Connection>(id: ConnectionId, connection: N, sender: mpsc::UnboundedSender<Happening<N>>) {
+    loop {
+        let happening = match connection.receive().await {
+            Ok((channel, message)) => Happening::Received { id, channel, message },
+            Err(_) => Happening::Closed(id),
+        };
+        let last = matches!(happening, Happening::Closed(_));
+        if sender.unbounded_send(happening).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Hands on what consensus tells, and wakes the loop where it has to act.
+fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
+    Arc::new(move |event| {
+        let happening = match &event {
+            consensus::Event::Leader { leader, .. } => Some(Happening::Led(leader.map(|leader| leader.peer))),
+            consensus::Event::Failed { reason } => Some(Happening::Failed(reason.clone())),
+            _ => None,
+        };
+        world.observe(Event::Consensus(event));
+        if let Some(happening) = happening {
+            drop(sender.unbounded_send(happening));
+        }
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding the lock")
+}
+
+fn disk_failed(reason: String) -> Exit {
+    Exit { code: 1, reason }
+}
+
+fn store_failed(error: identity::StoreError) -> Exit {
+    match error {
+        identity::StoreError::Disk(reason) => Exit { code: 1, reason },
+        identity::StoreError::Foreign(reason) => Exit { code: 65, reason },
+    }
+}
+
+fn open_failed(error: OpenError) -> Exit {
+    Exit { code: if error.is_data() { 65 } else { 1 }, reason: error.to_string() }
+}

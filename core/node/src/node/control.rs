@@ -1,0 +1,83 @@
+//! How whoever runs a node talks to it.
+
+use futures_channel::{mpsc, oneshot};
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::RequestId;
+
+use crate::status::View;
+
+/// What a node is asked to do.
+#[derive(Debug)]
+pub(super) enum Control {
+    Stop,
+    Publish { request: RequestId, payload: Vec<u8> },
+    Retire,
+    RetireDead(PeerId),
+    View(oneshot::Sender<View>),
+}
+
+/// Talks to a running node. Clones talk to the same one; all calls return at once.
+#[derive(Clone, Debug)]
+pub struct Handle(mpsc::UnboundedSender<Control>);
+
+/// The node's end of its [`Handle`]s.
+#[derive(Debug)]
+pub struct Controls(pub(super) mpsc::UnboundedReceiver<Control>);
+
+/// Makes a handle and the end that [`crate::node::run`] takes.
+#[must_use]
+pub fn control() -> (Handle, Controls) {
+    let (sender, receiver) = mpsc::unbounded();
+    (Handle(sender), Controls(receiver))
+}
+
+impl Handle {
+    /// Asks for an orderly stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.send(Control::Stop);
+    }
+
+    /// Has a client publish a message; what becomes of it is reported under `request`, which the caller chooses and
+    /// does not repeat. Other roles ignore it.
+    pub fn publish(&self, request: RequestId, payload: Vec<u8>) {
+        self.send(Control::Publish { request, payload });
+    }
+
+    /// Has a server announce that it leaves for good. It is stopped afterwards, one gossip cycle later.
+    pub fn retire(&self) {
+        self.send(Control::Retire);
+    }
+
+    /// Tells a server that another one is dead for good.
+    pub fn retire_dead(&self, server: PeerId) {
+        self.send(Control::RetireDead(server));
+    }
+
+    /// How the node stands. `None` if it has ended.
+    pub async fn view(&self) -> Option<View> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Control::View(sender));
+        receiver.await.ok()
+    }
+
+    /// A node that has ended needs no more orders.
+    fn send(&self, control: Control) {
+        drop(self.0.unbounded_send(control));
+    }
+}
+
+/// How a node ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Of the process.
+    pub code: u8,
+    /// Why, as a sentence without a full stop.
+    pub reason: String,
+}
+
+impl Exit {
+    /// A clean stop.
+    pub(super) fn clean() -> Self {
+        Self { code: 0, reason: "stopped in order".to_owned() }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a state folder says about itself: its store id.
+
+use std::io;
+
+use openraft_rt::AsyncRuntime;
+use redb::{Database, ReadableDatabase, TableDefinition};
+use zipnet_core::id::{PeerId, StoreId};
+
+use crate::world::{Disk, World};
+
+/// The file.
+const FILE: &str = "node.redb";
+/// The version of this file's format.
+const FORMAT: u64 = 1;
+/// Numbers by name.
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+/// Bytes by name.
+const BYTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bytes");
+
+/// Why a state folder can not be used.
+#[derive(Debug)]
+pub(super) enum StoreError {
+    /// The disk failed.
+    Disk(String),
+    /// The folder belongs to another node or another version, or is damaged.
+    Foreign(String),
+}
+
+/// Reads the store id of the state folder, or draws one from `entropy` and keeps it.
+pub(super) async fn store_id<W: World>(world: &W, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+    let disk = world.disk().clone();
+    let frozen = disk.clone();
+    let opened = W::Runtime::spawn_blocking(move || read_or_create(&disk, me, entropy)).await;
+    if frozen.is_frozen() {
+        std::future::pending::<()>().await;
+    }
+    opened.map_err(|error| StoreError::Disk(error.to_string()))?
+}
+
+fn read_or_create(disk: &impl Disk, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+    let backend = disk.open(FILE).map_err(|error: io::Error| StoreError::Disk(error.to_string()))?;
+    let database = redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(foreign)?;
+    let reading = database.begin_read().map_err(failed)?;
+    let numbers = match reading.open_table(NUMBERS) {
+        Ok(numbers) => numbers,
+        Err(redb::TableError::TableDoesNotExist(_)) => return create(&database, me, entropy),
+        Err(error) => return Err(foreign(error)),
+    };
+    let number = |name| -> Result<Option<u64>, StoreError> {
+        Ok(numbers.get(name).map_err(failed)?.map(|value| value.value()))
+    };
+    match number("format")? {
+        Some(FORMAT) => {}
+        found => {
+            let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
+            return Err(StoreError::Foreign(format!("{FILE}: expected format {FORMAT}, found {found}")));
+        }
+    }
+    let bytes = reading.open_table(BYTES).map_err(foreign)?;
+    let owner = bytes.get("peer").map_err(failed)?.map(|value| value.value().to_vec());
+    if owner.as_deref() != Some(me.0.as_slice()) {
+        return Err(StoreError::Foreign(format!(
+            "{FILE}: the state folder belongs to another peer than {}: compare ZIPNET_SECRET and ZIPNET_STATE_DIR",
+            me.short()
+        )));
+    }
+    let store = number("store")?.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the store id is missing")))?;
+    Ok(StoreId(store))
+}
+
+fn create(database: &Database, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+    let store = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes contain 8"));
+    let writing = database.begin_write().map_err(failed)?;
+    {
+        let mut numbers = writing.open_table(NUMBERS).map_err(failed)?;
+        numbers.insert("format", FORMAT).map_err(failed)?;
+        numbers.insert("store", store).map_err(failed)?;
+        let mut bytes = writing.open_table(BYTES).map_err(failed)?;
+        bytes.insert("peer", me.0.as_slice()).map_err(failed)?;
+    }
+    writing.commit().map_err(failed)?;
+    Ok(StoreId(store))
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Disk(format!("{FILE}: {error}"))
+}
+
+fn foreign(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Foreign(format!("{FILE}: {error}"))
+}

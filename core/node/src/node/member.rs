@@ -1,0 +1,114 @@
+//! A server's machine as consensus drives it.
+//!
+//! Consensus applies commands on its own task; the node's loop feeds everything else. Both go through one lock, so the
+//! machine sees one sequence of inputs. Reports leave at once, so that what an observer sees is in the order in which
+//! it happened; other effects wait for the node's loop.
+
+use std::collections::VecDeque;
+
+use futures_channel::mpsc;
+use zipnet_core::checks::Checks;
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::{Effect, Outbox, Report};
+use zipnet_core::server::{Input, Server};
+
+use super::Happening;
+use crate::consensus::{CorruptSnapshot, Machine, Members};
+use crate::event::Event;
+use crate::world::{Link, World};
+
+/// A server's machine with what its effects need.
+pub(super) struct Member<W: World, C> {
+    world: W,
+    me: PeerId,
+    pub(super) server: Server<C>,
+    outbox: Outbox,
+    effects: VecDeque<Effect>,
+    /// Entries up to here were in the log before this process started; `None` until that is known.
+    replay_until: Option<u64>,
+    queue: mpsc::UnboundedSender<Happening<<W::Link as Link>::Connection>>,
+    /// The node's loop was told that effects wait.
+    told: bool,
+    /// This identity was retired while it ran.
+    pub(super) barred: bool,
+}
+
+impl<W: World, C: Checks> Member<W, C> {
+    pub(super) fn new(
+        world: W,
+        me: PeerId,
+        server: Server<C>,
+        queue: mpsc::UnboundedSender<Happening<<W::Link as Link>::Connection>>,
+    ) -> Self {
+        let (outbox, effects) = (Outbox::new(), VecDeque::new());
+        Self { world, me, server, outbox, effects, replay_until: None, queue, told: false, barred: false }
+    }
+
+    /// The log ended here when the process started.
+    pub(super) fn opened(&mut self, last_log: u64) {
+        self.replay_until = Some(last_log);
+    }
+
+    pub(super) fn handle(&mut self, input: Input) {
+        self.server.handle(self.world.now(), input, &mut self.outbox);
+        while let Some(effect) = self.outbox.pop() {
+            match effect {
+                Effect::Report(report) => self.report(report),
+                effect => self.effects.push_back(effect),
+            }
+        }
+        if !self.told && !self.effects.is_empty() {
+            self.told = true;
+            // The node's loop is gone only if the node is, and then nobody waits for the effects.
+            drop(self.queue.unbounded_send(Happening::Effects));
+        }
+    }
+
+    /// The oldest effect that waits.
+    pub(super) fn take_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front();
+        self.told = effect.is_some();
+        effect
+    }
+
+    fn report(&mut self, report: Report) {
+        match &report {
+            Report::RoundOpened { index, .. } if self.server.leader() == Some(self.me) => {
+                self.world.observe(Event::OpeningRound { index: *index });
+            }
+            Report::PartialApplied { index, server, .. } if *server == self.me => {
+                self.world.observe(Event::PartialSubmitted { index: *index });
+            }
+            Report::ServerRetired { server, .. } if *server == self.me => self.barred = true,
+            _ => {}
+        }
+        self.world.observe(Event::Core(report));
+    }
+}
+
+impl<W: World, C: Checks> Machine for Member<W, C> {
+    fn apply(&mut self, index: u64, _: u64, command: &[u8]) {
+        let replay = self.replay_until.is_none_or(|last| index <= last);
+        self.handle(Input::Committed { index, command: command.to_vec(), replay });
+    }
+
+    fn members(&mut self, _: u64, members: &Members) {
+        let voters = members.voters.iter().map(|voter| voter.peer).collect();
+        self.handle(Input::Voters { voters });
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.server.committee().snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
+        let restored = self.server.restore(snapshot);
+        restored.map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
+    }
+
+    fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
+        let mut copy = self.server.committee().clone();
+        copy.restore(snapshot)
+            .map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
+    }
+}
