@@ -39,7 +39,7 @@ impl fmt::Display for Role {
 pub enum Which {
     /// The one with this number, counted from one.
     Number(u32),
-    /// Every one: those that are down for `start`, those that are up for everything else.
+    /// Every one: for `start` those that are down, for `set-env` and `upgrade` all, for everything else those that are up.
     All,
     /// One that is up, drawn from the seed.
     Any,

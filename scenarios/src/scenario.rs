@@ -308,19 +308,23 @@ pub struct Threshold {
 }
 
 /// The one defect that a scenario must find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Canary {
     /// The rule that is not enforced.
     pub defect: Guard,
+    /// Where it is not enforced; none is everywhere.
+    pub nodes: Option<Nodes>,
     /// The property that must be reported as violated.
     pub property: Property,
 }
 
 /// The rule without which a scenario must fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// The rule.
     pub guard: Guard,
+    /// Where it is not enforced; none is everywhere.
+    pub nodes: Option<Nodes>,
 }
 
 /// A scenario in which everything that the seed decides beforehand is decided.
@@ -479,11 +483,14 @@ fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
     let thresholds = each(reader, &mut body, "threshold", threshold);
     let canary = one(reader, &mut body, "canary", |reader, body| {
         let defect = body.take(reader, "defect", None);
+        let nodes = body.take(reader, "nodes", None);
         let property = body.take(reader, "property", None);
-        Some(Canary { defect: defect?, property: property? })
+        Some(Canary { defect: defect?, nodes: nodes?, property: property? })
     });
     let control = one(reader, &mut body, "control", |reader, body| {
-        Some(Control { guard: body.take(reader, "guard", None)? })
+        let guard = body.take(reader, "guard", None);
+        let nodes = body.take(reader, "nodes", None);
+        Some(Control { guard: guard?, nodes: nodes? })
     });
     body.finish(reader);
     schema?;

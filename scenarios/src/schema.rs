@@ -104,8 +104,12 @@ fn schema() -> Json {
                 ("min", amount(), false),
                 ("max", amount(), false),
             ])),
-            "canary": object(&[("defect", names::<Guard>(), true), ("property", names::<Property>(), true)]),
-            "control": object(&[("guard", names::<Guard>(), true)]),
+            "canary": object(&[
+                ("defect", names::<Guard>(), true),
+                ("nodes", nodes(), false),
+                ("property", names::<Property>(), true),
+            ]),
+            "control": object(&[("guard", names::<Guard>(), true), ("nodes", nodes(), false)]),
         },
     })
 }
@@ -131,6 +135,10 @@ fn id() -> Json {
 
 fn integer(min: u64, max: u64) -> Json {
     Shape::Integer { min, max }.schema()
+}
+
+fn nodes() -> Json {
+    Shape::Either(Box::new(Shape::Node), Box::new(Shape::List(Box::new(Shape::Node)))).schema()
 }
 
 fn amount() -> Json {
@@ -183,7 +191,7 @@ fn deployment(more: &[(&str, Json, bool)]) -> Json {
         ("servers", integer(1, 10_000), true),
         ("aggregators", integer(1, 10_000), true),
         ("clients", integer(1, 10_000), true),
-        ("down", Shape::Either(Box::new(Shape::Node), Box::new(Shape::List(Box::new(Shape::Node)))).schema(), false),
+        ("down", nodes(), false),
         ("first_voters", integer(1, 64), false),
         (
             "params",

@@ -89,58 +89,50 @@ words! {
 words! {
     /// What a lying node does differently. Everything else about it is honest.
     Deviation {
-        /// It is honest (again).
+        /// It is honest again.
         Honest = "honest",
-        /// An aggregator claims participants whose envelopes it never had.
-        ForgeParticipants = "forge-participants",
-        /// An aggregator folds one client's envelope only and claims that client alone.
+        /// An aggregator folds the envelope of one client only, and claims that client alone.
         SingleParticipant = "single-participant",
-        /// An aggregator folds one client's envelope twice.
-        DoubleFold = "double-fold",
-        /// An aggregator sends different aggregates of one header to different servers.
-        TwoAggregates = "two-aggregates",
-        /// A server sends a partial of the round before.
-        StalePartial = "stale-partial",
-        /// A server withholds its partial after it has seen the aggregate.
-        WithholdPartial = "withhold-partial",
+        /// An aggregator folds the envelope of one client only, and claims others besides to reach the floor.
+        ForgeParticipants = "forge-participants",
     }
 }
 
 words! {
-    /// The stable names of the log lines that operators grep.
+    /// The stable `event` fields of the log lines.
     LogEvent {
         /// `spawning zipnet server …`
         Spawning = "spawning",
         /// `zipnet up: …`
         Up = "up",
-        /// `server booting; waiting for collections + group`
+        /// `server booting; waiting for collections + group`, and its like of the other roles.
         Booting = "booting",
         /// `committee: opening round at index …`; on the leader.
         OpeningRound = "opening-round",
-        /// `submitted partial unblind at …`
-        SubmittedPartial = "submitted-partial",
-        /// `committee: round finalized round=… participants=…`; on every server.
+        /// `submitted partial unblind at …`; on each server.
+        PartialSubmitted = "partial-submitted",
+        /// `committee: round finalized round=… participants=…`; on each server.
         RoundFinalized = "round-finalized",
         /// A round was given up: its deadline passed, or a rostered server left it.
         RoundAbandoned = "round-abandoned",
-        /// `aggregator booting; waiting for collections to come online`
-        AggregatorBooting = "aggregator-booting",
         /// `aggregator: forwarded aggregate round=… participants=…`
-        ForwardedAggregate = "forwarded-aggregate",
-        /// `registering client bundle client=…`
-        RegisteringClient = "registering-client",
-        /// The node announced over gossip that it leaves.
-        DepartureSent = "departure-sent",
-        /// The log without records gave way to the other one.
+        AggregateForwarded = "aggregate-forwarded",
+        /// `registering client bundle client=…`; on the aggregator.
+        ClientSeen = "client-seen",
+        /// `departing: finishing the round and saying goodbye`
+        Departing = "departing",
+        /// This server's log has no records and yields to another.
         LogYielded = "log-yielded",
-        /// Somebody was refused, or the node itself was; the line says why.
-        Refused = "refused",
-        /// A participant floor below two: there is no anonymity.
-        NoAnonymity = "no-anonymity",
-        /// A client sits a round out, because its roster is smaller than the client accepts.
-        SittingOut = "sitting-out",
-        /// Two nodes disagree about the machine's state.
-        StateDiffers = "state-differs",
+        /// This node refuses a peer; the line says whom and why.
+        PeerRefused = "peer-refused",
+        /// A peer refuses this node; the line says who and why.
+        RefusedByPeer = "refused-by-peer",
+        /// A second node with a linked peer's identity appeared, and the first one is probed.
+        Challenged = "challenged",
+        /// A client takes no part in a round; the line says why.
+        HeaderUntrusted = "header-untrusted",
+        /// A server does not sign a header; the line says why.
+        HeaderDeclined = "header-declined",
     }
 }
 
@@ -148,23 +140,21 @@ words! {
     /// Why somebody is refused.
     Reason {
         /// It does not know the committee secret of this group.
-        WrongSecret = "wrong-secret",
-        /// A living node has the same identity.
+        GroupProof = "group-proof",
+        /// Another living node has the same identity.
         DuplicateIdentity = "duplicate-identity",
         /// Its identity was retired.
         Retired = "retired",
-        /// It speaks another version of the wire format.
+        /// It encodes messages differently.
         WireVersion = "wire-version",
         /// Its committee machine has another signature.
-        Signature = "signature",
-        /// It has other round parameters.
+        MachineSignature = "machine-signature",
+        /// Its rounds have another shape.
         Parameters = "parameters",
-        /// Its state differs from ours after the same commands.
-        StateDiffers = "state-differs",
-        /// It belongs to another log of this group that has records.
-        OtherLog = "other-log",
-        /// The roster is smaller than the client's floor, or lacks a pinned server.
-        BelowFloor = "below-floor",
+        /// Its header names another last record or state than the node that judges it.
+        WrongPrevious = "wrong-previous",
+        /// The roster is smaller than the client accepts, or lacks a pinned server.
+        RosterTooSmall = "roster-too-small",
         /// The aggregate has fewer participants than the floor.
         TooFewParticipants = "too-few-participants",
         /// Without this server no majority would be left.
@@ -177,15 +167,11 @@ words! {
 words! {
     /// What status and readiness name as the cause of a state.
     Cause {
-        /// Rounds are finalised, nothing is awaited.
-        Healthy = "healthy",
         /// Fewer clients are registered than the participant floor.
         TooFewClients = "too-few-clients",
         /// No leader is known.
         NoLeader = "no-leader",
-        /// Fewer voters can be reached than a majority.
-        NoMajority = "no-majority",
-        /// The node's bundle, or that of a peer, has not reached the registries.
+        /// The node's own bundle has not reached the registries.
         BundlesMissing = "bundles-missing",
         /// The open round waits for a server.
         AwaitingServer = "awaiting-server",
@@ -193,12 +179,8 @@ words! {
         VoteStillCounts = "vote-still-counts",
         /// The participant floor is below two.
         NoAnonymity = "no-anonymity",
-        /// A client waits until the roster reaches its floor.
-        RosterBelowFloor = "roster-below-floor",
-        /// The publisher found no committee of its instance within its time.
+        /// A client found no committee of its instance within its time.
         ConnectTimeout = "connect-timeout",
-        /// The node was refused; the reason stands beside it.
-        Refused = "refused",
     }
 }
 
@@ -207,10 +189,8 @@ words! {
     Outcome {
         /// It stands in a confirmed record.
         Landed = "landed",
-        /// Its round was abandoned; the adversary may have read it, and it may never be published.
+        /// Its round was abandoned: the adversary may have read it, and it may never be published.
         Unknown = "unknown",
-        /// It was sealed for no round so far.
-        Waiting = "waiting",
     }
 }
 
@@ -265,8 +245,8 @@ words! {
     Guard {
         /// A round is finalised only with the partial of every rostered server.
         CompleteRoster = "complete-roster",
-        /// The broadcast is the XOR of what stands in the log, and of nothing local.
-        BroadcastFromLog = "broadcast-from-log",
+        /// A record is a function of the log alone, down to the order of its servers.
+        CanonicalRecord = "canonical-record",
         /// The first valid aggregate of a round wins; a second one changes nothing.
         OneAggregate = "one-aggregate",
         /// A partial counts only for the header and the aggregate that it names.

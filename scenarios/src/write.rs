@@ -125,14 +125,16 @@ pub(crate) fn scenario(scenario: &Scenario) -> String {
         page.key("min", threshold.min.and_then(amount));
         page.key("max", threshold.max.and_then(amount));
     }
-    if let Some(canary) = scenario.canary {
+    if let Some(canary) = &scenario.canary {
         page.table("[canary]");
         page.line(&format!("defect = \"{}\"", canary.defect.name()));
+        page.key("nodes", canary.nodes.write());
         page.line(&format!("property = \"{}\"", canary.property.name()));
     }
-    if let Some(control) = scenario.control {
+    if let Some(control) = &scenario.control {
         page.table("[control]");
         page.line(&format!("guard = \"{}\"", control.guard.name()));
+        page.key("nodes", control.nodes.write());
     }
     page.0
 }
