@@ -42,7 +42,7 @@ pub struct RunResult {
     /// Whether each `sometimes` expectation happened in this run, by its id.
     #[serde(default)]
     pub sometimes: BTreeMap<String, bool>,
-    /// The samples this run adds to each `threshold` expectation, by its id.
+    /// The samples this run adds to each `threshold` expectation, by its id; lengths of time in milliseconds.
     #[serde(default)]
     pub thresholds: BTreeMap<String, Vec<u64>>,
     /// The steps in the order in which they were reached.

@@ -3,7 +3,7 @@
 //! A run is a pure function of (scenario, seed, binary). Nothing here knows the protocol better than `zipnet-node`
 //! does; this crate supplies the world around it, breaks that world on purpose, and watches.
 //!
-//! Start at [`world`]. From the bottom up:
+//! Start at [`world`], or at [`cli`] for what a person sees. From the bottom up:
 //!
 //! - [`random`]: the only source of chance, forked by name.
 //! - [`chain`]: the hash chain over everything that happens; how two runs are compared.
@@ -11,6 +11,10 @@
 //! - [`disk`]: files that lose, tear and reorder what was not synced.
 //! - [`network`]: connections over links that delay, lose, repeat and are cut.
 //! - [`world`]: the three of them as the world of one node, and the host that starts and kills it.
+//! - [`one`]: one scenario, one seed, one process, one result line.
+//! - `determinism`: whether a run repeated does the same, and where two runs part.
+//! - `sweep`: many scenarios over many seeds, and what they add up to.
+//! - [`cli`], `doctor`, `stopwatch`: the command line.
 #![forbid(unsafe_code)]
 
 #[cfg(not(madsim))]
@@ -23,13 +27,25 @@ compile_error!(
 #[cfg(madsim)]
 pub mod chain;
 #[cfg(madsim)]
+pub mod cli;
+#[cfg(madsim)]
+mod determinism;
+#[cfg(madsim)]
 pub mod disk;
 #[cfg(madsim)]
+mod doctor;
+#[cfg(madsim)]
 pub mod network;
+#[cfg(madsim)]
+pub mod one;
 #[cfg(madsim)]
 pub mod random;
 #[cfg(madsim)]
 pub mod runtime;
+#[cfg(madsim)]
+mod stopwatch;
+#[cfg(madsim)]
+mod sweep;
 #[cfg(madsim)]
 pub mod watch;
 #[cfg(madsim)]

@@ -1,0 +1,155 @@
+//! One scenario, one seed, one process: what the parent of a sweep starts, and how its answer is read.
+//!
+//! Process-wide state leaks from one run into the next, so each run has a process of its own. The answer is one
+//! result line on standard output; everything else on standard output is an error.
+
+use core::ops::Range;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use zipnet_reports::{Exit, RunResult, Seconds};
+use zipnet_scenarios::Scenario;
+
+use crate::cli::warn;
+use crate::stopwatch::{Stopwatch, processor_time};
+use crate::sweep::selection;
+
+/// What a run is made of.
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// The scenario file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: PathBuf,
+    /// What every random choice is drawn from.
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// A folder for the resolved scenario, the result and the event log.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The defect to plant.
+    #[arg(long, value_name = "NAME", conflicts_with = "strict")]
+    pub(crate) defect: Option<String>,
+    /// Plant no defect, whatever the scenario says. The same as naming none.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// The events to put into words: from A up to, but without, B.
+    #[arg(long, value_name = "A..B", value_parser = window)]
+    pub(crate) window: Option<Range<u64>>,
+}
+
+/// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The defect to plant, by name; none in an ordinary run.
+    pub defect: Option<String>,
+    /// The events to return in words.
+    pub window: Option<Range<u64>>,
+    /// Where to write every event in words.
+    pub event_log: Option<PathBuf>,
+}
+
+/// Runs, prints the result line, and fails only if there is none.
+pub(crate) fn run(flags: &Flags) -> Exit {
+    let scenario = match selection::read_one(&flags.scenario) {
+        Ok(scenario) => scenario,
+        Err(refusal) => {
+            warn(&refusal.to_string());
+            return refusal.exit();
+        }
+    };
+    match simulate(&scenario, flags) {
+        Ok(exit) => exit,
+        Err(reason) => {
+            warn(&format!("error: failed to {reason}"));
+            Exit::Internal
+        }
+    }
+}
+
+fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
+    if let Some(out) = &flags.out {
+        fs::create_dir_all(out).map_err(|reason| format!("make {}: {reason}", out.display()))?;
+        write(&out.join("scenario.toml"), selection::resolve(scenario, flags.seed).to_toml().as_bytes())?;
+    }
+    let watch = Stopwatch::start();
+    let used_before = processor_time();
+    let mut result = run_engine(
+        scenario,
+        flags.seed,
+        &Options {
+            defect: flags.defect.clone(),
+            window: flags.window.clone(),
+            event_log: flags.out.as_ref().map(|out| out.join("events.log")),
+        },
+    )?;
+    result.cpu_s = Seconds::from(processor_time().saturating_sub(used_before));
+    result.wall_s = Seconds::from(watch.elapsed());
+    result.defect.clone_from(&flags.defect);
+    if let Some(failure) = &mut result.failure {
+        failure.reproduce = reproduce(&flags.scenario, flags.seed, flags.defect.as_deref());
+    }
+    if let Some(out) = &flags.out {
+        write(&out.join("result.json"), result.to_line().as_bytes())?;
+    }
+    result.write_line(std::io::stdout().lock()).map_err(|reason| format!("print the result: {reason}"))?;
+    Ok(Exit::Held)
+}
+
+fn run_engine(_scenario: &Scenario, _seed: u64, _options: &Options) -> Result<RunResult, String> {
+    Err("run the scenario: this build has no engine".to_owned())
+}
+
+/// The command that shows a run again.
+pub(crate) fn reproduce(scenario: &Path, seed: u64, defect: Option<&str>) -> String {
+    let defect = defect.map(|name| format!(" --defect {name}")).unwrap_or_default();
+    format!("zipnet-sim run {} --seed {seed}{defect}", quoted(&scenario.display().to_string()))
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Reads the answer of a run that ended.
+pub(crate) fn answer(stdout: &str) -> Result<RunResult, String> {
+    RunResult::from_line(stdout).map_err(|refusal| refusal.to_string())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    fs::write(path, bytes).map_err(|reason| format!("write {}: {reason}", path.display()))
+}
+
+fn window(text: &str) -> Result<Range<u64>, String> {
+    let expected = || format!("expected events such as 1024..2048, found `{text}`");
+    let (from, to) = text.split_once("..").ok_or_else(expected)?;
+    let (from, to) = (from.parse().ok().ok_or_else(expected)?, to.parse().ok().ok_or_else(expected)?);
+    if from < to { Ok(from..to) } else { Err(expected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_shows_a_run_again_can_be_pasted() {
+        assert_eq!(reproduce(Path::new("a/b-1.toml"), 7, None), "zipnet-sim run a/b-1.toml --seed 7");
+        assert_eq!(
+            reproduce(Path::new("it's here.toml"), 7, Some("floor-ignored")),
+            r"zipnet-sim run 'it'\''s here.toml' --seed 7 --defect floor-ignored"
+        );
+    }
+
+    #[test]
+    fn a_window_is_not_empty() {
+        assert_eq!(window("0..1024"), Ok(0..1024));
+        for wrong in ["", "5", "5..5", "6..5", "a..b"] {
+            assert!(window(wrong).is_err(), "{wrong} was read");
+        }
+    }
+}

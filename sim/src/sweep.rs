@@ -1,0 +1,154 @@
+//! Many runs of many scenarios, each in a process of its own, and what they add up to.
+//!
+//! - [`selection`]: from paths to scenarios.
+//! - [`task`]: one scenario: which runs it needs, in which order, and when it is done. A state machine without threads.
+//! - [`process`]: one run: starts the process, reads its answer, repeats it where determinism is checked.
+//! - [`judge`]: what the runs of a scenario add up to.
+//! - [`report`]: what is printed and written.
+
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use zipnet_reports::Exit;
+
+use crate::cli::{Format, Permille, Seeds, Shard, warn};
+use crate::stopwatch::Stopwatch;
+
+pub(crate) mod judge;
+pub(crate) mod process;
+pub(crate) mod report;
+pub(crate) mod selection;
+pub(crate) mod task;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use process::{Fence, Outcome};
+use report::Reporter;
+use selection::Selected;
+use task::{Job, Task};
+
+/// What to run and how.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Which seeds.
+    pub(crate) seeds: Choice,
+    /// How many runs at a time.
+    pub(crate) jobs: usize,
+    /// Which share of the seeds.
+    pub(crate) shard: Shard,
+    /// When to stop.
+    pub(crate) wall_budget: Option<Duration>,
+    /// Whether to stop at the first run that does not hold.
+    pub(crate) fail_fast: bool,
+    /// Which share of the runs is made twice.
+    pub(crate) check_determinism: Permille,
+    /// Whether scenarios with a control are also run without their guard.
+    pub(crate) control: bool,
+    /// A defect to plant in every run.
+    pub(crate) defect: Option<String>,
+    /// Where to write a JUnit file.
+    pub(crate) junit: Option<PathBuf>,
+    /// How to print results.
+    pub(crate) format: Format,
+    /// Where to write the artefacts of each run.
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Which seeds were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// None in particular: [`DEFAULT_SEEDS`] for a sweep, up to [`HUNT_SEEDS`] for a canary.
+    Default,
+    /// A single one. What must happen in some seed is not judged.
+    One(u64),
+    /// These.
+    Sweep(Seeds),
+}
+
+/// How many seeds a scenario is run with.
+pub(crate) const DEFAULT_SEEDS: u64 = 20;
+
+/// Within how many seeds a planted defect must be found.
+pub(crate) const HUNT_SEEDS: u64 = 50;
+
+/// Runs everything, prints what it comes to, and returns the exit code.
+pub(crate) fn run(scenarios: Vec<Selected>, options: &Options) -> Exit {
+    let mut tasks: Vec<Task> =
+        scenarios.into_iter().map(|scenario| Task::new(scenario, options)).filter(|task| !task.is_idle()).collect();
+    if tasks.is_empty() {
+        warn("error: nothing was selected: there is no seed to run");
+        return Exit::NothingSelected;
+    }
+    if let Some(out) = &options.out
+        && let Err(reason) = std::fs::create_dir_all(out)
+    {
+        warn(&format!("error: failed to make the folder {} for the results: {reason}", out.display()));
+        return Exit::Configuration;
+    }
+
+    let fence = Arc::new(Fence::default());
+    let at_interrupt = Arc::clone(&fence);
+    if let Err(reason) = ctrlc::set_handler(move || at_interrupt.close("the sweep was interrupted")) {
+        warn(&format!("warning: an interrupt will end the sweep without a summary: {reason}"));
+    }
+
+    let mut reporter = Reporter::new(options, &tasks);
+    carry_out(&mut tasks, options, &fence, &mut reporter);
+    reporter.conclude(&mut tasks, fence.reason())
+}
+
+/// Hands out jobs to as many threads as asked for, until there are none or the fence is closed.
+fn carry_out(tasks: &mut [Task], options: &Options, fence: &Fence, reporter: &mut Reporter<'_>) {
+    let watch = Stopwatch::start();
+    let (to_workers, jobs) = mpsc::channel::<Job>();
+    let jobs = Mutex::new(jobs);
+    let (to_here, outcomes) = mpsc::channel::<(Job, Outcome)>();
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            let (jobs, to_here) = (&jobs, to_here.clone());
+            scope.spawn(move || {
+                loop {
+                    let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { return };
+                    let outcome = process::run(&job, fence);
+                    if to_here.send((job, outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        let mut in_flight = 0_usize;
+        loop {
+            while in_flight < options.jobs && !fence.is_closed() {
+                let Some(job) = tasks.iter_mut().enumerate().find_map(|(index, task)| task.next(index)) else {
+                    break;
+                };
+                to_workers.send(job).expect("the workers wait for jobs until this end is dropped");
+                in_flight += 1;
+            }
+            if in_flight == 0 {
+                break;
+            }
+            reporter.progress(tasks);
+            match outcomes.recv_timeout(Duration::from_millis(200)) {
+                Ok((job, outcome)) => {
+                    in_flight -= 1;
+                    let task = &mut tasks[job.task];
+                    reporter.run(task, &job, &outcome);
+                    let went_wrong = task.take(&job, outcome);
+                    if went_wrong && options.fail_fast {
+                        fence.close_softly("a run did not hold and --fail-fast was given");
+                    }
+                    reporter.settle(tasks);
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+            if options.wall_budget.is_some_and(|budget| watch.elapsed() >= budget) {
+                fence.close("the wall budget was used up");
+            }
+        }
+        drop(to_workers);
+    });
+}

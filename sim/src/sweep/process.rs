@@ -1,0 +1,186 @@
+//! One run as a process: started, awaited, its answer read; made twice where determinism is checked.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use zipnet_reports::RunResult;
+
+use super::task::Job;
+use crate::{determinism, one};
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It has a result.
+    Finished(Box<RunResult>),
+    /// It has none, and should have one: a bug in the simulator.
+    Broken(Broken),
+    /// It was killed or not even started because the sweep ends.
+    Cut,
+}
+
+/// A run that died, or answered with something that is no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// One sentence.
+    pub(crate) what: String,
+    /// The end of what the process said.
+    pub(crate) said: String,
+    /// The command that shows it again.
+    pub(crate) reproduce: String,
+}
+
+/// Keeps the processes of a sweep together, and ends them together.
+#[derive(Debug, Default)]
+pub(crate) struct Fence {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    closed: Option<&'static str>,
+    next: u64,
+    running: BTreeMap<u64, Arc<Mutex<Child>>>,
+}
+
+impl Fence {
+    /// Lets no further process start, and kills those that run. The first reason stays.
+    pub(crate) fn close(&self, reason: &'static str) {
+        self.close_softly(reason);
+        let running: Vec<_> = self.inner().running.values().cloned().collect();
+        for child in running {
+            // It fails only for a process that has ended, which is what is wanted.
+            drop(lock(&child).kill());
+        }
+    }
+
+    /// Lets no further process start; those that run may finish.
+    pub(crate) fn close_softly(&self, reason: &'static str) {
+        self.inner().closed.get_or_insert(reason);
+    }
+
+    /// Whether no further process may start.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Why no further process may start.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        self.inner().closed
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+}
+
+/// Makes the run, and once more if the job says so.
+pub(crate) fn run(job: &Job, fence: &Fence) -> Outcome {
+    match attempt(job, fence) {
+        Ok(result) => Outcome::Finished(Box::new(result)),
+        Err(Trouble::Cut) => Outcome::Cut,
+        Err(Trouble::Broken(what, said)) => Outcome::Broken(Broken {
+            what,
+            said,
+            reproduce: one::reproduce(&job.scenario, job.seed, job.defect.as_deref()),
+        }),
+    }
+}
+
+enum Trouble {
+    Cut,
+    Broken(String, String),
+}
+
+fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
+    let first = start(job, job.out.as_deref(), None, fence)?;
+    if !job.repeat {
+        return Ok(first);
+    }
+    let second = start(job, None, None, fence)?;
+    if determinism::agree(&first, &second) {
+        return Ok(RunResult { repeated: true, ..first });
+    }
+    let reproduce = one::reproduce(&job.scenario, job.seed, job.defect.as_deref());
+    determinism::diverged(first, &second, reproduce, |window| {
+        let window = format!("{}..{}", window.start, window.end);
+        Ok((start(job, None, Some(&window), fence)?, start(job, None, Some(&window), fence)?))
+    })
+}
+
+/// Starts this binary again for one run, and waits for its answer.
+fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> Result<RunResult, Trouble> {
+    let broken = |what: String| Trouble::Broken(what, String::new());
+    let binary = std::env::current_exe().map_err(|reason| broken(format!("failed to find itself: {reason}")))?;
+    let mut command = Command::new(binary);
+    // A run depends on its scenario and seed, so it gets no environment that could tell two machines apart.
+    command.env_clear().args(arguments(job, out, window));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+
+    let (number, child) = {
+        let mut inner = fence.inner();
+        if inner.closed.is_some() && window.is_none() {
+            return Err(Trouble::Cut);
+        }
+        let child = command.spawn().map_err(|reason| broken(format!("failed to start a run: {reason}")))?;
+        let (number, child) = (inner.next, Arc::new(Mutex::new(child)));
+        inner.next += 1;
+        inner.running.insert(number, Arc::clone(&child));
+        (number, child)
+    };
+    let (stdout, stderr) = {
+        let mut child = lock(&child);
+        (child.stdout.take(), child.stderr.take())
+    };
+    let (stdout, stderr) = std::thread::scope(|scope| {
+        let stderr = scope.spawn(move || read(stderr));
+        (read(stdout), stderr.join().unwrap_or_default())
+    });
+    // Both pipes are closed, so that the process has ended or is about to: this keeps nobody from killing it.
+    let status = lock(&child).wait();
+    fence.inner().running.remove(&number);
+
+    let status = status.map_err(|reason| broken(format!("failed to wait for a run: {reason}")))?;
+    let said = String::from_utf8_lossy(&stderr).into_owned();
+    if !status.success() {
+        return Err(if fence.is_closed() && status.code().is_none() {
+            Trouble::Cut
+        } else {
+            Trouble::Broken(format!("the run ended with {status} and without a result"), said)
+        });
+    }
+    one::answer(&String::from_utf8_lossy(&stdout)).map_err(|refusal| Trouble::Broken(refusal, said))
+}
+
+fn arguments(job: &Job, out: Option<&Path>, window: Option<&str>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["one".into(), "--scenario".into(), job.scenario.clone().into()];
+    arguments.extend(["--seed".into(), job.seed.to_string().into()]);
+    match &job.defect {
+        Some(name) => arguments.extend(["--defect".into(), name.into()]),
+        None => arguments.push("--strict".into()),
+    }
+    if let Some(out) = out {
+        arguments.extend(["--out".into(), out.into()]);
+    }
+    if let Some(window) = window {
+        arguments.extend(["--window".into(), window.into()]);
+    }
+    arguments
+}
+
+fn read(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What was read before an error is kept; if it is not enough, the answer is refused.
+        drop(pipe.read_to_end(&mut bytes));
+    }
+    bytes
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
