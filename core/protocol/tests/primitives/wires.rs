@@ -1,0 +1,145 @@
+//! Bytes from a peer are one message exactly, or refused.
+
+use zipnet_core::bitmap::Bitmap;
+use zipnet_core::id::Epoch;
+use zipnet_core::message::{ClientBatch, Command, Message};
+use zipnet_core::wire::{
+    DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command, encode,
+    encode_command, kind,
+};
+
+use crate::sample;
+
+#[test]
+fn every_kind_survives_the_wire_and_stands_at_its_place() {
+    for (number, message) in (0u8..).zip(sample::messages()) {
+        let bytes = encode(&message);
+        assert_eq!(bytes[..2], [WIRE_VERSION, number], "{message:?}");
+        assert_eq!(kind(&message), number);
+        assert_eq!(decode(&bytes), Ok(message));
+    }
+    for (number, command) in (0u8..).zip(sample::commands()) {
+        let bytes = encode_command(&command);
+        assert_eq!(bytes[..2], [WIRE_VERSION, number], "{command:?}");
+        assert_eq!(command_kind(&command), number);
+        assert_eq!(decode_command(&bytes), Ok(command.clone()));
+        let proposal = Message::Propose(command);
+        assert_eq!(decode(&encode(&proposal)), Ok(proposal));
+    }
+}
+
+#[test]
+fn kinds_that_do_not_exist_are_refused_by_number() {
+    let messages = u8::try_from(sample::messages().len()).expect("there are few kinds");
+    let commands = u8::try_from(sample::commands().len()).expect("there are few kinds");
+    for unknown in messages..=255 {
+        assert_eq!(decode(&[WIRE_VERSION, unknown]), Err(DecodeError::Kind { kind: unknown }));
+    }
+    for unknown in commands..=255 {
+        assert_eq!(decode_command(&[WIRE_VERSION, unknown]), Err(DecodeError::Kind { kind: unknown }));
+    }
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    for message in sample::messages() {
+        let bytes = encode(&message);
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_err(), "{len} bytes of {message:?}");
+        }
+    }
+    for command in sample::commands() {
+        let bytes = encode_command(&command);
+        for len in 0..bytes.len() {
+            assert!(decode_command(&bytes[..len]).is_err(), "{len} bytes of {command:?}");
+        }
+    }
+}
+
+#[test]
+fn trailing_bytes_are_refused() {
+    for message in sample::messages() {
+        let mut bytes = encode(&message).to_vec();
+        bytes.push(0);
+        assert_eq!(decode(&bytes), Err(DecodeError::Trailing { bytes: 1 }), "{message:?}");
+    }
+    for command in sample::commands() {
+        let mut bytes = encode_command(&command).to_vec();
+        bytes.extend([1, 2]);
+        assert_eq!(decode_command(&bytes), Err(DecodeError::Trailing { bytes: 2 }), "{command:?}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_is_another_message() {
+    for message in sample::messages() {
+        let bytes = encode(&message);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = decode(&flipped) {
+                assert_ne!(other, message, "bit {bit}");
+                assert_eq!(decode(&encode(&other)), Ok(other), "bit {bit}");
+            }
+        }
+    }
+    for command in sample::commands() {
+        let bytes = encode_command(&command);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = decode_command(&flipped) {
+                assert_ne!(other, command, "bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_version_is_refused_by_number() {
+    let mut bytes = encode(&Message::RegistryWanted).to_vec();
+    bytes[0] = 2;
+    assert_eq!(decode(&bytes), Err(DecodeError::Version { theirs: 2 }));
+    assert_eq!(decode(&[]), Err(DecodeError::Truncated));
+    assert_eq!(decode(&[WIRE_VERSION]), Err(DecodeError::Truncated));
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_unread() {
+    let bytes = vec![WIRE_VERSION; MESSAGE_BYTES_MAX + 1];
+    assert_eq!(decode(&bytes), Err(DecodeError::TooLong { bytes: MESSAGE_BYTES_MAX + 1 }));
+}
+
+#[test]
+fn a_length_that_the_bytes_do_not_have_allocates_nothing() {
+    // A registry that claims 2^32 - 1 clients, and an envelope that claims 2^60 bytes.
+    let mut registry = vec![WIRE_VERSION, 8];
+    registry.extend([0; 32]);
+    registry.extend([1, 1, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert_eq!(decode(&registry), Err(DecodeError::Malformed));
+    let mut envelope = vec![WIRE_VERSION, 5];
+    envelope.extend([0; 32]);
+    envelope.push(1);
+    envelope.extend([0; 32]);
+    envelope.push(1);
+    envelope.extend([0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10]);
+    assert_eq!(decode(&envelope), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn lists_longer_than_honest_ones_are_refused() {
+    let aggregator = sample::identity("aggregator");
+    let peer = aggregator.peer();
+    let many = vec![(peer, Epoch(1)); ClientBatch::LEN_MAX + 1];
+    let batch = Command::ChangeClients(sample::batch(&aggregator, Vec::new(), many));
+    assert_eq!(decode_command(&encode_command(&batch)), Err(DecodeError::Count { what: "expirations" }));
+
+    let (servers, _, mut live) = sample::live(1, 1);
+    let signature = live.signatures[0].clone();
+    live.signatures = vec![signature; SERVERS_MAX + 1];
+    assert_eq!(decode(&encode(&Message::Live(live))), Err(DecodeError::Count { what: "signatures" }));
+
+    let wide = sample::record(&servers, Bitmap::new((1 << 18) + 1), Vec::new());
+    let wide = Message::Record { record: wide, signatures: Vec::new() };
+    assert_eq!(decode(&encode(&wide)), Err(DecodeError::Count { what: "places of a bitmap" }));
+}

@@ -1,0 +1,482 @@
+//! The published test vectors: computed here, compared with the files in `vectors/`, and computed again by the
+//! reference in Python, which was written from `docs/protocol.md` and shares no code with this crate.
+//!
+//! `UPDATE=1 cargo test -p zipnet-core --test vectors` writes the files anew. A change of a value is a change of the
+//! protocol: it needs another `WIRE_VERSION`, or has a reason in the commit.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use zipnet_core::bitmap::Bitmap;
+use zipnet_core::fold::Fold;
+use zipnet_core::id::{
+    Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UNIVERSE, UniqueId,
+};
+use zipnet_core::instance::{Instance, machine_signature};
+use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, RoundSecret, Signature};
+use zipnet_core::message::{
+    Aggregate, Bundle, ClientSet, Envelope, Floors, Header, HeaderSignature, Message, Partial, Previous,
+    Record, RecordSignature, Role, RosterServer,
+};
+use zipnet_core::pad::{PairKey, pair_key, round_key, xor_pad};
+use zipnet_core::params::RoundParams;
+use zipnet_core::partial::{finalise, partial_body};
+use zipnet_core::registry::ClientRegistry;
+use zipnet_core::seal::seal;
+use zipnet_core::signing::Context;
+use zipnet_core::slot::tag;
+use zipnet_core::wire::{WIRE_VERSION, encode};
+
+const GROUP: GroupId = GroupId([0x47; 32]);
+const LOG: LogId = LogId([0x4c; 32]);
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
+}
+
+fn check(name: &str, value: &Value) {
+    let path = directory().join(name);
+    let mut text = serde_json::to_string_pretty(value).expect("a value has a text");
+    text.push('\n');
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &text).expect("the vectors can be written");
+    }
+    let kept = std::fs::read_to_string(&path).expect("the vectors are part of the source");
+    let kept: Value = serde_json::from_str(&kept).expect("the vectors are JSON");
+    assert_eq!(&kept, value, "{name} does not hold what is computed; UPDATE=1 rewrites it");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn round_secret(name: &str) -> (String, RoundSecret) {
+    let seed = *blake3::hash(name.as_bytes()).as_bytes();
+    (hex(&seed), RoundSecret::from_seed(seed))
+}
+
+fn pair(own: &RoundSecret, peer: &RoundSecret, client: &PublicKey, server: &PublicKey) -> PairKey {
+    pair_key(&own.agree(&peer.public()).expect("honest keys contribute"), client, server, &GROUP)
+}
+
+/// The longer vectors stand in the files as their hash and their end.
+fn summary(bytes: &[u8]) -> Value {
+    if bytes.len() <= 192 {
+        return json!({ "bytes": bytes.len(), "hex": hex(bytes) });
+    }
+    json!({
+        "bytes": bytes.len(),
+        "blake3": hex(blake3::hash(bytes).as_bytes()),
+        "last_32": hex(&bytes[bytes.len() - 32..]),
+    })
+}
+
+#[test]
+fn identifiers() {
+    let digits = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
+    let cases = [
+        ("", "the empty text is hashed like any other"),
+        ("mosaik.universe", "the text of the default universe"),
+        (digits, "64 digits of either case are decoded"),
+        (&digits[1..], "63 digits are a text"),
+        ("zipnet ✓", "a text is hashed as UTF-8"),
+    ];
+    let texts: Vec<_> = cases
+        .iter()
+        .map(|(text, why)| json!({ "text": text, "why": why, "id": UniqueId::from_text(text).to_string() }))
+        .collect();
+    let instance = Instance::new("testnet").expect("the name is good");
+    let secret = "5e".repeat(32);
+    let committee = CommitteeSecret::from_text(&secret);
+    let signature = machine_signature(WIRE_VERSION, 1, &RoundParams::DEFAULT);
+    let node = NodeSecret::from_text("a node of the test vectors");
+    let (exporter, peer) = ([0x65; 32], PeerId([0x70; 32]));
+    let prover = Identity::from_secret(&node).peer();
+    check(
+        "identifiers.json",
+        &json!({
+            "_comment": "Sections 1 and 2 of docs/protocol.md.",
+            "texts": texts,
+            "universe": UNIVERSE.to_string(),
+            "instance": {
+                "name": instance.name(),
+                "id": instance.id().to_string(),
+                "committee": instance.committee().to_string(),
+                "submit": instance.submit().to_string(),
+                "register": instance.register().to_string(),
+                "broadcasts": instance.broadcasts().to_string(),
+                "live-round": instance.live_round().to_string(),
+                "client-registry": instance.client_registry().to_string(),
+                "server-registry": instance.server_registry().to_string(),
+            },
+            "machine": {
+                "wire_version": WIRE_VERSION,
+                "machine_version": 1,
+                "params": [64, 256, 16],
+                "signature": signature.to_string(),
+            },
+            "committee": {
+                "secret": secret,
+                "group_id": committee.group_id(&instance, &signature).to_string(),
+                "exporter": hex(&exporter),
+                "verifier": peer.to_string(),
+                "proof_of_a_server": hex(&committee.group_proof(&exporter, Role::Server, &prover, &peer)),
+            },
+            "stretched": {
+                "_comment": "argon2id; the reference does not compute it",
+                "text": "correct horse battery staple",
+                "group_id": CommitteeSecret::from_text("correct horse battery staple")
+                    .group_id(&instance, &signature)
+                    .to_string(),
+            },
+            "node": {
+                "text": "a node of the test vectors",
+                "ed25519_seed": hex(&*Identity::from_secret(&node).seed()),
+                "peer": prover.to_string(),
+                "state_key": hex(&*node.state_key()),
+            },
+            "contexts": Context::ALL.iter().map(|context| context.text()).collect::<Vec<_>>(),
+        }),
+    );
+}
+
+#[test]
+fn pads() {
+    let sizes = [
+        (1, "less than a block"),
+        (15, "one byte less than a block"),
+        (16, "a block"),
+        (17, "one byte more than a block"),
+        (128, "eight blocks: implementations work on so many at once"),
+        (129, "one byte more than eight blocks"),
+        (4080, "255 blocks: the last counter of one byte is 254"),
+        (4096, "256 blocks: the counter's lowest byte is full"),
+        (4097, "257 blocks: the counter carries into its second byte"),
+        (16384, "the default vector"),
+        (16385, "one byte more than the default vector"),
+    ];
+    let ((client_secret, client), (server_secret, server)) =
+        (round_secret("client 0"), round_secret("server 0"));
+    let pair = pair(&client, &server, &client.public(), &server.public());
+    let header = Digest([0x68; 32]);
+    let cases: Vec<_> = sizes
+        .iter()
+        .map(|(size, why)| {
+            let mut acc = vec![0; *size];
+            xor_pad(&pair, &header, &mut acc);
+            json!({ "why": why, "pad": summary(&acc) })
+        })
+        .collect();
+    check(
+        "pads.json",
+        &json!({
+            "_comment": "Section 3 of docs/protocol.md.",
+            "client_secret": client_secret,
+            "client_public": client.public().to_string(),
+            "server_secret": server_secret,
+            "server_public": server.public().to_string(),
+            "shared": hex(&*client.agree(&server.public()).expect("honest keys contribute")),
+            "group": GROUP.to_string(),
+            "header": header.to_string(),
+            "round_key": hex(&*round_key(&pair, &header)),
+            "pads": cases,
+        }),
+    );
+}
+
+#[test]
+fn slots() {
+    let header = Digest([0x68; 32]);
+    let cases = [
+        (0, vec![0; 1], "one zero byte: the tag tells it from an empty slot"),
+        (0, vec![1; 63], "one byte less than a blake3 block"),
+        (1, vec![1; 64], "a blake3 block, in another slot"),
+        (63, b"hello".to_vec(), "the last slot of the default parameters"),
+        (256, vec![2; 240], "a default payload, and a slot whose number has two bytes"),
+        (7, vec![3; 1024], "a blake3 chunk"),
+        (7, vec![3; 1025], "one byte more: the tag's hash becomes a tree"),
+    ];
+    let cases: Vec<_> = cases
+        .iter()
+        .map(|(slot, payload, why)| {
+            json!({
+                "why": why,
+                "slot": slot,
+                "payload": hex(payload),
+                "tag": hex(&tag(&header, *slot, payload)),
+            })
+        })
+        .collect();
+    check(
+        "slots.json",
+        &json!({
+            "_comment": "Section 4 of docs/protocol.md. A slot holds the first tag_len bytes of the tag.",
+            "header": header.to_string(),
+            "tags": cases,
+        }),
+    );
+}
+
+/// One whole round, from secrets to the record.
+struct Example {
+    params: RoundParams,
+    servers: Vec<(String, Identity, RoundSecret)>,
+    clients: Vec<(String, Identity, RoundSecret)>,
+    registry: ClientRegistry,
+    header: Header,
+}
+
+fn bundle(identity: &Identity, round: &RoundSecret, role: Role, epoch: u64) -> Bundle {
+    let mut bundle = Bundle {
+        peer: identity.peer(),
+        role,
+        instance: Instance::new("testnet").expect("the name is good").id(),
+        epoch: Epoch(epoch),
+        round_key: round.public(),
+        floors: (role == Role::Server).then_some(Floors { participants: 2, servers: None }),
+        signature: Signature::default(),
+    };
+    bundle.signature = identity.sign(&bundle.digest());
+    bundle
+}
+
+impl Example {
+    fn new(params: RoundParams, servers: usize, clients: usize) -> Self {
+        let people = |kind: &str, count: usize| {
+            let mut people: Vec<_> = (0..count)
+                .map(|number| {
+                    let (seed, secret) = round_secret(&format!("{kind} {number}"));
+                    let node = NodeSecret::from_text(&format!("{kind} {number}"));
+                    (seed, Identity::from_secret(&node), secret)
+                })
+                .collect();
+            people.sort_by_key(|(_, identity, _)| identity.peer());
+            people
+        };
+        let (servers, clients) = (people("server", servers), people("client", clients));
+        let bundles =
+            clients.iter().map(|(_, identity, round)| bundle(identity, round, Role::Client, 5)).collect();
+        let registry = ClientRegistry::from_parts(RegistryVersion(3), Counter(2), bundles)
+            .expect("the clients are in order");
+        let header = Header {
+            log: LOG,
+            round: Round(9),
+            nonce: [0x6e; 32],
+            group: GROUP,
+            params,
+            previous: Previous { round: Round(8), record: Digest([0x72; 32]), state: Digest([0x73; 32]) },
+            servers: servers
+                .iter()
+                .map(|(_, identity, round)| RosterServer {
+                    peer: identity.peer(),
+                    epoch: Epoch(2),
+                    round_key: round.public(),
+                })
+                .collect(),
+            clients: registry.set(),
+            min_participants: 2,
+        };
+        Self { params, servers, clients, registry, header }
+    }
+
+    /// Every client takes part but `absent`; `messages` are client, slot and the byte that fills the payload.
+    fn run(&self, why: &str, absent: &[usize], messages: &[(usize, u32, u8)]) -> Value {
+        let Self { params, servers, clients, registry, header } = self;
+        let digest = header.digest();
+        let pairs = |client: &RoundSecret, server: &RoundSecret| {
+            pair(client, server, &client.public(), &server.public())
+        };
+        let present: Vec<_> = (0..clients.len()).filter(|client| !absent.contains(client)).collect();
+        let mut fold = Fold::new(params.vector_bytes());
+        let mut envelopes = Vec::new();
+        let mut messages_out = Vec::new();
+        for client in &present {
+            let own: Vec<_> =
+                servers.iter().map(|(_, _, server)| pairs(&clients[*client].2, server)).collect();
+            let message = messages.iter().find(|(author, ..)| author == client);
+            let payload = message.map(|(_, slot, byte)| (*slot, vec![*byte; params.payload_bytes()]));
+            if let Some((slot, payload)) = &payload {
+                messages_out.push(json!({ "client": client, "slot": slot, "payload": hex(payload) }));
+            }
+            let body = seal(params, &digest, &own, payload.as_ref().map(|(slot, text)| (*slot, &text[..])));
+            fold.add(&body).expect("the length fits");
+            envelopes.push(body);
+        }
+        let count = u32::try_from(clients.len()).expect("there are few");
+        let ones = present.iter().map(|client| u32::try_from(*client).expect("there are few"));
+        let participants = Bitmap::from_ones(count, ones).expect("all places are inside");
+        let aggregate = Aggregate {
+            log: LOG,
+            round: header.round,
+            header: digest,
+            participants: participants.clone(),
+            body: fold.into_body(),
+            signature: Signature::default(),
+        };
+        let partials: Vec<_> = servers
+            .iter()
+            .map(|(_, identity, server)| {
+                let all: Vec<_> = present.iter().map(|client| pairs(&clients[*client].2, server)).collect();
+                Partial {
+                    log: LOG,
+                    round: header.round,
+                    header: digest,
+                    aggregate: aggregate.digest(),
+                    server: identity.peer(),
+                    body: partial_body(params, &digest, &all),
+                    signature: Signature::default(),
+                }
+            })
+            .collect();
+        let record = Record {
+            log: LOG,
+            round: header.round,
+            header: digest,
+            participants: participants.clone(),
+            servers: servers.iter().map(|(_, identity, _)| identity.peer()).collect(),
+            broadcast: finalise(&aggregate.body, partials.iter().map(|partial| &partial.body[..])),
+            previous: header.previous.record,
+        };
+        let person = |(seed, identity, round): &(String, Identity, RoundSecret)| {
+            json!({
+                "round_secret": seed,
+                "peer": identity.peer().to_string(),
+                "round_key": round.public().to_string(),
+            })
+        };
+        json!({
+            "why": why,
+            "params": [params.num_slots(), params.slot_bytes(), params.tag_len()],
+            "servers": servers.iter().map(person).collect::<Vec<_>>(),
+            "clients": clients.iter().map(person).collect::<Vec<_>>(),
+            "client_bundles": registry
+                .iter()
+                .map(|(_, bundle)| json!({
+                    "digest": bundle.digest().to_string(),
+                    "signature": hex(&bundle.signature.0),
+                }))
+                .collect::<Vec<_>>(),
+            "clients_root": header.clients.root.to_string(),
+            "header_digest": digest.to_string(),
+            "messages": messages_out,
+            "participants": hex(participants.as_bytes()),
+            "envelopes": envelopes.iter().map(|body| summary(body)).collect::<Vec<_>>(),
+            "aggregate": summary(&aggregate.body),
+            "aggregate_digest": aggregate.digest().to_string(),
+            "partials": partials.iter().map(|partial| summary(&partial.body)).collect::<Vec<_>>(),
+            "partial_digests": partials.iter().map(|partial| partial.digest().to_string()).collect::<Vec<_>>(),
+            "broadcast": summary(&record.broadcast),
+            "record_digest": record.digest().to_string(),
+        })
+    }
+}
+
+#[test]
+fn rounds() {
+    let params = |slots, bytes, tag| RoundParams::new(slots, bytes, tag).expect("the parameters are good");
+    let cases = [
+        Example::new(params(1, 2, 1), 1, 1).run("the smallest vector that there is", &[], &[(0, 0, 0xaa)]),
+        Example::new(params(4, 17, 5), 3, 5).run(
+            "slots that do not fall on blocks; one client is absent, two collide, one sends cover",
+            &[3],
+            &[(0, 3, 0x11), (1, 0, 0x22), (4, 0, 0x33)],
+        ),
+        Example::new(params(3, 64, 32), 2, 9).run(
+            "the longest tag, and a bitmap of two bytes with spare bits",
+            &[0, 1],
+            &[(8, 2, 0x44)],
+        ),
+        Example::new(RoundParams::DEFAULT, 3, 3).run("the default parameters", &[], &[(1, 63, 0x55)]),
+    ];
+    check(
+        "rounds.json",
+        &json!({
+            "_comment": "Sections 3 to 6 of docs/protocol.md. Rounds from the secrets to the record.",
+            "log": LOG.to_string(),
+            "round": 9,
+            "nonce": hex(&[0x6e; 32]),
+            "group": GROUP.to_string(),
+            "previous": { "round": 8, "record": hex(&[0x72; 32]), "state": hex(&[0x73; 32]) },
+            "server_epoch": 2,
+            "registry_version": 3,
+            "min_participants": 2,
+            "rounds": cases,
+        }),
+    );
+}
+
+#[test]
+fn wire() {
+    let node = Identity::from_secret(&NodeSecret::from_text("server 0"));
+    let (_, round) = round_secret("server 0");
+    let bundle = bundle(&node, &round, Role::Server, 5);
+    let mut signed = HeaderSignature {
+        log: LOG,
+        round: Round(300),
+        header: Digest([0x68; 32]),
+        server: node.peer(),
+        refused: Bitmap::from_ones(11, [0, 10]).expect("inside"),
+        signature: Signature::default(),
+    };
+    signed.signature = node.sign(&signed.signed_digest());
+    let mut envelope = Envelope {
+        log: LOG,
+        round: Round(300),
+        header: Digest([0x68; 32]),
+        epoch: Epoch(5),
+        body: vec![0xbb; 4],
+        signature: Signature::default(),
+    };
+    envelope.signature = node.sign(&envelope.signed_digest());
+    let mut confirmed = RecordSignature {
+        log: LOG,
+        round: Round(300),
+        record: Digest([0x72; 32]),
+        server: node.peer(),
+        signature: Signature::default(),
+    };
+    confirmed.signature = node.sign(&confirmed.signed_digest());
+    let case = |why: &str, signed_digest: Digest, message: Message| json!({ "why": why, "signed_digest": signed_digest.to_string(), "message": hex(&encode(&message)) });
+    check(
+        "wire.json",
+        &json!({
+            "_comment": "Section 7 of docs/protocol.md. Signatures are ed25519 over the signed digest.",
+            "signer": node.peer().to_string(),
+            "messages": [
+                case("a bundle with floors", bundle.digest(), Message::Bundle(bundle)),
+                case(
+                    "a proposal: a command inside a message; the bitmap has spare bits, the round two bytes",
+                    signed.signed_digest(),
+                    Message::Propose(zipnet_core::message::Command::SignHeader(signed)),
+                ),
+                case("an envelope with a body of four bytes", envelope.signed_digest(), Message::Envelope(envelope)),
+                case(
+                    "a list of one signature",
+                    confirmed.signed_digest(),
+                    Message::RecordSigned { signatures: vec![confirmed] },
+                ),
+            ],
+        }),
+    );
+    // The set of clients is in the headers of `rounds.json`; an empty one has a root of zeros.
+    let empty = ClientSet { version: RegistryVersion(0), count: 0, root: Digest([0; 32]) };
+    assert_eq!(ClientRegistry::new().set(), empty);
+}
+
+#[test]
+fn the_python_reference_computes_the_same() {
+    if std::env::var_os("UPDATE").is_some() {
+        eprintln!("the vectors are being written: the reference is consulted without UPDATE");
+        return;
+    }
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/zipnet_reference.py");
+    let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
+    match run {
+        Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+}
