@@ -1,0 +1,965 @@
+//! What an operator set: every variable of the operator contract, read from a map and checked.
+//!
+//! Nothing here touches the process: the driver collects flags, variables and files into one map (flag over variable over
+//! file), calls [`read_files`] for the `…_FILE` variables, then [`Config::from_env`]. The shape of a round and the
+//! versions are no variables: they are compiled in and passed as [`Build`], so that committees of mixed versions can be
+//! simulated.
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use zipnet_core::id::{PeerId, UNIVERSE, UniqueId};
+use zipnet_core::instance::Instance;
+use zipnet_core::key::{CommitteeSecret, NodeSecret};
+use zipnet_core::message::{Floors, Role};
+use zipnet_core::params::RoundParams;
+
+use crate::world::Address;
+
+/// The exit code of a node whose configuration was refused.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// The text whose [`UniqueId`] is [`UNIVERSE`].
+pub const UNIVERSE_NAME: &str = "mosaik.universe";
+
+/// What a binary was built as. Equal for every node of a committee, or the nodes refuse each other by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// The shape of a round.
+    pub params: RoundParams,
+    /// How messages are encoded.
+    pub wire_version: u8,
+    /// How the committee machine applies commands.
+    pub machine_version: u32,
+}
+
+/// Everything that an operator can set for one node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the binary was built as.
+    pub build: Build,
+    /// `ZIPNET_INSTANCE`.
+    pub instance: Instance,
+    /// `ZIPNET_UNIVERSE` as text, for log lines.
+    pub universe_name: String,
+    /// The identifier of that text.
+    pub universe: UniqueId,
+    /// `ZIPNET_SECRET`. `None` only for a client: a fresh identity is drawn at every start.
+    pub secret: Option<Arc<NodeSecret>>,
+    /// `ZIPNET_BOOTSTRAP`, in the order given.
+    pub bootstrap: Vec<PeerAddress>,
+    /// `ZIPNET_LISTEN`; port 0 means that the system chooses.
+    pub listen: Address,
+    /// `ZIPNET_ADVERTISE`; `None`: derived from where the node listens.
+    pub advertise: Option<Address>,
+    /// `ZIPNET_STATE_DIR`; `None`: the driver's folder for this user, instance and peer.
+    pub state_dir: Option<String>,
+    /// `ZIPNET_ANNOUNCE_INTERVAL`: the gossip cycle.
+    pub announce_interval: Duration,
+    /// `ZIPNET_METRICS`; `None`: off.
+    pub metrics: Option<Address>,
+    /// `RUST_LOG`.
+    pub log_filter: String,
+    /// `ZIPNET_FORMAT`: how lines are printed.
+    pub format: Format,
+    /// What only this role has.
+    pub part: Part,
+}
+
+/// The part of a [`Config`] that depends on the role.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Of a committee server.
+    Server(ServerPart),
+    /// Of the aggregator.
+    Aggregator(AggregatorPart),
+    /// Of a client.
+    Client(ClientPart),
+}
+
+/// What only a committee server has.
+#[derive(Clone, Debug)]
+pub struct ServerPart {
+    /// `ZIPNET_COMMITTEE_SECRET`.
+    pub committee_secret: Arc<CommitteeSecret>,
+    /// `ZIPNET_MIN_PARTICIPANTS` and `ZIPNET_MIN_SERVERS`.
+    pub floors: Floors,
+    /// `ZIPNET_AGGREGATOR`: the only aggregator this server approves; `None`: the first one seen.
+    pub aggregator: Option<PeerId>,
+    /// `ZIPNET_ROUND_PERIOD`.
+    pub round_period: Duration,
+    /// `ZIPNET_ROUND_DEADLINE`.
+    pub round_deadline: Duration,
+    /// `ZIPNET_FIRST_VOTERS`: how many voters the first round of a log waits for.
+    pub first_voters: u32,
+    /// `ZIPNET_NEW_LOG`: start a log, set older state aside, and yield to no other log.
+    pub new_log: bool,
+}
+
+/// What only the aggregator has.
+#[derive(Clone, Debug)]
+pub struct AggregatorPart {
+    /// `ZIPNET_FOLD_DEADLINE`.
+    pub fold_deadline: Duration,
+}
+
+/// What only a client has.
+#[derive(Clone, Debug)]
+pub struct ClientPart {
+    /// `ZIPNET_SERVERS`: servers that must be in every roster.
+    pub pins: BTreeSet<PeerId>,
+    /// `ZIPNET_MIN_SERVERS`: the smallest roster; `None`: every pin, else the largest roster accepted.
+    pub min_servers: Option<u32>,
+    /// `ZIPNET_MESSAGE`; `None`: cover traffic in every round.
+    pub message: Option<String>,
+    /// `ZIPNET_CADENCE`: a message in every round whose turn it is, cover in the others.
+    pub cadence: u32,
+}
+
+/// A peer, and where it is reached if that was said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerAddress {
+    /// Who must answer.
+    pub peer: PeerId,
+    /// `None`: from the saved address book, then by local discovery.
+    pub address: Option<Address>,
+}
+
+/// How lines are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Config {
+    /// Reads and checks everything at once, so that an operator sees every mistake and not only the first.
+    ///
+    /// An empty value counts as unset. Variables that do not begin with `ZIPNET_` are ignored, except `RUST_LOG`.
+    ///
+    /// # Errors
+    /// Every mistake; the node exits with [`EXIT_CONFIG`].
+    pub fn from_env(
+        role: Role,
+        env: &BTreeMap<String, String>,
+        build: Build,
+    ) -> Result<(Self, Vec<Warning>), Vec<ConfigError>> {
+        let mut reader = Reader { role, env, errors: Vec::new(), warnings: Vec::new() };
+        reader.names();
+
+        let instance = reader.required(INSTANCE).and_then(|name| match Instance::new(name) {
+            Ok(instance) => Some(instance),
+            Err(error) => {
+                reader.refuse(INSTANCE, format!("a name like acme.mixer.mainnet ({error})"));
+                None
+            }
+        });
+        let universe_name = reader.text(UNIVERSE_VARIABLE).unwrap_or(UNIVERSE_NAME).to_owned();
+        if universe_name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            reader.refuse(UNIVERSE_VARIABLE, "a name without spaces".to_owned());
+        }
+        let universe =
+            if universe_name == UNIVERSE_NAME { UNIVERSE } else { UniqueId::from_text(&universe_name) };
+        let secret = reader.secret();
+        let bootstrap = reader.peers(BOOTSTRAP);
+        let listen = reader.address(LISTEN).unwrap_or_else(|| Address("0.0.0.0:0".to_owned()));
+        let advertise = reader.address(ADVERTISE);
+        let state_dir = reader.text(STATE_DIR).map(str::to_owned);
+        let announce_interval = reader.duration(ANNOUNCE_INTERVAL, Duration::from_secs(15));
+        let metrics = reader.address(METRICS);
+        if let Some(address) = &metrics
+            && is_wildcard(address)
+        {
+            reader.warnings.push(Warning::MetricsOnWildcard { address: address.clone() });
+        }
+        let log_filter = env.get(RUST_LOG).filter(|filter| !filter.is_empty());
+        let log_filter = log_filter.map_or_else(|| "info".to_owned(), Clone::clone);
+        let format = match reader.text(FORMAT) {
+            None | Some("human") => Format::Human,
+            Some("json") => Format::Json,
+            Some(_) => {
+                reader.refuse(FORMAT, "human or json".to_owned());
+                Format::Human
+            }
+        };
+        let part = match role {
+            Role::Server => reader.server().map(Part::Server),
+            Role::Aggregator => {
+                let fold_deadline = reader.duration(FOLD_DEADLINE, Duration::from_secs(2));
+                Some(Part::Aggregator(AggregatorPart { fold_deadline }))
+            }
+            Role::Client => Some(Part::Client(reader.client(&build.params))),
+        };
+
+        let Reader { errors, warnings, .. } = reader;
+        match (instance, part) {
+            (Some(instance), Some(part)) if errors.is_empty() => Ok((
+                Self {
+                    build,
+                    instance,
+                    universe_name,
+                    universe,
+                    secret,
+                    bootstrap,
+                    listen,
+                    advertise,
+                    state_dir,
+                    announce_interval,
+                    metrics,
+                    log_filter,
+                    format,
+                    part,
+                },
+                warnings,
+            )),
+            _ => Err(errors),
+        }
+    }
+
+    /// What this node is.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        match self.part {
+            Part::Server(_) => Role::Server,
+            Part::Aggregator(_) => Role::Aggregator,
+            Part::Client(_) => Role::Client,
+        }
+    }
+}
+
+/// Replaces each `…_FILE` variable by the content of its file, without the line break at the end.
+///
+/// # Errors
+/// If a variable and its `…_FILE` are both set, or `read` fails.
+pub fn read_files(
+    env: &mut BTreeMap<String, String>,
+    mut read: impl FnMut(&str) -> Result<String, String>,
+) -> Result<(), Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    for (file, variable) in [(SECRET_FILE, SECRET), (COMMITTEE_SECRET_FILE, COMMITTEE_SECRET)] {
+        let Some(path) = env.remove(file).filter(|path| !path.is_empty()) else { continue };
+        if env.get(variable).is_some_and(|value| !value.is_empty()) {
+            errors.push(ConfigError::Twice { variable, file });
+            continue;
+        }
+        match read(&path) {
+            Ok(text) => {
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                let text = text.strip_suffix('\r').unwrap_or(text);
+                env.insert(variable.to_owned(), text.to_owned());
+            }
+            Err(why) => errors.push(ConfigError::Unreadable { file, path, why }),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Reads a duration as the documents write it: `500ms`, `3s`, `2m`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+/// Reads 64 hexadecimal digits.
+#[must_use]
+pub fn parse_peer(text: &str) -> Option<PeerId> {
+    if text.len() != 64 {
+        return None;
+    }
+    let mut peer = [0; 32];
+    for (byte, digits) in peer.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let [high, low] = digits else { return None };
+        let high = char::from(*high).to_digit(16)?;
+        let low = char::from(*low).to_digit(16)?;
+        *byte = u8::try_from(high << 4 | low).ok()?;
+    }
+    Some(PeerId(peer))
+}
+
+/// Reads the `peer=` value that a node prints at its start, or a bare peer id.
+///
+/// # Errors
+/// With the sentence that says what to write.
+pub fn parse_peer_address(text: &str) -> Result<PeerAddress, String> {
+    let text = text.strip_prefix("peer=").unwrap_or(text);
+    let (peer, address) = match text.split_once('@') {
+        Some((peer, address)) => (peer, Some(address)),
+        None => (text, None),
+    };
+    let Some(peer) = parse_peer(peer) else {
+        return Err("the peer= value that another node prints at its start: 64 hexadecimal digits, \
+                    or those followed by @host:port"
+            .to_owned());
+    };
+    let address = match address {
+        None => None,
+        Some(address) => Some(parse_address(address).ok_or_else(|| {
+            format!("the peer= value that another node prints at its start: {}…@host:port", peer.short())
+        })?),
+    };
+    Ok(PeerAddress { peer, address })
+}
+
+/// Reads `host:port`.
+#[must_use]
+pub fn parse_address(text: &str) -> Option<Address> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port_is_plain = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let host_is_plain = !host.is_empty()
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:%".contains(&byte))
+        && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+    let fits = text.len() <= ADDRESS_LEN_MAX && port.parse::<u16>().is_ok();
+    (port_is_plain && host_is_plain && fits).then(|| Address(text.to_owned()))
+}
+
+/// The longest address: a DNS name has at most 253 characters, but none that is used for servers comes near.
+pub const ADDRESS_LEN_MAX: usize = 200;
+
+/// Whether an address means every interface of the machine.
+#[must_use]
+pub fn is_wildcard(address: &Address) -> bool {
+    address.0.rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*"))
+}
+
+/// Something that works but that an operator should know. Its text is the sentence that operators read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The node secret is short.
+    ShortSecret,
+    /// The committee secret is short.
+    ShortCommitteeSecret,
+    /// Rounds with one participant are allowed.
+    NoAnonymity {
+        /// `ZIPNET_MIN_PARTICIPANTS`.
+        min_participants: u32,
+    },
+    /// Any aggregator will do.
+    AnyAggregator,
+    /// A client pins no server.
+    NoPins,
+    /// The metrics are offered to everyone.
+    MetricsOnWildcard {
+        /// `ZIPNET_METRICS`.
+        address: Address,
+    },
+    /// A variable that this role does not read.
+    Unused {
+        /// Its name.
+        variable: &'static str,
+        /// Of the node.
+        role: Role,
+    },
+    /// A server's first round does not wait for three voters.
+    FewFirstVoters {
+        /// `ZIPNET_FIRST_VOTERS`.
+        first_voters: u32,
+    },
+    /// A new log is started on request.
+    NewLog,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ShortSecret => f.write_str(
+                "ZIPNET_SECRET is short: whoever guesses it is this node; use 64 random hexadecimal digits",
+            ),
+            Self::ShortCommitteeSecret => f.write_str(
+                "ZIPNET_COMMITTEE_SECRET is short: whoever guesses it joins the committee; use 64 random hexadecimal digits",
+            ),
+            Self::NoAnonymity { min_participants } => write!(
+                f,
+                "ZIPNET_MIN_PARTICIPANTS={min_participants}: a round with one participant has no anonymity; set it to at least 2"
+            ),
+            Self::AnyAggregator => f.write_str(
+                "ZIPNET_AGGREGATOR is not set: the first aggregator seen is approved, and it chooses who takes part",
+            ),
+            Self::NoPins => f.write_str(
+                "ZIPNET_SERVERS is not set: this client's anonymity rests on the network's word about who the servers are",
+            ),
+            Self::MetricsOnWildcard { address } => write!(
+                f,
+                "ZIPNET_METRICS={address} listens on every interface: bind it to an address that only your monitoring reaches"
+            ),
+            Self::Unused { variable, role } => {
+                write!(f, "{variable} has no effect on {}", role_with_article(*role))
+            }
+            Self::FewFirstVoters { first_voters } => write!(
+                f,
+                "ZIPNET_FIRST_VOTERS={first_voters}: a committee of fewer than 3 servers stops when one of them stops"
+            ),
+            Self::NewLog => f.write_str(
+                "ZIPNET_NEW_LOG is set: this server starts a log and yields to no other; older state is set aside",
+            ),
+        }
+    }
+}
+
+/// A mistake in the configuration. Its text names the variable and what to write, and never repeats a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A required variable is not set.
+    Missing {
+        /// Its name.
+        variable: &'static str,
+        /// Of the node.
+        role: Role,
+    },
+    /// No variable has this name.
+    Unknown {
+        /// As it was written.
+        variable: String,
+        /// The name that is closest to it.
+        nearest: &'static str,
+    },
+    /// A value that can not be read.
+    Invalid {
+        /// The variable.
+        variable: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// The committee secret belongs to servers only.
+    SecretForOtherRole {
+        /// The variable.
+        variable: &'static str,
+        /// Of the node.
+        role: Role,
+    },
+    /// A message does not fit into a slot.
+    MessageTooLong {
+        /// Bytes of the message.
+        len: usize,
+        /// Bytes of a payload.
+        len_max: usize,
+    },
+    /// A variable and its file are both set.
+    Twice {
+        /// The variable.
+        variable: &'static str,
+        /// Its `…_FILE`.
+        file: &'static str,
+    },
+    /// A file could not be read.
+    Unreadable {
+        /// The `…_FILE` variable.
+        file: &'static str,
+        /// What it was set to.
+        path: String,
+        /// What the file system said.
+        why: String,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { variable, role } => {
+                write!(f, "{variable} is not set: {} requires it", role_with_article(*role))
+            }
+            Self::Unknown { variable, nearest } => {
+                write!(f, "{variable} is not a variable of zipnet: did you mean {nearest}?")
+            }
+            Self::Invalid { variable, value, expected } => {
+                write!(f, "{variable}={value} is not understood: write {expected}")
+            }
+            Self::SecretForOtherRole { variable, role } => write!(
+                f,
+                "{variable} was given to {}: only committee servers may hold it; remove it from this machine",
+                role_with_article(*role)
+            ),
+            Self::MessageTooLong { len, len_max } => {
+                write!(f, "ZIPNET_MESSAGE has {len} bytes: a payload holds at most {len_max}")
+            }
+            Self::Twice { variable, file } => write!(f, "{variable} and {file} are both set: set one of them"),
+            Self::Unreadable { file, path, why } => write!(f, "{file}={path} can not be read: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// A role as log lines and tables print it.
+#[must_use]
+pub const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Server => "server",
+        Role::Aggregator => "aggregator",
+        Role::Client => "client",
+    }
+}
+
+const fn role_with_article(role: Role) -> &'static str {
+    match role {
+        Role::Server => "a server",
+        Role::Aggregator => "the aggregator",
+        Role::Client => "a client",
+    }
+}
+
+const INSTANCE: &str = "ZIPNET_INSTANCE";
+const UNIVERSE_VARIABLE: &str = "ZIPNET_UNIVERSE";
+const SECRET: &str = "ZIPNET_SECRET";
+const SECRET_FILE: &str = "ZIPNET_SECRET_FILE";
+const COMMITTEE_SECRET: &str = "ZIPNET_COMMITTEE_SECRET";
+const COMMITTEE_SECRET_FILE: &str = "ZIPNET_COMMITTEE_SECRET_FILE";
+const BOOTSTRAP: &str = "ZIPNET_BOOTSTRAP";
+const LISTEN: &str = "ZIPNET_LISTEN";
+const ADVERTISE: &str = "ZIPNET_ADVERTISE";
+const STATE_DIR: &str = "ZIPNET_STATE_DIR";
+const MIN_PARTICIPANTS: &str = "ZIPNET_MIN_PARTICIPANTS";
+const MIN_SERVERS: &str = "ZIPNET_MIN_SERVERS";
+const AGGREGATOR: &str = "ZIPNET_AGGREGATOR";
+const SERVERS: &str = "ZIPNET_SERVERS";
+const ROUND_PERIOD: &str = "ZIPNET_ROUND_PERIOD";
+const ROUND_DEADLINE: &str = "ZIPNET_ROUND_DEADLINE";
+const FOLD_DEADLINE: &str = "ZIPNET_FOLD_DEADLINE";
+const ANNOUNCE_INTERVAL: &str = "ZIPNET_ANNOUNCE_INTERVAL";
+const MESSAGE: &str = "ZIPNET_MESSAGE";
+const CADENCE: &str = "ZIPNET_CADENCE";
+const METRICS: &str = "ZIPNET_METRICS";
+const FORMAT: &str = "ZIPNET_FORMAT";
+const FIRST_VOTERS: &str = "ZIPNET_FIRST_VOTERS";
+const NEW_LOG: &str = "ZIPNET_NEW_LOG";
+const RUST_LOG: &str = "RUST_LOG";
+
+/// Every variable, and the roles that read it.
+pub const VARIABLES: &[(&str, &[Role])] = &[
+    (INSTANCE, ALL),
+    (UNIVERSE_VARIABLE, ALL),
+    (SECRET, ALL),
+    (SECRET_FILE, ALL),
+    (COMMITTEE_SECRET, SERVER),
+    (COMMITTEE_SECRET_FILE, SERVER),
+    (BOOTSTRAP, ALL),
+    (LISTEN, ALL),
+    (ADVERTISE, ALL),
+    (STATE_DIR, ALL),
+    (MIN_PARTICIPANTS, SERVER),
+    (MIN_SERVERS, &[Role::Server, Role::Client]),
+    (AGGREGATOR, SERVER),
+    (SERVERS, CLIENT),
+    (ROUND_PERIOD, SERVER),
+    (ROUND_DEADLINE, SERVER),
+    (FOLD_DEADLINE, &[Role::Aggregator]),
+    (ANNOUNCE_INTERVAL, ALL),
+    (MESSAGE, CLIENT),
+    (CADENCE, CLIENT),
+    (METRICS, ALL),
+    (FORMAT, ALL),
+    (FIRST_VOTERS, SERVER),
+    (NEW_LOG, SERVER),
+];
+
+const ALL: &[Role] = &[Role::Server, Role::Aggregator, Role::Client];
+const SERVER: &[Role] = &[Role::Server];
+const CLIENT: &[Role] = &[Role::Client];
+
+/// Collects mistakes and warnings while the values are read.
+struct Reader<'a> {
+    role: Role,
+    env: &'a BTreeMap<String, String>,
+    errors: Vec<ConfigError>,
+    warnings: Vec<Warning>,
+}
+
+impl<'a> Reader<'a> {
+    /// Looks at every name that is set: unknown ones, and those of other roles.
+    fn names(&mut self) {
+        for (name, value) in self.env {
+            if !name.starts_with("ZIPNET_") || value.is_empty() {
+                continue;
+            }
+            let Some((variable, roles)) = VARIABLES.iter().find(|(variable, _)| variable == name) else {
+                let nearest = VARIABLES.iter().min_by_key(|(variable, _)| distance(variable, name));
+                let nearest = nearest.map_or(INSTANCE, |(variable, _)| variable);
+                self.errors.push(ConfigError::Unknown { variable: name.clone(), nearest });
+                continue;
+            };
+            if roles.contains(&self.role) {
+                continue;
+            }
+            if [COMMITTEE_SECRET, COMMITTEE_SECRET_FILE].contains(variable) {
+                self.errors.push(ConfigError::SecretForOtherRole { variable, role: self.role });
+            } else {
+                self.warnings.push(Warning::Unused { variable, role: self.role });
+            }
+        }
+    }
+
+    fn text(&self, variable: &'static str) -> Option<&'a str> {
+        self.env.get(variable).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn required(&mut self, variable: &'static str) -> Option<&'a str> {
+        let value = self.text(variable);
+        if value.is_none() {
+            self.errors.push(ConfigError::Missing { variable, role: self.role });
+        }
+        value
+    }
+
+    fn refuse(&mut self, variable: &'static str, expected: String) {
+        let value = self.text(variable).unwrap_or_default().to_owned();
+        self.errors.push(ConfigError::Invalid { variable, value, expected });
+    }
+
+    fn secret(&mut self) -> Option<Arc<NodeSecret>> {
+        let text = match self.role {
+            Role::Server | Role::Aggregator => self.required(SECRET),
+            Role::Client => self.text(SECRET),
+        }?;
+        if NodeSecret::is_short(text) {
+            self.warnings.push(Warning::ShortSecret);
+        }
+        Some(Arc::new(NodeSecret::from_text(text)))
+    }
+
+    fn server(&mut self) -> Option<ServerPart> {
+        let committee_secret = self.required(COMMITTEE_SECRET);
+        if committee_secret.is_some_and(CommitteeSecret::weak) {
+            self.warnings.push(Warning::ShortCommitteeSecret);
+        }
+        let participants = self.number(MIN_PARTICIPANTS).unwrap_or(1);
+        if participants < 2 {
+            self.warnings.push(Warning::NoAnonymity { min_participants: participants });
+        }
+        let servers = self.number(MIN_SERVERS);
+        let aggregator = self.text(AGGREGATOR).and_then(|text| match parse_peer_address(text) {
+            Ok(peer) => Some(peer.peer),
+            Err(expected) => {
+                self.refuse(AGGREGATOR, expected);
+                None
+            }
+        });
+        if self.text(AGGREGATOR).is_none() {
+            self.warnings.push(Warning::AnyAggregator);
+        }
+        let round_period = self.duration(ROUND_PERIOD, Duration::from_secs(3));
+        let round_deadline = self.duration(ROUND_DEADLINE, Duration::from_secs(15));
+        let first_voters = self.number(FIRST_VOTERS).unwrap_or(3);
+        if first_voters < 3 {
+            self.warnings.push(Warning::FewFirstVoters { first_voters });
+        }
+        let new_log = match self.text(NEW_LOG) {
+            None | Some("false" | "0") => false,
+            Some("true" | "1") => true,
+            Some(_) => {
+                self.refuse(NEW_LOG, "true or false".to_owned());
+                false
+            }
+        };
+        if new_log {
+            self.warnings.push(Warning::NewLog);
+        }
+        Some(ServerPart {
+            // Stretching costs time, and a node with mistakes does not start.
+            committee_secret: match committee_secret {
+                Some(text) if self.errors.is_empty() => Arc::new(CommitteeSecret::from_text(text)),
+                Some(_) | None => return None,
+            },
+            floors: Floors { participants, servers },
+            aggregator,
+            round_period,
+            round_deadline,
+            first_voters,
+            new_log,
+        })
+    }
+
+    fn client(&mut self, params: &RoundParams) -> ClientPart {
+        let pins: BTreeSet<_> = self.peers(SERVERS).into_iter().map(|pin| pin.peer).collect();
+        if self.text(SERVERS).is_none() {
+            self.warnings.push(Warning::NoPins);
+        }
+        let message = self.text(MESSAGE).map(str::to_owned);
+        if let Some(len) = message.as_ref().map(String::len)
+            && len > params.payload_bytes()
+        {
+            self.errors.push(ConfigError::MessageTooLong { len, len_max: params.payload_bytes() });
+        }
+        ClientPart {
+            pins,
+            min_servers: self.number(MIN_SERVERS),
+            message,
+            cadence: self.number(CADENCE).unwrap_or(1),
+        }
+    }
+
+    fn duration(&mut self, variable: &'static str, default: Duration) -> Duration {
+        let Some(text) = self.text(variable) else { return default };
+        match parse_duration(text) {
+            Some(duration) if !duration.is_zero() => duration,
+            Some(_) | None => {
+                self.refuse(variable, "a duration above zero like 500ms, 3s or 2m".to_owned());
+                default
+            }
+        }
+    }
+
+    fn number(&mut self, variable: &'static str) -> Option<u32> {
+        let text = self.text(variable)?;
+        match text.parse() {
+            Ok(number) if number > 0 => Some(number),
+            Ok(_) | Err(_) => {
+                self.refuse(variable, "a whole number above zero".to_owned());
+                None
+            }
+        }
+    }
+
+    fn address(&mut self, variable: &'static str) -> Option<Address> {
+        let address = parse_address(self.text(variable)?);
+        if address.is_none() {
+            self.refuse(variable, "an address and a port like 10.0.0.7:4000".to_owned());
+        }
+        address
+    }
+
+    fn peers(&mut self, variable: &'static str) -> Vec<PeerAddress> {
+        let Some(text) = self.text(variable) else { return Vec::new() };
+        let mut peers = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            match parse_peer_address(item) {
+                Ok(peer) => peers.push(peer),
+                Err(expected) => {
+                    self.errors.push(ConfigError::Invalid { variable, value: item.to_owned(), expected });
+                }
+            }
+        }
+        peers
+    }
+}
+
+/// How many letters must be put, dropped or replaced to make one text out of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut before = i + 1;
+        for (cell, right) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let above = *cell;
+            *cell = (before + 1).min(above + 1).min(diagonal + usize::from(left != right));
+            diagonal = above;
+            before = *cell;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn build() -> Build {
+        Build { params: RoundParams::DEFAULT, wire_version: 1, machine_version: 1 }
+    }
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn server(more: &[(&str, &str)]) -> Result<(Config, Vec<Warning>), Vec<ConfigError>> {
+        let mut all = env(&[(INSTANCE, "acme.mainnet"), (SECRET, HEX), (COMMITTEE_SECRET, HEX)]);
+        all.extend(env(more));
+        Config::from_env(Role::Server, &all, build())
+    }
+
+    fn client(more: &[(&str, &str)]) -> Result<(Config, Vec<Warning>), Vec<ConfigError>> {
+        let mut all = env(&[(INSTANCE, "acme.mainnet")]);
+        all.extend(env(more));
+        Config::from_env(Role::Client, &all, build())
+    }
+
+    fn sentences<T: fmt::Display>(all: &[T]) -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let (config, warnings) = server(&[]).expect("complete");
+        assert_eq!(config.role(), Role::Server);
+        assert_eq!(config.universe, UNIVERSE);
+        assert_eq!(config.listen.0, "0.0.0.0:0");
+        assert_eq!(config.announce_interval, Duration::from_secs(15));
+        assert_eq!(config.metrics, None);
+        assert_eq!(config.log_filter, "info");
+        let Part::Server(part) = &config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.floors, Floors { participants: 1, servers: None });
+        assert_eq!(part.round_period, Duration::from_secs(3));
+        assert_eq!(part.round_deadline, Duration::from_secs(15));
+        assert_eq!((part.first_voters, part.new_log), (3, false));
+        assert_eq!(warnings, [Warning::NoAnonymity { min_participants: 1 }, Warning::AnyAggregator]);
+
+        let mut all = env(&[(INSTANCE, "acme.mainnet"), (SECRET, HEX)]);
+        let (config, _) = Config::from_env(Role::Aggregator, &all, build()).expect("complete");
+        let Part::Aggregator(part) = config.part else { panic!("an aggregator has its part") };
+        assert_eq!(part.fold_deadline, Duration::from_secs(2));
+
+        all.remove(SECRET);
+        let (config, warnings) = Config::from_env(Role::Client, &all, build()).expect("complete");
+        assert!(config.secret.is_none());
+        let Part::Client(part) = config.part else { panic!("a client has its part") };
+        assert_eq!((part.cadence, part.message, part.min_servers), (1, None, None));
+        assert_eq!(warnings, [Warning::NoPins]);
+    }
+
+    #[test]
+    fn documented_one_shot_command_is_read() {
+        let (config, warnings) = server(&[
+            (COMMITTEE_SECRET, "your-committee-secret"),
+            (SECRET, "stable-node-seed"),
+            (MIN_PARTICIPANTS, "2"),
+            (ROUND_PERIOD, "500ms"),
+            (ROUND_DEADLINE, "2m"),
+            (BOOTSTRAP, &format!("{HEX}@10.0.0.7:4000, peer={HEX}@[::1]:7,{HEX}")),
+        ])
+        .expect("complete");
+        let Part::Server(part) = &config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.floors.participants, 2);
+        assert_eq!(part.round_period, Duration::from_millis(500));
+        assert_eq!(part.round_deadline, Duration::from_secs(120));
+        let addresses: Vec<_> = config.bootstrap.iter().map(|peer| peer.address.clone()).collect();
+        assert_eq!(
+            addresses,
+            [Some(Address("10.0.0.7:4000".to_owned())), Some(Address("[::1]:7".to_owned())), None]
+        );
+        assert!(!warnings.contains(&Warning::NoAnonymity { min_participants: 2 }));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let errors = Config::from_env(Role::Server, &BTreeMap::new(), build()).expect_err("nothing is set");
+        assert_eq!(
+            sentences(&errors),
+            [
+                "ZIPNET_INSTANCE is not set: a server requires it",
+                "ZIPNET_SECRET is not set: a server requires it",
+                "ZIPNET_COMMITTEE_SECRET is not set: a server requires it",
+            ]
+        );
+        let errors = client(&[(INSTANCE, "")]).expect_err("an empty value counts as unset");
+        assert_eq!(sentences(&errors), ["ZIPNET_INSTANCE is not set: a client requires it"]);
+    }
+
+    #[test]
+    fn misspelt_variables_name_the_nearest() {
+        let errors = server(&[("ZIPNET_MIN_PARTICIPANT", "2"), ("ZIPNET_ROUND_PERIODE", "3s")]);
+        assert_eq!(
+            sentences(&errors.expect_err("two are misspelt")),
+            [
+                "ZIPNET_MIN_PARTICIPANT is not a variable of zipnet: did you mean ZIPNET_MIN_PARTICIPANTS?",
+                "ZIPNET_ROUND_PERIODE is not a variable of zipnet: did you mean ZIPNET_ROUND_PERIOD?",
+            ]
+        );
+    }
+
+    #[test]
+    fn committee_secret_is_refused_elsewhere_and_never_repeated() {
+        let errors = client(&[(COMMITTEE_SECRET, "hunter2")]).expect_err("it belongs to servers");
+        assert_eq!(
+            sentences(&errors),
+            ["ZIPNET_COMMITTEE_SECRET was given to a client: only committee servers may hold it; \
+              remove it from this machine"]
+        );
+        let (config, _) = server(&[]).expect("complete");
+        assert!(!format!("{config:?}").contains(&HEX[..16]));
+    }
+
+    #[test]
+    fn values_that_can_not_be_read_say_what_to_write() {
+        for (variable, value) in [
+            (ROUND_PERIOD, "3"),
+            (ROUND_PERIOD, "0s"),
+            (ROUND_PERIOD, "3 s"),
+            (ROUND_PERIOD, "-3s"),
+            (ROUND_DEADLINE, "1h"),
+            (ROUND_DEADLINE, "99999999999999999999s"),
+            (ROUND_DEADLINE, "999999999999999999m"),
+            (MIN_PARTICIPANTS, "0"),
+            (MIN_PARTICIPANTS, "many"),
+            (MIN_SERVERS, "-1"),
+            (AGGREGATOR, "f5e28a69e6"),
+            (BOOTSTRAP, "10.0.0.7:4000"),
+            (BOOTSTRAP, "f5e28a69e6@10.0.0.7:4000"),
+            (METRICS, "9100"),
+            (METRICS, "host:port"),
+            (LISTEN, "::1:80"),
+            (NEW_LOG, "maybe"),
+            (FORMAT, "xml"),
+            (UNIVERSE_VARIABLE, "two words"),
+        ] {
+            let errors = server(&[(variable, value)]).expect_err(value);
+            assert_eq!(errors.len(), 1, "{variable}={value}: {errors:?}");
+            let sentence = errors[0].to_string();
+            assert!(sentence.starts_with(&format!("{variable}={value} is not understood: write ")), "{sentence}");
+        }
+        let errors = server(&[(BOOTSTRAP, &format!("{HEX}@nowhere"))]).expect_err("no port");
+        assert!(errors[0].to_string().ends_with("0011223344…@host:port"), "{}", errors[0]);
+        let errors = client(&[(MESSAGE, &"x".repeat(241))]).expect_err("too long");
+        assert_eq!(sentences(&errors), ["ZIPNET_MESSAGE has 241 bytes: a payload holds at most 240"]);
+    }
+
+    #[test]
+    fn warnings_are_the_sentences_that_operators_read() {
+        let (_, warnings) = server(&[
+            (SECRET, "x"),
+            (COMMITTEE_SECRET, "y"),
+            (METRICS, "0.0.0.0:9100"),
+            (MESSAGE, "hello"),
+            (FIRST_VOTERS, "1"),
+            (NEW_LOG, "true"),
+        ])
+        .expect("complete");
+        assert_eq!(
+            sentences(&warnings),
+            [
+                "ZIPNET_MESSAGE has no effect on a server",
+                "ZIPNET_SECRET is short: whoever guesses it is this node; use 64 random hexadecimal digits",
+                "ZIPNET_METRICS=0.0.0.0:9100 listens on every interface: bind it to an address that only your \
+                 monitoring reaches",
+                "ZIPNET_COMMITTEE_SECRET is short: whoever guesses it joins the committee; use 64 random \
+                 hexadecimal digits",
+                "ZIPNET_MIN_PARTICIPANTS=1: a round with one participant has no anonymity; set it to at least 2",
+                "ZIPNET_AGGREGATOR is not set: the first aggregator seen is approved, and it chooses who takes part",
+                "ZIPNET_FIRST_VOTERS=1: a committee of fewer than 3 servers stops when one of them stops",
+                "ZIPNET_NEW_LOG is set: this server starts a log and yields to no other; older state is set aside",
+            ]
+        );
+    }
+
+    #[test]
+    fn files_stand_in_for_their_variables() {
+        let mut all = env(&[(SECRET_FILE, "/run/secret"), (INSTANCE, "acme.mainnet")]);
+        read_files(&mut all, |path| Ok(format!("content of {path}\n"))).expect("readable");
+        assert_eq!(all, env(&[(SECRET, "content of /run/secret"), (INSTANCE, "acme.mainnet")]));
+
+        let mut all = env(&[(SECRET_FILE, "/run/secret"), (SECRET, "x")]);
+        let errors = read_files(&mut all, |_| Ok(String::new())).expect_err("set twice");
+        assert_eq!(sentences(&errors), ["ZIPNET_SECRET and ZIPNET_SECRET_FILE are both set: set one of them"]);
+
+        let mut all = env(&[(COMMITTEE_SECRET_FILE, "/run/secret")]);
+        let errors = read_files(&mut all, |_| Err("no such file".to_owned())).expect_err("unreadable");
+        assert_eq!(sentences(&errors), ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]);
+    }
+}

@@ -1,0 +1,396 @@
+//! Where peers can be reached, in their own signed words.
+//!
+//! Servers and the aggregator each sign an entry and renew it every announce interval. Nodes that are linked compare what
+//! they have ([`PeerBook::digest`]) and send what the other lacks ([`PeerBook::missing`]), so that an entry reaches
+//! everybody even if single messages are lost. Clients only ask; they have no entry, and nobody learns their address.
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use zipnet_core::id::{Digest, PeerId, UniqueId};
+use zipnet_core::key::{Identity, Signature, verify};
+use zipnet_core::message::Role;
+use zipnet_core::time::Time;
+
+use crate::config::ADDRESS_LEN_MAX;
+use crate::world::Address;
+
+/// The most entries of a book, and the most peers that a digest names: a committee is small, and there is one aggregator.
+pub const DIGEST_LEN_MAX: usize = 256;
+
+/// The most entries in one answer.
+pub const ENTRIES_LEN_MAX: usize = 64;
+
+/// How many announce intervals without news an entry lives.
+pub const INTERVALS_MAX: u32 = 4;
+
+/// Where one peer can be reached, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// Who.
+    pub peer: PeerId,
+    /// The instance that the peer takes part in.
+    pub instance: UniqueId,
+    /// A server or the aggregator.
+    pub role: Role,
+    /// Where it listens; `None`: it has left.
+    pub address: Option<Address>,
+    /// Rises with each entry of the peer, also over restarts.
+    pub sequence: u64,
+    /// By the peer, over all of the above.
+    pub signature: Signature,
+}
+
+impl PeerEntry {
+    /// Makes an entry of the node whose identity this is.
+    #[must_use]
+    pub fn sign(
+        identity: &Identity,
+        instance: UniqueId,
+        role: Role,
+        address: Option<Address>,
+        sequence: u64,
+    ) -> Self {
+        let mut entry =
+            Self { peer: identity.peer(), instance, role, address, sequence, signature: Signature([0; 64]) };
+        entry.signature = identity.sign(&entry.digest());
+        entry
+    }
+
+    /// What is signed.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+        hasher.update(self.peer.as_bytes());
+        hasher.update(self.instance.as_bytes());
+        hasher.update(&[match self.role {
+            Role::Server => 0,
+            Role::Aggregator => 1,
+            Role::Client => 2,
+        }]);
+        hasher.update(&self.sequence.to_le_bytes());
+        // The text comes last, so its length needs no prefix; absence differs from an empty text.
+        match &self.address {
+            None => hasher.update(&[0]),
+            Some(address) => hasher.update(&[1]).update(address.0.as_bytes()),
+        };
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// Whether the entry is short enough to be kept and sent.
+    #[must_use]
+    pub fn within_limits(&self) -> bool {
+        self.address.as_ref().is_none_or(|address| address.0.len() <= ADDRESS_LEN_MAX)
+    }
+}
+
+/// Of the digest under an entry's signature.
+pub const CONTEXT: &str = "zipnet v1 peer entry";
+
+/// Why an entry was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryRefused {
+    /// Of another instance.
+    WrongInstance,
+    /// Clients have no entries.
+    WrongRole,
+    /// An entry of this node itself; its next one will be above it.
+    Own,
+    /// Its address is too long.
+    TooLong,
+    /// Not above the sequence that is known.
+    Stale,
+    /// The signature is not the peer's.
+    BadSignature,
+    /// The book is full of peers that matter.
+    Full,
+}
+
+impl fmt::Display for EntryRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WrongInstance => "take a peer entry: it is of another instance",
+            Self::WrongRole => "take a peer entry: clients have none",
+            Self::Own => "take a peer entry: it is of this node itself",
+            Self::TooLong => "take a peer entry: its address is too long",
+            Self::Stale => "take a peer entry: a newer one is known",
+            Self::BadSignature => "take a peer entry: the signature is not the peer's",
+            Self::Full => "take a peer entry: the book is full",
+        })
+    }
+}
+
+impl core::error::Error for EntryRefused {}
+
+/// The newest entry of every known peer.
+#[derive(Clone, Debug)]
+pub struct PeerBook {
+    own: PeerId,
+    instance: UniqueId,
+    lifetime: Duration,
+    /// At most [`DIGEST_LEN_MAX`].
+    kept: BTreeMap<PeerId, Kept>,
+    /// Peers whose entries are not given up for those of strangers.
+    precious: BTreeSet<PeerId>,
+    /// The highest sequence that this identity is known to have signed, in this process or before.
+    own_sequence: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    entry: PeerEntry,
+    /// When this sequence was first seen here.
+    since: Time,
+}
+
+impl PeerBook {
+    /// An empty book of the node `own`; entries live for [`INTERVALS_MAX`] announce intervals.
+    #[must_use]
+    pub fn new(own: PeerId, instance: UniqueId, announce_interval: Duration) -> Self {
+        Self {
+            own,
+            instance,
+            lifetime: announce_interval.saturating_mul(INTERVALS_MAX),
+            kept: BTreeMap::new(),
+            precious: BTreeSet::new(),
+            own_sequence: 0,
+        }
+    }
+
+    /// The sequence for this node's next entry: above everything that it is known to have signed, also before its state
+    /// folder was lost, since the others send an entry back that this book lacks.
+    #[must_use]
+    pub const fn next_sequence(&self) -> u64 {
+        self.own_sequence.saturating_add(1)
+    }
+
+    /// Sets the entry that this node made about itself.
+    ///
+    /// # Panics
+    /// If it is another node's.
+    pub fn announce(&mut self, now: Time, entry: PeerEntry) {
+        assert_eq!(entry.peer, self.own, "a node announces itself");
+        self.own_sequence = self.own_sequence.max(entry.sequence);
+        self.kept.insert(entry.peer, Kept { entry, since: now });
+    }
+
+    /// Sets the peers whose entries are not given up for those of strangers: registered servers, the aggregator,
+    /// bootstrap peers and pins.
+    pub fn set_precious(&mut self, peers: BTreeSet<PeerId>) {
+        self.precious = peers;
+    }
+
+    /// Takes an entry from anywhere; its signature decides. Harmless if repeated.
+    ///
+    /// # Errors
+    /// Why it was not taken; the book is unchanged.
+    pub fn receive(&mut self, now: Time, entry: PeerEntry) -> Result<(), EntryRefused> {
+        if entry.instance != self.instance {
+            return Err(EntryRefused::WrongInstance);
+        }
+        if entry.role == Role::Client {
+            return Err(EntryRefused::WrongRole);
+        }
+        if !entry.within_limits() {
+            return Err(EntryRefused::TooLong);
+        }
+        if entry.peer == self.own {
+            let signed = verify(&entry.peer, &entry.digest(), &entry.signature);
+            if signed {
+                self.own_sequence = self.own_sequence.max(entry.sequence);
+            }
+            return Err(if signed { EntryRefused::Own } else { EntryRefused::BadSignature });
+        }
+        let known = self.kept.get(&entry.peer);
+        if known.is_some_and(|kept| kept.entry.sequence >= entry.sequence) {
+            return Err(EntryRefused::Stale);
+        }
+        if !verify(&entry.peer, &entry.digest(), &entry.signature) {
+            return Err(EntryRefused::BadSignature);
+        }
+        if known.is_none() && self.kept.len() >= DIGEST_LEN_MAX {
+            let strangers = self.kept.iter().filter(|(peer, _)| {
+                **peer != self.own && !self.precious.contains(*peer)
+            });
+            let oldest = strangers.min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer);
+            self.kept.remove(&oldest.ok_or(EntryRefused::Full)?);
+        }
+        self.kept.insert(entry.peer, Kept { entry, since: now });
+        Ok(())
+    }
+
+    /// Forgets entries without news. A departure is kept as long as any entry, so that older ones do not come back.
+    pub fn expire(&mut self, now: Time) {
+        let lifetime = self.lifetime;
+        let own = self.own;
+        self.kept.retain(|peer, kept| *peer == own || now.since(kept.since) < lifetime);
+    }
+
+    /// When [`PeerBook::expire`] has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let others = self.kept.iter().filter(|(peer, _)| **peer != self.own);
+        others.map(|(_, kept)| kept.since.after(self.lifetime)).min().unwrap_or(Time::NEVER)
+    }
+
+    /// What this book has, for the other side's [`PeerBook::missing`].
+    #[must_use]
+    pub fn digest(&self) -> Vec<(PeerId, u64)> {
+        self.kept.iter().map(|(peer, kept)| (*peer, kept.entry.sequence)).collect()
+    }
+
+    /// Entries that are newer than `have` says; at most [`ENTRIES_LEN_MAX`], in PeerId order.
+    #[must_use]
+    pub fn missing(&self, have: &[(PeerId, u64)]) -> Vec<PeerEntry> {
+        let have: BTreeMap<_, _> = have.iter().copied().collect();
+        let newer = self.kept.values().map(|kept| &kept.entry);
+        let newer = newer.filter(|entry| have.get(&entry.peer).is_none_or(|known| *known < entry.sequence));
+        newer.take(ENTRIES_LEN_MAX).cloned().collect()
+    }
+
+    /// The newest entry of a peer.
+    #[must_use]
+    pub fn get(&self, peer: &PeerId) -> Option<&PeerEntry> {
+        self.kept.get(peer).map(|kept| &kept.entry)
+    }
+
+    /// Where a peer can be dialled; `None` if that is unknown or it has left.
+    #[must_use]
+    pub fn address(&self, peer: &PeerId) -> Option<&Address> {
+        self.get(peer)?.address.as_ref()
+    }
+
+    /// Every entry in PeerId order, this node's own and departures included.
+    pub fn iter(&self) -> impl Iterator<Item = &PeerEntry> {
+        self.kept.values().map(|kept| &kept.entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zipnet_core::key::NodeSecret;
+
+    use super::*;
+
+    const INSTANCE: UniqueId = UniqueId([3; 32]);
+    const INTERVAL: Duration = Duration::from_secs(15);
+
+    fn identity(number: usize) -> Identity {
+        Identity::from_secret(&NodeSecret::from_text(&format!("{number:064x}")))
+    }
+
+    fn entry(number: usize, sequence: u64) -> PeerEntry {
+        let address = Address(format!("10.0.0.{number}:4000"));
+        PeerEntry::sign(&identity(number), INSTANCE, Role::Server, Some(address), sequence)
+    }
+
+    fn book(number: usize) -> PeerBook {
+        let mut book = PeerBook::new(identity(number).peer(), INSTANCE, INTERVAL);
+        book.announce(Time(0), entry(number, 1));
+        book
+    }
+
+    fn pull(from: &PeerBook, to: &mut PeerBook) {
+        for entry in from.missing(&to.digest()) {
+            to.receive(Time(0), entry).expect("it was missing");
+        }
+    }
+
+    #[test]
+    fn books_become_equal_by_asking() {
+        let (mut a, mut b, mut c) = (book(1), book(2), book(3));
+        pull(&b, &mut a);
+        pull(&c, &mut b);
+        pull(&a, &mut c);
+        pull(&b, &mut a);
+        pull(&c, &mut b);
+        assert_eq!(a.digest(), b.digest());
+        assert_eq!(b.digest(), c.digest());
+        assert_eq!(a.iter().count(), 3);
+        assert!(a.missing(&b.digest()).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_the_peers_own_newest_word_is_refused() {
+        let mut book = book(1);
+        book.receive(Time(0), entry(2, 5)).expect("new");
+        let forged = PeerEntry { address: Some(Address("evil:1".to_owned())), ..entry(3, 1) };
+        let client = PeerEntry::sign(&identity(3), INSTANCE, Role::Client, None, 1);
+        let foreign = PeerEntry::sign(&identity(3), UniqueId([9; 32]), Role::Server, None, 1);
+        let long = Address("h".repeat(ADDRESS_LEN_MAX + 1));
+        let long = PeerEntry::sign(&identity(3), INSTANCE, Role::Server, Some(long), 1);
+        let table = [
+            (entry(2, 5), EntryRefused::Stale),
+            (entry(2, 4), EntryRefused::Stale),
+            (forged, EntryRefused::BadSignature),
+            (PeerEntry { sequence: 9, ..entry(2, 5) }, EntryRefused::BadSignature),
+            (PeerEntry { role: Role::Aggregator, ..entry(3, 1) }, EntryRefused::BadSignature),
+            (client, EntryRefused::WrongRole),
+            (foreign, EntryRefused::WrongInstance),
+            (long, EntryRefused::TooLong),
+            (entry(1, 9), EntryRefused::Own),
+        ];
+        for (entry, reason) in table {
+            assert_eq!(book.receive(Time(0), entry), Err(reason));
+        }
+        assert_eq!(book.iter().count(), 2);
+    }
+
+    #[test]
+    fn departures_spread_and_older_addresses_do_not_come_back() {
+        let (mut a, mut b) = (book(1), book(2));
+        pull(&b, &mut a);
+        let before = entry(2, 1);
+        b.announce(Time(0), PeerEntry::sign(&identity(2), INSTANCE, Role::Server, None, 2));
+        pull(&b, &mut a);
+        assert_eq!(a.address(&before.peer), None);
+        assert_eq!(a.receive(Time(0), before), Err(EntryRefused::Stale));
+    }
+
+    #[test]
+    fn a_node_that_forgot_its_sequence_learns_it_from_others() {
+        let (mut a, mut b) = (book(1), book(2));
+        b.receive(Time(0), entry(1, 41)).expect("from before the restart");
+        for entry in b.missing(&a.digest()) {
+            assert_eq!(a.receive(Time(0), entry), Err(EntryRefused::Own));
+        }
+        assert_eq!(a.next_sequence(), 42);
+        let forged = PeerEntry { sequence: 99, ..entry(1, 1) };
+        assert_eq!(a.receive(Time(0), forged), Err(EntryRefused::BadSignature));
+        assert_eq!(a.next_sequence(), 42);
+    }
+
+    #[test]
+    fn entries_without_news_expire_and_renewed_ones_stay() {
+        let mut book = book(1);
+        book.receive(Time(0), entry(2, 1)).expect("new");
+        book.receive(Time(0), entry(3, 1)).expect("new");
+        let lifetime = INTERVAL.saturating_mul(INTERVALS_MAX);
+        assert_eq!(book.deadline(), Time(0).after(lifetime));
+        book.receive(Time(1), entry(3, 2)).expect("newer");
+        book.expire(Time(0).after(lifetime));
+        assert!(book.get(&identity(2).peer()).is_none());
+        assert!(book.get(&identity(3).peer()).is_some());
+        book.expire(Time::NEVER);
+        assert_eq!(book.iter().count(), 1, "a node keeps its own entry");
+        assert_eq!(book.deadline(), Time::NEVER);
+    }
+
+    #[test]
+    fn a_flood_of_strangers_does_not_push_out_those_who_matter() {
+        let mut book = book(1);
+        let friend = entry(2, 1);
+        book.receive(Time(0), friend.clone()).expect("new");
+        book.set_precious(BTreeSet::from([friend.peer]));
+        for number in 3..3 + DIGEST_LEN_MAX + 20 {
+            let now = Time(u64::try_from(number).expect("small"));
+            book.receive(now, entry(number, 1)).expect("a stranger takes a stranger's place");
+        }
+        assert_eq!(book.iter().count(), DIGEST_LEN_MAX);
+        assert!(book.get(&friend.peer).is_some());
+        book.set_precious(book.digest().into_iter().map(|(peer, _)| peer).collect());
+        assert_eq!(book.receive(Time(9), entry(9999, 1)), Err(EntryRefused::Full));
+    }
+}

@@ -1,0 +1,850 @@
+//! Who comes and leaves: the decisions, without the doing.
+//!
+//! - [`two_logs`]: two servers of one group have different logs
+//! - [`Duplicates`]: a second connection with one identity
+//! - [`Admission`]: whether the committee has refused this node
+//! - [`membership_plan`]: the next change of the Raft membership, for the leader
+//! - [`may_retire`]: whether a server can be taken away, for the operator's tool
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use zipnet_core::checks::{Check, Checks};
+use zipnet_core::id::{LogId, PeerId, RaftId, StoreId};
+use zipnet_core::time::Time;
+
+use crate::frame::Refusal;
+
+/// What one side of a meeting knows about its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogView {
+    /// The log, if the server has one.
+    pub log: Option<LogId>,
+    /// Whether it holds a finalised round.
+    pub has_records: bool,
+    /// Whether a majority of its voters is alive. Known only of the own log; not read of the other's.
+    pub has_quorum: bool,
+    /// Whether the server was told to start a log and to yield to no other.
+    pub steadfast: bool,
+}
+
+/// What becomes of a meeting of two logs, for the side that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The logs are the same, or one side has none: talk.
+    Same,
+    /// This side sets its log aside, draws a new store id and joins the other.
+    Yield,
+    /// The other side has to yield; do not talk until it has.
+    Keep,
+    /// Both go on with their own; do not talk.
+    RefuseLink,
+    /// This side stops with exit code 77: two logs have records, and this one has no majority.
+    Exit77,
+}
+
+/// What to do when a server meets another one of its group.
+///
+/// Both sides decide for themselves, and never both to yield.
+#[must_use]
+pub fn two_logs(own: LogView, other: LogView, checks: &impl Checks) -> Verdict {
+    let (Some(own_log), Some(other_log)) = (own.log, other.log) else { return Verdict::Same };
+    if own_log == other_log {
+        return Verdict::Same;
+    }
+    match (own.steadfast, other.steadfast) {
+        (true, true) => return Verdict::RefuseLink,
+        (true, false) => return Verdict::Keep,
+        // The other side was told to begin anew, because a majority of the stores was lost. Whoever still has records
+        // is joined to it by its operator's hand, never by itself.
+        (false, true) if own.has_records => return Verdict::RefuseLink,
+        (false, true | false) => {}
+    }
+    let yields = match (own.has_records, other.has_records) {
+        (true, true) if own.has_quorum => return Verdict::RefuseLink,
+        (true, true) => return Verdict::Exit77,
+        (true, false) => false,
+        (false, true) => true,
+        (false, false) => other.steadfast || other_log < own_log,
+    };
+    if yields && checks.enforce(Check::LogYields) { Verdict::Yield } else { Verdict::Keep }
+}
+
+/// How long the older of two connections with one identity has to answer.
+pub const CHALLENGE: Duration = Duration::from_secs(2);
+
+/// The number that the caller gave a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// What to do with connections. In the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Use this connection for the peer.
+    Use(ConnectionId),
+    /// Send [`Frame::Ping`](crate::frame::Frame::Ping) with this nonce.
+    Challenge(ConnectionId, u64),
+    /// Close: another connection of the same two processes is kept.
+    CloseSpare(ConnectionId),
+    /// Close: it did not answer, and a newer process of this identity is here.
+    CloseGhost(ConnectionId),
+    /// Refuse with [`Refusal::DuplicateIdentity`] and close.
+    Refuse(ConnectionId),
+}
+
+/// Keeps one connection per peer, and decides between two nodes of one identity: the newcomer waits until the older one
+/// has answered a challenge or [`CHALLENGE`] has passed. A fast restart wins over its own ghost.
+#[derive(Clone, Debug)]
+pub struct Duplicates {
+    own: PeerId,
+    peers: BTreeMap<PeerId, Kept>,
+    /// Of the last challenge; rises.
+    nonce: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    current: Arrival,
+    /// The newcomer that waits for the decision.
+    challenge: Option<Challenge>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Challenge {
+    newcomer: Arrival,
+    nonce: u64,
+    until: Time,
+}
+
+/// A connection whose hello was accepted otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Of the hello.
+    pub incarnation: [u8; 16],
+    /// Whether this node opened it.
+    pub dialled: bool,
+}
+
+impl Duplicates {
+    /// Without connections. Nonces count on from `seed`, so that they are not guessed.
+    #[must_use]
+    pub const fn new(own: PeerId, seed: u64) -> Self {
+        Self { own, peers: BTreeMap::new(), nonce: seed }
+    }
+
+    /// A connection is up and its hello was accepted.
+    pub fn arrive(&mut self, now: Time, peer: PeerId, arrival: Arrival, checks: &impl Checks, out: &mut Vec<Order>) {
+        let own = self.own;
+        let Some(kept) = self.peers.get_mut(&peer) else {
+            self.peers.insert(peer, Kept { current: arrival, challenge: None });
+            out.push(Order::Use(arrival.connection));
+            return;
+        };
+        if kept.current.incarnation == arrival.incarnation {
+            // Both dialled at once, or one side has lost the connection and the other does not know yet. Both sides
+            // keep the one that the lower peer dialled, and among equals the later one.
+            let preferred = own < peer;
+            let keep_older = kept.current.dialled == preferred && arrival.dialled != preferred;
+            if keep_older {
+                out.push(Order::CloseSpare(arrival.connection));
+                return;
+            }
+            out.push(Order::CloseSpare(kept.current.connection));
+            if let Some(challenge) = kept.challenge.take() {
+                out.push(Order::Refuse(challenge.newcomer.connection));
+            }
+            kept.current = arrival;
+            out.push(Order::Use(arrival.connection));
+            return;
+        }
+        if !checks.enforce(Check::UniqueIdentity) {
+            kept.current = arrival;
+            out.push(Order::Use(arrival.connection));
+            return;
+        }
+        match &mut kept.challenge {
+            None => {
+                self.nonce = self.nonce.wrapping_add(1);
+                kept.challenge =
+                    Some(Challenge { newcomer: arrival, nonce: self.nonce, until: now.after(CHALLENGE) });
+                out.push(Order::Challenge(kept.current.connection, self.nonce));
+            }
+            // The last to come is the most likely to live.
+            Some(challenge) => {
+                out.push(Order::CloseGhost(challenge.newcomer.connection));
+                challenge.newcomer = arrival;
+            }
+        }
+    }
+
+    /// A pong came over a connection.
+    pub fn answer(&mut self, peer: PeerId, connection: ConnectionId, nonce: u64, out: &mut Vec<Order>) {
+        let Some(kept) = self.peers.get_mut(&peer) else { return };
+        let Some(challenge) = kept.challenge else { return };
+        if kept.current.connection == connection && challenge.nonce == nonce {
+            kept.challenge = None;
+            out.push(Order::Refuse(challenge.newcomer.connection));
+        }
+    }
+
+    /// A connection is gone, for whatever reason. Returns whether it was the last one used for the peer.
+    pub fn closed(&mut self, peer: PeerId, connection: ConnectionId, out: &mut Vec<Order>) -> bool {
+        let Some(kept) = self.peers.get_mut(&peer) else { return false };
+        if kept.current.connection == connection {
+            let Some(challenge) = kept.challenge.take() else {
+                self.peers.remove(&peer);
+                return true;
+            };
+            kept.current = challenge.newcomer;
+            out.push(Order::Use(challenge.newcomer.connection));
+        } else if kept.challenge.is_some_and(|challenge| challenge.newcomer.connection == connection) {
+            kept.challenge = None;
+        }
+        false
+    }
+
+    /// Time passed. Harmless at any moment.
+    pub fn tick(&mut self, now: Time, out: &mut Vec<Order>) {
+        for kept in self.peers.values_mut() {
+            if let Some(challenge) = kept.challenge.take_if(|challenge| challenge.until <= now) {
+                out.push(Order::CloseGhost(kept.current.connection));
+                out.push(Order::Use(challenge.newcomer.connection));
+                kept.current = challenge.newcomer;
+            }
+        }
+    }
+
+    /// When to call [`Duplicates::tick`].
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        let pending = self.peers.values().filter_map(|kept| kept.challenge);
+        pending.map(|challenge| challenge.until).min().unwrap_or(Time::NEVER)
+    }
+
+    /// The connection that is used for a peer.
+    #[must_use]
+    pub fn current(&self, peer: &PeerId) -> Option<ConnectionId> {
+        self.peers.get(peer).map(|kept| kept.current.connection)
+    }
+}
+
+/// Whether the committee has refused this node: some server did, for a reason of the committee, and no server accepted it.
+///
+/// One server alone must not be able to stop another that the rest accepts.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    accepted: bool,
+    refused: BTreeMap<PeerId, Refusal>,
+}
+
+impl Admission {
+    /// Nobody has said anything yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { accepted: false, refused: BTreeMap::new() }
+    }
+
+    /// A server accepted this node's hello. Holds for the life of the process.
+    pub fn accepted(&mut self, server: PeerId) {
+        self.accepted = true;
+        self.refused.remove(&server);
+    }
+
+    /// A server refused this node's hello.
+    pub fn refused(&mut self, server: PeerId, reason: Refusal) {
+        self.refused.insert(server, reason);
+    }
+
+    /// The reason to stop for, with its exit code.
+    #[must_use]
+    pub fn verdict(&self) -> Option<(Refusal, u8)> {
+        if self.accepted {
+            return None;
+        }
+        self.refused.values().find_map(|reason| Some((*reason, reason.exit_code()?)))
+    }
+}
+
+/// What the committee machine says about a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServerState {
+    /// It takes part.
+    Registered,
+    /// It left for now and is expected back.
+    Departed,
+    /// It has announced that it leaves for good; it takes part until it departs or is unreachable.
+    Leaving,
+    /// It is barred for good.
+    Retired,
+}
+
+/// What the leader knows when it plans the next change.
+#[derive(Clone, Debug, Default)]
+pub struct Membership {
+    /// The leader itself.
+    pub leader: RaftId,
+    /// Whose agreement counts.
+    pub voters: BTreeSet<RaftId>,
+    /// Who receives the log without a vote.
+    pub learners: BTreeSet<RaftId>,
+    /// What the committee machine says; a server it has never heard of is missing.
+    pub servers: BTreeMap<PeerId, ServerState>,
+    /// Servers that are linked, with the disk that their hello named. The leader itself need not be listed.
+    pub linked: BTreeMap<PeerId, StoreId>,
+    /// The last entry that each member is known to have.
+    pub matched: BTreeMap<RaftId, u64>,
+    /// The last committed entry.
+    pub committed: u64,
+}
+
+/// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
+pub const CAUGHT_UP_LAG: u64 = 16;
+
+/// A change of the Raft membership. One at a time; the next is planned once it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Send the log to a server.
+    AddLearner(RaftId),
+    /// Give a learner that has caught up a vote.
+    Promote(RaftId),
+    /// Give a learner that has caught up the vote of its old disk.
+    ReplaceStore {
+        /// Loses its vote, in the same change.
+        old: RaftId,
+        /// Gets it.
+        new: RaftId,
+    },
+    /// Take the vote of a server that is gone for good.
+    RemoveVoter(RaftId),
+    /// No longer send the log to a server.
+    RemoveLearner(RaftId),
+}
+
+impl Change {
+    /// The voters after this change.
+    #[must_use]
+    pub fn voters(&self, voters: &BTreeSet<RaftId>) -> BTreeSet<RaftId> {
+        let mut voters = voters.clone();
+        match self {
+            Self::AddLearner(_) => {}
+            Self::Promote(id) => {
+                voters.insert(*id);
+            }
+            Self::ReplaceStore { old, new } => {
+                voters.remove(old);
+                voters.insert(*new);
+            }
+            Self::RemoveVoter(id) | Self::RemoveLearner(id) => {
+                voters.remove(id);
+            }
+        }
+        voters
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddLearner(id) => write!(f, "sending the log to server={id}"),
+            Self::Promote(id) => write!(f, "giving a vote to server={id}"),
+            Self::ReplaceStore { old, new } => write!(f, "giving the vote of server={old} to its new disk {new}"),
+            Self::RemoveVoter(id) => write!(f, "taking the vote of server={id}, which is gone for good"),
+            Self::RemoveLearner(id) => write!(f, "no longer sending the log to server={id}"),
+        }
+    }
+}
+
+/// The next change of the Raft membership, if one is due.
+///
+/// In this order: votes of servers that are gone for good end; a server back with a new disk gets its vote back; who has
+/// caught up gets a vote; who is linked gets the log; who is not needed stops getting it. A change that would leave the
+/// group without a living majority is never planned.
+#[must_use]
+pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<Change> {
+    let m = membership;
+    let changes = m.removable_voters().map(Change::RemoveVoter);
+    let changes = changes.chain(m.ready_learners(checks).map(|new| match m.old_voter(new) {
+        Some(old) => Change::ReplaceStore { old, new },
+        None => Change::Promote(new),
+    }));
+    let changes = changes.chain(m.welcome(checks).map(Change::AddLearner));
+    let changes = changes.chain(m.idle_learners(checks).map(Change::RemoveLearner));
+    changes.into_iter().find(|change| m.has_majority(&change.voters(&m.voters)))
+}
+
+impl Membership {
+    /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable.
+    fn removable_voters(&self) -> impl Iterator<Item = RaftId> {
+        self.voters.iter().copied().filter(|id| {
+            let gone = match self.servers.get(&id.peer) {
+                Some(ServerState::Retired) => true,
+                Some(ServerState::Leaving) => !self.is_linked(*id),
+                Some(ServerState::Registered | ServerState::Departed) | None => false,
+            };
+            // A leader that retires hands over first.
+            gone && *id != self.leader
+        })
+    }
+
+    /// Learners that have caught up, are linked, and stay.
+    fn ready_learners(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
+        self.learners.iter().copied().filter(|id| {
+            let matched = self.matched.get(id).copied();
+            let caught_up = matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_LAG) >= self.committed);
+            caught_up && self.is_linked(*id) && self.is_wanted(id.peer, checks)
+        })
+    }
+
+    /// Linked servers that are not members with the disk that they have.
+    fn welcome(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
+        let linked = self.linked.iter().map(|(peer, store)| RaftId { peer: *peer, store: *store });
+        linked.filter(|id| {
+            let member = self.voters.contains(id) || self.learners.contains(id);
+            !member && id.peer != self.leader.peer && self.is_wanted(id.peer, checks)
+        })
+    }
+
+    /// Learners whose server has another disk, or is gone for good.
+    fn idle_learners(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
+        self.learners.iter().copied().filter(|id| {
+            let replaced = self.linked.get(&id.peer).is_some_and(|store| *store != id.store);
+            let has_vote = self.voters.iter().any(|voter| voter.peer == id.peer && self.is_linked(*voter));
+            replaced || has_vote || !self.is_wanted(id.peer, checks)
+        })
+    }
+
+    /// The voter with another disk of the same server.
+    fn old_voter(&self, new: RaftId) -> Option<RaftId> {
+        self.voters.iter().copied().find(|old| old.peer == new.peer && old.store != new.store)
+    }
+
+    fn is_wanted(&self, peer: PeerId, checks: &impl Checks) -> bool {
+        match self.servers.get(&peer) {
+            None | Some(ServerState::Registered | ServerState::Departed) => true,
+            Some(ServerState::Leaving) => false,
+            Some(ServerState::Retired) => !checks.enforce(Check::RetiredBarred),
+        }
+    }
+
+    fn is_linked(&self, id: RaftId) -> bool {
+        id == self.leader || self.linked.get(&id.peer) == Some(&id.store)
+    }
+
+    fn has_majority(&self, voters: &BTreeSet<RaftId>) -> bool {
+        let alive = voters.iter().filter(|id| self.is_linked(**id)).count();
+        alive >= majority(voters.len())
+    }
+}
+
+/// The smallest majority of so many voters.
+#[must_use]
+pub const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// What the operator's tool knows when it is asked to retire a server.
+#[derive(Clone, Debug, Default)]
+pub struct Removal {
+    /// The servers whose vote counts.
+    pub voters: BTreeSet<PeerId>,
+    /// Those of them that answer.
+    pub alive: BTreeSet<PeerId>,
+    /// Whom to retire.
+    pub target: PeerId,
+    /// Whether the operator says that the target is dead for good.
+    pub dead: bool,
+}
+
+/// Whether a server may be taken away. The advice is for the operator to read and does not stop the tool.
+///
+/// # Errors
+/// The sentence that says why not.
+pub fn may_retire(removal: &Removal) -> Result<Option<String>, String> {
+    let target = removal.target.short();
+    if !removal.voters.contains(&removal.target) {
+        return Err(format!("retire server {target}: it has no vote in this committee"));
+    }
+    if removal.dead && removal.alive.contains(&removal.target) {
+        return Err(format!("retire server {target} as dead: it answers; retire it in order instead, without --dead"));
+    }
+    if !removal.dead && !removal.alive.contains(&removal.target) {
+        return Err(format!(
+            "retire server {target}: it does not answer, so it can not sign its leave; if it is dead for good, use --dead"
+        ));
+    }
+    let remaining: BTreeSet<_> = removal.voters.iter().filter(|voter| **voter != removal.target).collect();
+    let alive = remaining.iter().filter(|voter| removal.alive.contains(**voter)).count();
+    // The change itself needs a majority of the present voters; the target can be among them only while it answers.
+    let voting = removal.voters.iter().filter(|voter| removal.alive.contains(*voter)).count();
+    let (needed, present) = (majority(removal.voters.len()), voting);
+    if present < needed {
+        return Err(format!(
+            "retire server {target}: {present} of {} voters answer and {needed} are needed to agree on anything",
+            removal.voters.len()
+        ));
+    }
+    let needed = majority(remaining.len());
+    if remaining.is_empty() || alive < needed {
+        return Err(format!(
+            "retire server {target}: the majority would be lost, since {alive} of the {} remaining servers answer and \
+             {needed} are needed; add or restart servers first",
+            remaining.len()
+        ));
+    }
+    Ok(match remaining.len() {
+        1 => Some("one server remains: nobody is left to watch it; add servers first".to_owned()),
+        2 => Some("two servers remain, and rounds stop when one of them stops: add a server before removing one".to_owned()),
+        even if even.is_multiple_of(2) => {
+            Some(format!("{even} servers remain: an even number tolerates no more failures than {}", even - 1))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use zipnet_core::checks::Strict;
+
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn raft(number: u8, store: u64) -> RaftId {
+        RaftId { peer: peer(number), store: StoreId(store) }
+    }
+
+    /// Lacks one rule.
+    #[derive(Clone, Debug)]
+    struct Without(Check);
+
+    impl Checks for Without {
+        fn enforce(&self, check: Check) -> bool {
+            check != self.0
+        }
+    }
+
+    fn view(log: u8, has_records: bool, has_quorum: bool, steadfast: bool) -> LogView {
+        LogView { log: Some(LogId([log; 32])), has_records, has_quorum, steadfast }
+    }
+
+    #[test]
+    fn meetings_of_two_logs_follow_the_table() {
+        let none = LogView { log: None, ..view(0, false, false, false) };
+        let table = [
+            (view(1, true, true, false), view(1, true, true, false), Verdict::Same),
+            (none, view(1, true, true, false), Verdict::Same),
+            (view(1, true, true, false), none, Verdict::Same),
+            (view(1, false, true, false), view(2, true, false, false), Verdict::Yield),
+            (view(1, true, true, false), view(2, false, false, false), Verdict::Keep),
+            (view(1, true, false, false), view(2, false, false, false), Verdict::Keep),
+            (view(1, false, true, false), view(2, false, false, false), Verdict::Keep),
+            (view(2, false, true, false), view(1, false, false, false), Verdict::Yield),
+            (view(1, true, true, false), view(2, true, false, false), Verdict::RefuseLink),
+            (view(1, true, false, false), view(2, true, true, false), Verdict::Exit77),
+            (view(9, false, true, true), view(1, true, true, false), Verdict::Keep),
+            (view(9, true, false, true), view(1, true, true, false), Verdict::Keep),
+            (view(1, false, true, false), view(9, false, false, true), Verdict::Yield),
+            (view(1, true, false, false), view(9, false, false, true), Verdict::RefuseLink),
+            (view(1, false, true, true), view(9, false, false, true), Verdict::RefuseLink),
+        ];
+        for (own, other, expected) in table {
+            assert_eq!(two_logs(own, other, &Strict), expected, "{own:?} meets {other:?}");
+        }
+    }
+
+    #[test]
+    fn never_do_both_yield_nor_both_talk_across_logs() {
+        let options = [false, true];
+        for (a, b) in [(1, 2), (2, 1)] {
+            for bits in 0..64_u8 {
+                let bit = |n: u8| options[usize::from(bits >> n & 1)];
+                let left = view(a, bit(0), bit(1), bit(2));
+                let right = view(b, bit(3), bit(4), bit(5));
+                let verdicts = (two_logs(left, right, &Strict), two_logs(right, left, &Strict));
+                assert_ne!(verdicts, (Verdict::Yield, Verdict::Yield), "{left:?} {right:?}");
+                assert!(verdicts.0 != Verdict::Same && verdicts.1 != Verdict::Same, "{left:?} {right:?}");
+                if verdicts.0 == Verdict::Yield {
+                    assert_eq!(verdicts.1, Verdict::Keep, "{left:?} {right:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_build_without_the_rule_does_not_yield() {
+        let verdict = two_logs(view(1, false, true, false), view(2, true, false, false), &Without(Check::LogYields));
+        assert_eq!(verdict, Verdict::Keep);
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn arrival(connection: u64, incarnation: u8, dialled: bool) -> Arrival {
+        Arrival { connection: ConnectionId(connection), incarnation: [incarnation; 16], dialled }
+    }
+
+    fn duplicates() -> (Duplicates, Vec<Order>) {
+        let mut duplicates = Duplicates::new(peer(5), 100);
+        let mut out = Vec::new();
+        duplicates.arrive(Time(0), peer(7), arrival(1, 1, false), &Strict, &mut out);
+        assert_eq!(core::mem::take(&mut out), [Order::Use(ConnectionId(1))]);
+        duplicates.arrive(Time(0), peer(7), arrival(2, 2, false), &Strict, &mut out);
+        assert_eq!(core::mem::take(&mut out), [Order::Challenge(ConnectionId(1), 101)]);
+        assert_eq!(duplicates.deadline(), Time(2 * SECOND));
+        (duplicates, out)
+    }
+
+    #[test]
+    fn a_living_node_keeps_its_identity() {
+        let (mut duplicates, mut out) = duplicates();
+        duplicates.answer(peer(7), ConnectionId(2), 101, &mut out);
+        duplicates.answer(peer(7), ConnectionId(1), 99, &mut out);
+        assert_eq!(out, [], "only the older connection can answer, and only the question asked");
+        duplicates.answer(peer(7), ConnectionId(1), 101, &mut out);
+        assert_eq!(out, [Order::Refuse(ConnectionId(2))]);
+        assert_eq!(duplicates.current(&peer(7)), Some(ConnectionId(1)));
+        assert_eq!(duplicates.deadline(), Time::NEVER);
+    }
+
+    #[test]
+    fn a_fast_restart_wins_over_its_ghost() {
+        let (mut duplicates, mut out) = duplicates();
+        duplicates.tick(Time(2 * SECOND - 1), &mut out);
+        assert_eq!(out, []);
+        duplicates.tick(Time(2 * SECOND), &mut out);
+        assert_eq!(out, [Order::CloseGhost(ConnectionId(1)), Order::Use(ConnectionId(2))]);
+        assert!(!duplicates.closed(peer(7), ConnectionId(1), &mut out), "the ghost was not in use any more");
+        assert!(duplicates.closed(peer(7), ConnectionId(2), &mut out));
+    }
+
+    #[test]
+    fn a_ghost_that_breaks_off_makes_room_at_once() {
+        let (mut duplicates, mut out) = duplicates();
+        assert!(!duplicates.closed(peer(7), ConnectionId(1), &mut out));
+        assert_eq!(out, [Order::Use(ConnectionId(2))]);
+    }
+
+    #[test]
+    fn a_newcomer_that_gives_up_leaves_the_older_one_alone() {
+        let (mut duplicates, mut out) = duplicates();
+        assert!(!duplicates.closed(peer(7), ConnectionId(2), &mut out));
+        duplicates.tick(Time::NEVER, &mut out);
+        assert_eq!(out, []);
+        assert_eq!(duplicates.current(&peer(7)), Some(ConnectionId(1)));
+    }
+
+    #[test]
+    fn of_several_newcomers_the_last_one_waits() {
+        let (mut duplicates, mut out) = duplicates();
+        duplicates.arrive(Time(1), peer(7), arrival(3, 3, false), &Strict, &mut out);
+        assert_eq!(out, [Order::CloseGhost(ConnectionId(2))]);
+        out.clear();
+        duplicates.tick(Time(2 * SECOND), &mut out);
+        assert_eq!(out, [Order::CloseGhost(ConnectionId(1)), Order::Use(ConnectionId(3))]);
+    }
+
+    #[test]
+    fn both_sides_keep_the_same_of_two_crossed_connections() {
+        // Connection 1 was dialled by peer 5, connection 2 by peer 7.
+        for (own, other) in [(5, 7), (7, 5)] {
+            for order in [[1, 2], [2, 1]] {
+                let mut duplicates = Duplicates::new(peer(own), 0);
+                let mut out = Vec::new();
+                for connection in order {
+                    let dialled = (connection == 1) == (own == 5);
+                    duplicates.arrive(Time(0), peer(other), arrival(connection, 1, dialled), &Strict, &mut out);
+                }
+                assert_eq!(duplicates.current(&peer(other)), Some(ConnectionId(1)), "{own} saw {order:?}");
+                assert!(out.contains(&Order::CloseSpare(ConnectionId(2))));
+            }
+        }
+    }
+
+    #[test]
+    fn a_build_without_the_rule_lets_a_second_node_in() {
+        let mut duplicates = Duplicates::new(peer(5), 0);
+        let mut out = Vec::new();
+        let checks = Without(Check::UniqueIdentity);
+        duplicates.arrive(Time(0), peer(7), arrival(1, 1, false), &checks, &mut out);
+        duplicates.arrive(Time(0), peer(7), arrival(2, 2, false), &checks, &mut out);
+        assert_eq!(out, [Order::Use(ConnectionId(1)), Order::Use(ConnectionId(2))]);
+    }
+
+    #[test]
+    fn one_server_alone_stops_nobody_whom_another_accepts() {
+        let mut admission = Admission::new();
+        assert_eq!(admission.verdict(), None);
+        admission.refused(peer(1), Refusal::TwoLogs);
+        assert_eq!(admission.verdict(), None, "not a reason to stop for");
+        admission.refused(peer(2), Refusal::GroupProof);
+        assert_eq!(admission.verdict(), Some((Refusal::GroupProof, 77)));
+        admission.accepted(peer(3));
+        assert_eq!(admission.verdict(), None);
+    }
+
+    /// Three voters with disk 1, all linked, the first leads, all have everything.
+    fn three() -> Membership {
+        let voters: BTreeSet<_> = (1..=3).map(|number| raft(number, 1)).collect();
+        Membership {
+            leader: raft(1, 1),
+            matched: voters.iter().map(|id| (*id, 1000)).collect(),
+            linked: (2..=3).map(|number| (peer(number), StoreId(1))).collect(),
+            servers: (1..=3).map(|number| (peer(number), ServerState::Registered)).collect(),
+            voters,
+            learners: BTreeSet::new(),
+            committed: 1000,
+        }
+    }
+
+    #[test]
+    fn a_settled_group_stays_as_it_is() {
+        assert_eq!(membership_plan(&three(), &Strict), None);
+        let mut departed = three();
+        departed.servers.insert(peer(3), ServerState::Departed);
+        departed.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&departed, &Strict), None, "it stays a voter: it is expected back");
+        let mut crashed = three();
+        crashed.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&crashed, &Strict), None);
+    }
+
+    #[test]
+    fn a_server_is_learner_then_caught_up_then_voter() {
+        let mut group = three();
+        group.linked.insert(peer(4), StoreId(1));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))));
+        group.learners.insert(raft(4, 1));
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.insert(raft(4, 1), 1000 - CAUGHT_UP_LAG - 1);
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.insert(raft(4, 1), 1000 - CAUGHT_UP_LAG);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
+        group.linked.remove(&peer(4));
+        assert_eq!(membership_plan(&group, &Strict), None, "a vote is for those who are here");
+    }
+
+    #[test]
+    fn a_server_with_a_new_disk_replaces_its_old_self_in_one_change() {
+        let mut group = three();
+        group.linked.insert(peer(3), StoreId(2));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(3, 2))));
+        group.learners.insert(raft(3, 2));
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.insert(raft(3, 2), 1000);
+        let change = membership_plan(&group, &Strict);
+        assert_eq!(change, Some(Change::ReplaceStore { old: raft(3, 1), new: raft(3, 2) }));
+        let voters = change.expect("planned").voters(&group.voters);
+        assert_eq!(voters, BTreeSet::from([raft(1, 1), raft(2, 1), raft(3, 2)]));
+        // It lost its disk once more while it was catching up.
+        group.linked.insert(peer(3), StoreId(3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(3, 3))));
+        group.learners.insert(raft(3, 3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveLearner(raft(3, 2))));
+    }
+
+    #[test]
+    fn a_leaving_server_loses_its_vote_once_it_is_gone() {
+        let mut group = three();
+        group.servers.insert(peer(3), ServerState::Leaving);
+        assert_eq!(membership_plan(&group, &Strict), None, "it takes part until it goes");
+        group.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveVoter(raft(3, 1))));
+        group.linked.remove(&peer(2));
+        assert_eq!(membership_plan(&group, &Strict), None, "the two that stay would have no majority");
+    }
+
+    #[test]
+    fn a_retired_server_loses_its_vote_and_does_not_come_back() {
+        let mut group = three();
+        group.servers.insert(peer(3), ServerState::Retired);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveVoter(raft(3, 1))), "even while linked");
+        group.voters.remove(&raft(3, 1));
+        assert_eq!(membership_plan(&group, &Strict), None, "it is linked, but barred");
+        assert_eq!(
+            membership_plan(&group, &Without(Check::RetiredBarred)),
+            Some(Change::AddLearner(raft(3, 1)))
+        );
+        group.learners.insert(raft(3, 1));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveLearner(raft(3, 1))));
+    }
+
+    #[test]
+    fn a_leader_does_not_take_its_own_vote() {
+        let mut group = three();
+        group.servers.insert(peer(1), ServerState::Retired);
+        assert_eq!(membership_plan(&group, &Strict), None);
+    }
+
+    #[test]
+    fn plans_converge_from_every_start() {
+        // Four servers, each of which is gone, retired, back with a new disk, or as it was.
+        for code in 0..256_u32 {
+            let mut group = three();
+            group.voters.insert(raft(4, 1));
+            group.linked.insert(peer(4), StoreId(1));
+            for number in 2..=4_u8 {
+                match code >> (2 * (number - 1)) & 3 {
+                    0 => {}
+                    1 => {
+                        group.linked.remove(&peer(number));
+                    }
+                    2 => {
+                        group.servers.insert(peer(number), ServerState::Retired);
+                    }
+                    _ => {
+                        group.linked.insert(peer(number), StoreId(2));
+                    }
+                }
+            }
+            let mut steps = 0;
+            while let Some(change) = membership_plan(&group, &Strict) {
+                let before = group.voters.clone();
+                group.voters = change.voters(&group.voters);
+                match change {
+                    Change::AddLearner(id) => {
+                        group.learners.insert(id);
+                        group.matched.insert(id, group.committed);
+                    }
+                    Change::Promote(id) | Change::RemoveLearner(id) | Change::ReplaceStore { new: id, .. } => {
+                        group.learners.remove(&id);
+                    }
+                    Change::RemoveVoter(_) => {}
+                }
+                assert!(group.has_majority(&group.voters), "{change} left {:?} of {before:?}", group.voters);
+                steps += 1;
+                assert!(steps < 20, "{code}: no end");
+            }
+        }
+    }
+
+    #[test]
+    fn retiring_is_refused_where_the_majority_would_be_lost() {
+        let removal = |voters: &[u8], alive: &[u8], target: u8, dead: bool| Removal {
+            voters: voters.iter().map(|number| peer(*number)).collect(),
+            alive: alive.iter().map(|number| peer(*number)).collect(),
+            target: peer(target),
+            dead,
+        };
+        let refused = |removal: Removal| may_retire(&removal).expect_err("refused");
+        assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 9, false)).contains("has no vote"));
+        assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 3, true)).contains("it answers"));
+        assert!(refused(removal(&[1, 2, 3], &[1, 2], 3, false)).contains("use --dead"));
+        assert!(refused(removal(&[1, 2, 3], &[1, 3], 3, false)).contains("majority would be lost"));
+        assert!(refused(removal(&[1, 2, 3], &[1], 3, true)).contains("1 of 3 voters answer and 2 are needed"));
+        assert!(refused(removal(&[1], &[1], 1, false)).contains("majority would be lost"));
+
+        assert_eq!(may_retire(&removal(&[1, 2, 3, 4], &[1, 2, 3, 4], 4, false)), Ok(None));
+        let advice = may_retire(&removal(&[1, 2, 3], &[1, 2, 3], 3, false)).expect("allowed").expect("advice");
+        assert!(advice.contains("add a server before removing one"));
+        let advice = may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true)).expect("allowed").expect("advice");
+        assert!(advice.starts_with("two servers remain"));
+        let advice = may_retire(&removal(&[1, 2], &[1, 2], 2, false)).expect("allowed").expect("advice");
+        assert!(advice.starts_with("one server remains"));
+        let advice = may_retire(&removal(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], 5, false)).expect("allowed");
+        assert_eq!(advice.expect("advice"), "4 servers remain: an even number tolerates no more failures than 3");
+    }
+}

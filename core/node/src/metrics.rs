@@ -1,0 +1,435 @@
+//! Numbers for monitoring, folded from events and written as Prometheus text.
+//!
+//! Names and labels are those of the operator contract, and the test below holds the whole text. None singles out a
+//! client, a slot or a payload. Everything is counted in whole numbers; durations are milliseconds inside and written as
+//! seconds.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::Report;
+use zipnet_core::message::Role;
+use zipnet_core::time::Time;
+
+use crate::consensus;
+use crate::event::{Event, abandonment_name};
+use crate::frame::Refusal;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    /// Milliseconds, written as seconds.
+    GaugeSeconds,
+    /// Of milliseconds, written as seconds.
+    Histogram,
+}
+
+const LEADER_IS_LOCAL: &str = "mosaik_groups_leader_is_local";
+const BONDS: &str = "mosaik_groups_bonds";
+const COMMITTED_INDEX: &str = "mosaik_groups_committed_index";
+const FINALIZED: &str = "zipnet_rounds_finalized_total";
+const OPENED: &str = "zipnet_rounds_opened_total";
+const ABANDONED: &str = "zipnet_rounds_abandoned_total";
+const PARTIALS: &str = "zipnet_partials_submitted_total";
+const CLIENTS: &str = "zipnet_client_registry_size";
+const SERVERS: &str = "zipnet_server_registry_size";
+const PARTICIPANTS: &str = "zipnet_round_participants";
+const MIN_PARTICIPANTS: &str = "zipnet_min_participants";
+const ROSTER: &str = "zipnet_roster_servers";
+const ROSTER_LIVE: &str = "zipnet_roster_servers_live";
+const ROUND_DURATION: &str = "zipnet_round_duration_seconds";
+const STALLED: &str = "zipnet_round_stalled_seconds";
+const REJECTED: &str = "zipnet_rejected_total";
+const ATTESTATION_REJECTED: &str = "zipnet_attestation_rejected_total";
+const BUILD_INFO: &str = "zipnet_build_info";
+
+/// Every metric by name, with its help text.
+const TABLE: &[(&str, Kind, &str)] = &[
+    (BONDS, Kind::Gauge, "Whether this node is linked with a server or the aggregator."),
+    (COMMITTED_INDEX, Kind::Gauge, "The last position of the log that this server has applied."),
+    (LEADER_IS_LOCAL, Kind::Gauge, "Whether this server leads. Exactly one 1 across a healthy committee."),
+    (ATTESTATION_REJECTED, Kind::Counter, "Peers refused for what they run on."),
+    (BUILD_INFO, Kind::Gauge, "Always 1; the labels say what this binary is."),
+    (CLIENTS, Kind::Gauge, "Clients in the registry."),
+    (MIN_PARTICIPANTS, Kind::Gauge, "The smallest round this server takes part in."),
+    (PARTIALS, Kind::Counter, "Partials of this server that stand in the log."),
+    (REJECTED, Kind::Counter, "Messages, commands and links refused."),
+    (ROSTER, Kind::Gauge, "Servers in the roster of the last opened round."),
+    (ROSTER_LIVE, Kind::Gauge, "Servers of that roster that this server is linked with, itself included."),
+    (ROUND_DURATION, Kind::Histogram, "From the opening of a round to its broadcast."),
+    (PARTICIPANTS, Kind::Gauge, "Participants of the last finalised round."),
+    (STALLED, Kind::GaugeSeconds, "How long ago a round was last finalised, or this node started."),
+    (ABANDONED, Kind::Counter, "Rounds given up."),
+    (FINALIZED, Kind::Counter, "Rounds finalised."),
+    (OPENED, Kind::Counter, "Rounds opened."),
+    (SERVERS, Kind::Gauge, "Registered, undeparted servers."),
+];
+
+/// Upper bounds of the histogram in milliseconds, from a LAN's round to the default deadline and beyond.
+const BUCKETS_MS: [u64; 12] = [100, 250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 15_000, 30_000, 60_000];
+
+/// Labels in name order, without `instance_name`, which every metric has.
+type Labels = Vec<(&'static str, String)>;
+
+/// The numbers of one node.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    instance_name: String,
+    own: PeerId,
+    values: BTreeMap<(&'static str, Labels), u64>,
+    durations: Durations,
+    /// Registered, undeparted servers.
+    servers: BTreeSet<PeerId>,
+    /// Of the last opened round.
+    roster: BTreeSet<PeerId>,
+    /// Linked servers.
+    linked: BTreeSet<PeerId>,
+    /// When the open round was opened.
+    opened: Option<Time>,
+    /// When a round was last finalised, or this node started.
+    finalized: Time,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Durations {
+    /// Rounds that took at most as long as the bucket says and longer than the one before.
+    buckets: [u64; BUCKETS_MS.len()],
+    count: u64,
+    sum_ms: u64,
+}
+
+/// What the labels of `zipnet_build_info` say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildInfo {
+    /// Of the package.
+    pub version: String,
+    /// How messages are encoded.
+    pub wire_version: u8,
+    /// How the committee machine applies commands.
+    pub machine_version: u32,
+    /// What the node is.
+    pub role: Role,
+}
+
+impl Metrics {
+    /// All counters at zero. `min_participants` is a server's floor.
+    #[must_use]
+    pub fn new(
+        now: Time,
+        instance_name: &str,
+        own: PeerId,
+        build: &BuildInfo,
+        min_participants: Option<u32>,
+    ) -> Self {
+        let mut metrics = Self {
+            instance_name: instance_name.to_owned(),
+            own,
+            values: BTreeMap::new(),
+            durations: Durations::default(),
+            servers: BTreeSet::new(),
+            roster: BTreeSet::new(),
+            linked: BTreeSet::new(),
+            opened: None,
+            finalized: now,
+        };
+        let labels = vec![
+            ("machine_version", build.machine_version.to_string()),
+            ("role", crate::config::role_name(build.role).to_owned()),
+            ("version", build.version.clone()),
+            ("wire_version", build.wire_version.to_string()),
+        ];
+        metrics.values.insert((BUILD_INFO, labels), 1);
+        if let Some(floor) = min_participants {
+            metrics.set(MIN_PARTICIPANTS, floor.into());
+        }
+        match build.role {
+            Role::Server => {
+                for name in [LEADER_IS_LOCAL, COMMITTED_INDEX, FINALIZED, OPENED, PARTIALS, CLIENTS, SERVERS] {
+                    metrics.set(name, 0);
+                }
+                for name in [PARTICIPANTS, ROSTER, ROSTER_LIVE] {
+                    metrics.set(name, 0);
+                }
+            }
+            Role::Aggregator => metrics.set(CLIENTS, 0),
+            Role::Client => {}
+        }
+        metrics
+    }
+
+    /// Takes in an event.
+    pub fn observe(&mut self, now: Time, event: &Event) {
+        match event {
+            Event::Core(report) => self.report(now, report),
+            Event::Consensus(event) => self.consensus(event),
+            Event::Restored { index, clients, servers } => {
+                self.committed(*index);
+                self.set(CLIENTS, (*clients).into());
+                self.servers = servers.iter().copied().collect();
+                self.count_servers();
+            }
+            Event::PartialSubmitted { .. } => self.add(PARTIALS, Labels::new()),
+            Event::Linked { peer, role } => self.bond(*peer, *role, true),
+            Event::Unlinked { peer, role, .. } => self.bond(*peer, *role, false),
+            Event::PeerRefused { reason, .. } => {
+                self.reject("hello", reason.name().to_owned());
+                if *reason == Refusal::Attestation {
+                    self.add(ATTESTATION_REJECTED, vec![("reason", reason.name().to_owned())]);
+                }
+            }
+            Event::Spawning { .. }
+            | Event::Up { .. }
+            | Event::Booting { .. }
+            | Event::OpeningRound { .. }
+            | Event::RefusedByPeer { .. }
+            | Event::Challenged { .. }
+            | Event::DialFailed { .. }
+            | Event::GossipAlive { .. }
+            | Event::GossipDead { .. }
+            | Event::MembershipChange(_)
+            | Event::LogYielded { .. }
+            | Event::Departing
+            | Event::Exiting { .. }
+            | Event::Warned(_)
+            | Event::Fatal(_) => {}
+        }
+    }
+
+    /// A value by name and labels, without `instance_name`: `None` if it was never set. Of the histogram there are
+    /// `_count`, `_sum` in milliseconds, and `_bucket` with the label `le` in seconds.
+    #[must_use]
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        if let Some(part) = name.strip_prefix(ROUND_DURATION) {
+            return self.durations.value(part, labels);
+        }
+        let wanted = |(metric, have): &&(&'static str, Labels)| {
+            *metric == name
+                && have.len() == labels.len()
+                && labels.iter().all(|(name, value)| have.iter().any(|(n, v)| n == name && v == value))
+        };
+        let key = self.values.keys().find(wanted)?;
+        self.values.get(key).copied()
+    }
+
+    /// The sum of a metric over all its labels.
+    #[must_use]
+    pub fn total(&self, name: &str) -> u64 {
+        let values = self.values.iter().filter(|((metric, _), _)| *metric == name);
+        values.map(|(_, value)| value).sum()
+    }
+
+    /// How long ago a round was last finalised, or the node started.
+    #[must_use]
+    pub const fn stalled(&self, now: Time) -> Duration {
+        now.since(self.finalized)
+    }
+
+    /// The text that Prometheus reads. Sorted, so that equal numbers give equal texts.
+    #[must_use]
+    pub fn render(&self, now: Time) -> String {
+        let mut text = String::new();
+        for (name, kind, help) in TABLE {
+            let mut lines = String::new();
+            match kind {
+                Kind::Counter | Kind::Gauge => {
+                    for ((_, labels), value) in self.values.iter().filter(|((metric, _), _)| metric == name) {
+                        self.line(&mut lines, name, labels, &value.to_string());
+                    }
+                }
+                Kind::GaugeSeconds => {
+                    if self.values.contains_key(&(FINALIZED, Labels::new())) {
+                        let stalled = u64::try_from(self.stalled(now).as_millis()).unwrap_or(u64::MAX);
+                        self.line(&mut lines, name, &[], &seconds(stalled));
+                    }
+                }
+                Kind::Histogram => self.histogram(&mut lines, name),
+            }
+            if lines.is_empty() {
+                continue;
+            }
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge | Kind::GaugeSeconds => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}").expect(INFALLIBLE);
+        }
+        text
+    }
+
+    fn report(&mut self, now: Time, report: &Report) {
+        match report {
+            Report::RoundOpened { index, header, .. } => {
+                self.committed(*index);
+                self.add(OPENED, Labels::new());
+                self.opened = Some(now);
+                self.roster = header.servers.iter().map(|server| server.peer).collect();
+                self.count_servers();
+            }
+            Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => self.committed(*index),
+            Report::RoundFinalized { index, record, .. } => {
+                self.committed(*index);
+                self.add(FINALIZED, Labels::new());
+                self.set(PARTICIPANTS, record.participants.count_ones().into());
+                self.finalized = now;
+                if let Some(opened) = self.opened.take() {
+                    self.durations.add(now.since(opened));
+                }
+            }
+            Report::RoundAbandoned { index, reason, .. } => {
+                self.committed(*index);
+                self.add(ABANDONED, vec![("reason", abandonment_name(*reason).to_owned())]);
+                self.opened = None;
+            }
+            Report::ServerRegistered { server, .. } => {
+                self.servers.insert(*server);
+                self.count_servers();
+            }
+            Report::ServerDeparted { server } | Report::ServerRetired { server, .. } => {
+                self.servers.remove(server);
+                self.count_servers();
+            }
+            Report::ClientsChanged { count, .. } => self.set(CLIENTS, (*count).into()),
+            Report::Refused { kind, reason, .. } => self.reject(kind, reason.name()),
+            Report::HeaderDeclined { reason, .. } => self.reject("header", reason.name()),
+            Report::HeaderUntrusted { reason, .. } => self.reject("live-header", reason.name()),
+            Report::LogStarted { .. }
+            | Report::HeaderLive { .. }
+            | Report::RecordConfirmed { .. }
+            | Report::ServerLeaving { .. }
+            | Report::AggregatorRegistered { .. }
+            | Report::HeaderSigned { .. }
+            | Report::PartialMade { .. }
+            | Report::AggregateForwarded { .. }
+            | Report::ClientSeen { .. }
+            | Report::Enrolled { .. }
+            | Report::Sealed { .. }
+            | Report::Published { .. }
+            | Report::RecordSeen { .. } => {}
+        }
+    }
+
+    fn consensus(&mut self, event: &consensus::Event) {
+        match event {
+            consensus::Event::Leader { me, .. } => self.set(LEADER_IS_LOCAL, (*me).into()),
+            consensus::Event::Applied { index, .. }
+            | consensus::Event::MembersChanged { index, .. }
+            | consensus::Event::SnapshotInstalled { index } => self.committed(*index),
+            consensus::Event::Failed { .. } => self.set(LEADER_IS_LOCAL, 0),
+            consensus::Event::Voted { .. }
+            | consensus::Event::VoteSynced { .. }
+            | consensus::Event::Appended { .. }
+            | consensus::Event::Truncated { .. }
+            | consensus::Event::SnapshotTaken { .. } => {}
+        }
+    }
+
+    /// Only servers and the aggregator have a line of their own; a client's would single it out.
+    fn bond(&mut self, peer: PeerId, role: Role, linked: bool) {
+        match role {
+            Role::Client => return,
+            Role::Aggregator => {}
+            Role::Server => {
+                if linked {
+                    self.linked.insert(peer);
+                } else {
+                    self.linked.remove(&peer);
+                }
+            }
+        }
+        self.values.insert((BONDS, vec![("peer", peer.short())]), linked.into());
+        self.count_servers();
+    }
+
+    fn count_servers(&mut self) {
+        if !self.values.contains_key(&(SERVERS, Labels::new())) {
+            return;
+        }
+        let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
+        let live = self.roster.iter().filter(|peer| **peer == self.own || self.linked.contains(peer)).count();
+        self.set(SERVERS, count(self.servers.len()));
+        self.set(ROSTER, count(self.roster.len()));
+        self.set(ROSTER_LIVE, count(live));
+    }
+
+    fn committed(&mut self, index: u64) {
+        let value = self.values.entry((COMMITTED_INDEX, Labels::new())).or_default();
+        *value = index.max(*value);
+    }
+
+    fn reject(&mut self, kind: &str, reason: String) {
+        self.add(REJECTED, vec![("kind", kind.to_owned()), ("reason", reason)]);
+    }
+
+    fn set(&mut self, name: &'static str, value: u64) {
+        self.values.insert((name, Labels::new()), value);
+    }
+
+    fn add(&mut self, name: &'static str, labels: Labels) {
+        let value = self.values.entry((name, labels)).or_default();
+        *value = value.saturating_add(1);
+    }
+
+    fn line(&self, text: &mut String, name: &str, labels: &[(&'static str, String)], value: &str) {
+        write!(text, "{name}{{instance_name=\"{}\"", escaped(&self.instance_name)).expect(INFALLIBLE);
+        for (label, content) in labels {
+            write!(text, ",{label}=\"{}\"", escaped(content)).expect(INFALLIBLE);
+        }
+        writeln!(text, "}} {value}").expect(INFALLIBLE);
+    }
+
+    fn histogram(&self, text: &mut String, name: &str) {
+        if !self.values.contains_key(&(FINALIZED, Labels::new())) {
+            return;
+        }
+        let mut below: u64 = 0;
+        let bucket = format!("{name}_bucket");
+        for (bound, count) in BUCKETS_MS.iter().zip(self.durations.buckets) {
+            below = below.saturating_add(count);
+            self.line(text, &bucket, &[("le", seconds(*bound))], &below.to_string());
+        }
+        let count = self.durations.count.to_string();
+        self.line(text, &bucket, &[("le", "+Inf".to_owned())], &count);
+        self.line(text, &format!("{name}_sum"), &[], &seconds(self.durations.sum_ms));
+        self.line(text, &format!("{name}_count"), &[], &count);
+    }
+}
+
+impl Durations {
+    fn add(&mut self, duration: Duration) {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.count = self.count.saturating_add(1);
+        self.sum_ms = self.sum_ms.saturating_add(ms);
+        if let Some((_, bucket)) = BUCKETS_MS.iter().zip(&mut self.buckets).find(|(bound, _)| ms <= **bound) {
+            *bucket = bucket.saturating_add(1);
+        }
+    }
+
+    fn value(&self, part: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        match (part, labels) {
+            ("_count", []) | ("_bucket", [("le", "+Inf")]) => Some(self.count),
+            ("_sum", []) => Some(self.sum_ms),
+            ("_bucket", [("le", bound)]) => {
+                let last = BUCKETS_MS.iter().position(|ms| seconds(*ms) == *bound)?;
+                Some(self.buckets.iter().take(last.saturating_add(1)).sum())
+            }
+            _ => None,
+        }
+    }
+}
+
+const INFALLIBLE: &str = "writing to a string does not fail";
+
+/// Milliseconds as seconds: `1500` is `1.5`.
+fn seconds(ms: u64) -> String {
+    let text = format!("{}.{:03}", ms / 1000, ms % 1000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,646 @@
+//! What a node says when it is asked how things are: a table for people, the same as data, and the cause in words when
+//! rounds do not finish.
+//!
+//! [`Status::of`] is a function of a [`View`], which the node fills in; nothing is remembered here.
+
+use core::fmt;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use zipnet_core::id::{PeerId, Round};
+use zipnet_core::message::Role;
+
+use crate::config::role_name;
+use crate::meeting::{ServerState, majority};
+
+/// What a node knows of itself and the others.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The instance's name.
+    pub instance: String,
+    /// This node.
+    pub me: PeerId,
+    /// What it is.
+    pub role: Role,
+    /// How long it has been up.
+    pub uptime: Duration,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<PeerId>,
+    /// Servers whose vote counts. Empty on clients and the aggregator.
+    pub voters: BTreeSet<PeerId>,
+    /// Servers that receive the log without a vote.
+    pub learners: BTreeSet<PeerId>,
+    /// What the committee says about each server it has heard of.
+    pub servers: BTreeMap<PeerId, ServerState>,
+    /// Servers and aggregator that this node is linked with.
+    pub linked: BTreeSet<PeerId>,
+    /// How many voters the first round waits for.
+    pub first_voters: u32,
+    /// The aggregator of the log, or the one that a client uses.
+    pub aggregator: Option<PeerId>,
+    /// The open round.
+    pub open: Option<OpenRound>,
+    /// The roster of the open round, or of the last one.
+    pub roster: Vec<PeerId>,
+    /// Clients in the registry.
+    pub clients: u32,
+    /// The largest participant floor among the registered servers.
+    pub min_participants: u32,
+    /// The largest roster floor among the registered servers; `None`: all of them.
+    pub min_servers: Option<u32>,
+    /// The last finalised round and how long ago that was.
+    pub finalized: Option<Finalized>,
+    /// How long a round may take: period and deadline together.
+    pub patience: Duration,
+    /// Whether a client is in the registry.
+    pub enrolled: bool,
+    /// What else an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// The open round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenRound {
+    /// Its number.
+    pub round: Round,
+    /// How long it has been open.
+    pub age: Duration,
+    /// What it waits for.
+    pub awaits: Awaits,
+}
+
+/// What a round waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// Signatures under the header.
+    HeaderSignatures(Vec<PeerId>),
+    /// The aggregate.
+    Aggregate,
+    /// Partials.
+    Partials(Vec<PeerId>),
+}
+
+/// The last finalised round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finalized {
+    /// Its number.
+    pub round: Round,
+    /// How many took part.
+    pub participants: u32,
+    /// How long ago.
+    pub age: Duration,
+}
+
+impl View {
+    /// A node that has just started and has not met anybody.
+    #[must_use]
+    pub fn lonely(instance: &str, me: PeerId, role: Role) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            me,
+            role,
+            uptime: Duration::ZERO,
+            leader: None,
+            voters: BTreeSet::new(),
+            learners: BTreeSet::new(),
+            servers: BTreeMap::new(),
+            linked: BTreeSet::new(),
+            first_voters: 3,
+            aggregator: None,
+            open: None,
+            roster: Vec::new(),
+            clients: 0,
+            min_participants: 1,
+            min_servers: None,
+            finalized: None,
+            patience: Duration::from_secs(18),
+            enrolled: false,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// How a node stands. Field names are an interface for scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The instance's name.
+    pub instance: String,
+    /// This node, in full.
+    pub peer: String,
+    /// What it is.
+    pub role: &'static str,
+    /// Whether rounds finish and hide their participants, as far as this node can tell.
+    pub ready: bool,
+    /// Why not.
+    pub causes: Vec<String>,
+    /// What an operator should know although rounds may finish.
+    pub notes: Vec<String>,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Who leads.
+    pub leader: Option<String>,
+    /// One line per server.
+    pub servers: Vec<ServerStatus>,
+    /// The aggregator.
+    pub aggregator: Option<String>,
+    /// Clients in the registry.
+    pub clients: u32,
+    /// The smallest round.
+    pub min_participants: u32,
+    /// The smallest roster, if it is not every server.
+    pub min_servers: Option<u32>,
+    /// The open round.
+    pub open_round: Option<u64>,
+    /// What it waits for, in words.
+    pub awaits: Option<String>,
+    /// The last finalised round.
+    pub finalized_round: Option<u64>,
+    /// Its participants.
+    pub finalized_participants: Option<u32>,
+    /// Seconds since then.
+    pub finalized_age_s: Option<u64>,
+}
+
+/// How one server stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerStatus {
+    /// The first ten digits of its peer id.
+    pub server: String,
+    /// Whether it leads.
+    pub leader: bool,
+    /// `voter`, `learner` or `none`.
+    pub vote: &'static str,
+    /// `registered`, `departed`, `leaving`, `retired` or `unknown`.
+    pub standing: &'static str,
+    /// Whether it is this node or linked with it.
+    pub linked: bool,
+    /// Whether the last roster lists it.
+    pub in_roster: bool,
+}
+
+impl Status {
+    /// Makes a status of what a node knows.
+    #[must_use]
+    pub fn of(view: &View) -> Self {
+        let causes = match view.role {
+            Role::Server => server_causes(view),
+            Role::Aggregator => aggregator_causes(view),
+            Role::Client => client_causes(view),
+        };
+        let mut all: BTreeSet<PeerId> = view.voters.union(&view.learners).copied().collect();
+        all.extend(view.servers.keys());
+        let servers = all.iter().map(|peer| ServerStatus {
+            server: peer.short(),
+            leader: view.leader == Some(*peer),
+            vote: if view.voters.contains(peer) {
+                "voter"
+            } else if view.learners.contains(peer) {
+                "learner"
+            } else {
+                "none"
+            },
+            standing: match view.servers.get(peer) {
+                Some(ServerState::Registered) => "registered",
+                Some(ServerState::Departed) => "departed",
+                Some(ServerState::Leaving) => "leaving",
+                Some(ServerState::Retired) => "retired",
+                None => "unknown",
+            },
+            linked: view.answers(peer),
+            in_roster: view.roster.contains(peer),
+        });
+        Self {
+            instance: view.instance.clone(),
+            peer: view.me.to_string(),
+            role: role_name(view.role),
+            ready: causes.is_empty(),
+            causes,
+            notes: notes(view),
+            uptime_s: view.uptime.as_secs(),
+            leader: view.leader.map(|leader| leader.short()),
+            servers: servers.collect(),
+            aggregator: view.aggregator.map(|aggregator| aggregator.short()),
+            clients: view.clients,
+            min_participants: view.min_participants,
+            min_servers: view.min_servers,
+            open_round: view.open.as_ref().map(|open| open.round.0),
+            awaits: view.open.as_ref().map(|open| awaited(view, open)),
+            finalized_round: view.finalized.map(|finalized| finalized.round.0),
+            finalized_participants: view.finalized.map(|finalized| finalized.participants),
+            finalized_age_s: view.finalized.map(|finalized| finalized.age.as_secs()),
+        }
+    }
+
+    /// Whether rounds finish and hide their participants, as far as this node can tell.
+    ///
+    /// # Errors
+    /// The causes, each a sentence.
+    pub fn readiness(&self) -> Result<(), Vec<String>> {
+        if self.causes.is_empty() { Ok(()) } else { Err(self.causes.clone()) }
+    }
+}
+
+impl View {
+    fn answers(&self, peer: &PeerId) -> bool {
+        *peer == self.me || self.linked.contains(peer)
+    }
+
+    fn is_stalled(&self) -> bool {
+        let since = self.finalized.map_or(self.uptime, |finalized| finalized.age);
+        since > self.patience
+    }
+}
+
+fn server_causes(view: &View) -> Vec<String> {
+    let mut causes = Vec::new();
+    let alive = view.voters.iter().filter(|voter| view.answers(voter)).count();
+    let needed = majority(view.voters.len());
+    if view.voters.is_empty() {
+        causes.push("not in the committee yet: waiting for a leader to send the log".to_owned());
+    } else if view.leader.is_none() {
+        causes.push(if alive < needed {
+            let absent = view.voters.iter().filter(|voter| !view.answers(voter));
+            format!(
+                "no leader: {alive} of {} voters are reachable and {needed} are needed; not reachable: {}",
+                view.voters.len(),
+                names(absent)
+            )
+        } else {
+            "no leader: an election is under way".to_owned()
+        });
+    }
+    if !view.voters.is_empty() && !view.voters.contains(&view.me) {
+        causes.push(if view.learners.contains(&view.me) {
+            "this server has no vote yet: it is catching up with the log".to_owned()
+        } else {
+            "this server is not a member of the committee".to_owned()
+        });
+    }
+    match view.servers.get(&view.me) {
+        Some(ServerState::Registered) => {}
+        Some(ServerState::Leaving) => causes.push("this server is leaving for good".to_owned()),
+        Some(ServerState::Retired) => causes.push("this server was retired; its identity is barred".to_owned()),
+        Some(ServerState::Departed) | None => {
+            causes.push("bundles are not replicated: this server's own is not in the registry".to_owned());
+        }
+    }
+    let missing = view.voters.iter().filter(|voter| {
+        **voter != view.me && view.linked.contains(*voter) && !view.servers.contains_key(*voter)
+    });
+    let missing = names(missing);
+    if !missing.is_empty() {
+        causes.push(format!("bundles are not replicated: not in the registry: {missing}"));
+    }
+    if view.finalized.is_none() && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
+        causes.push(format!(
+            "the first round waits for servers: {} of {} have a vote",
+            view.voters.len(),
+            view.first_voters
+        ));
+    }
+    if view.aggregator.is_none() {
+        causes.push("no aggregator is registered".to_owned());
+    }
+    if view.clients < view.min_participants {
+        causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
+    }
+    if let Some(open) = view.open.as_ref().filter(|open| open.age > Duration::from_secs(1) && view.is_stalled()) {
+        causes.push(format!("round {} is {}", open.round, awaited(view, open)));
+    } else if view.is_stalled() && causes.is_empty() {
+        causes.push("no round was finalised for longer than a round may take".to_owned());
+    }
+    if view.min_participants < 2 {
+        causes.push(
+            "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author".to_owned(),
+        );
+    }
+    causes
+}
+
+fn aggregator_causes(view: &View) -> Vec<String> {
+    let mut causes = Vec::new();
+    if view.linked.is_empty() {
+        causes.push("no server is linked: compare ZIPNET_BOOTSTRAP".to_owned());
+    }
+    match view.aggregator {
+        None => causes.push("not approved yet: a majority of the servers must approve this aggregator".to_owned()),
+        Some(other) if other != view.me => {
+            causes.push(format!("the committee has another aggregator: {}", other.short()));
+        }
+        Some(_) => {}
+    }
+    if view.clients < view.min_participants {
+        causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
+    }
+    if causes.is_empty() && view.is_stalled() {
+        causes.push("no round was finalised for longer than a round may take: ask a server for its status".to_owned());
+    }
+    causes
+}
+
+fn client_causes(view: &View) -> Vec<String> {
+    let mut causes = Vec::new();
+    match view.aggregator {
+        None => causes.push("no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned()),
+        Some(aggregator) if !view.linked.contains(&aggregator) => {
+            causes.push(format!("the aggregator {} is not reachable", aggregator.short()));
+        }
+        Some(_) if !view.enrolled => causes.push("not in the client registry yet".to_owned()),
+        Some(_) => {}
+    }
+    if causes.is_empty() && view.is_stalled() {
+        causes.push("no broadcast was seen for longer than a round may take".to_owned());
+    }
+    causes
+}
+
+fn notes(view: &View) -> Vec<String> {
+    let mut notes = view.warnings.clone();
+    for voter in &view.voters {
+        if view.answers(voter) {
+            continue;
+        }
+        let name = voter.short();
+        match view.servers.get(voter) {
+            Some(ServerState::Departed) => notes.push(format!(
+                "server {name} has departed and is expected back; its vote still counts: if it was removed, run zipnet retire --dead"
+            )),
+            Some(ServerState::Registered) | None => notes.push(format!(
+                "server {name} is not reachable and has announced nothing; its vote still counts"
+            )),
+            Some(ServerState::Leaving | ServerState::Retired) => {
+                notes.push(format!("server {name} is gone for good; its vote is about to be removed"));
+            }
+        }
+    }
+    let voters = view.voters.len();
+    if (1..3).contains(&voters) {
+        notes.push(format!(
+            "{voters} of the advised 3 servers have a vote: rounds and changes stop when one of them stops"
+        ));
+    } else if voters > 0 && voters.is_multiple_of(2) {
+        notes.push(format!(
+            "{voters} servers have a vote: an even number tolerates no more failures than {}",
+            voters - 1
+        ));
+    }
+    if let Some(floor) = view.min_servers
+        && !view.roster.is_empty()
+        && count(view.roster.len()) < count(view.servers.len())
+    {
+        notes.push(format!(
+            "the roster has {} of {} known servers; at least {floor} are required",
+            view.roster.len(),
+            view.servers.len()
+        ));
+    }
+    notes
+}
+
+fn awaited(view: &View, open: &OpenRound) -> String {
+    match &open.awaits {
+        Awaits::HeaderSignatures(from) => format!("waiting for the header signature of {}", names(from)),
+        Awaits::Aggregate => match view.aggregator {
+            Some(aggregator) => format!("waiting for the aggregate of {}", aggregator.short()),
+            None => "waiting for an aggregate".to_owned(),
+        },
+        Awaits::Partials(from) => format!("waiting for the partial of {}", names(from)),
+    }
+}
+
+fn names<'a>(peers: impl IntoIterator<Item = &'a PeerId>) -> String {
+    let names: Vec<_> = peers.into_iter().map(|peer| format!("server-{}", peer.short())).collect();
+    names.join(", ")
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut row = |name: &str, value: &str| writeln!(f, "{name:<14}{value}");
+        row("instance", &self.instance)?;
+        row("node", &format!("{} {}", self.role, self.peer))?;
+        row("ready", if self.ready { "yes" } else { "no" })?;
+        row("leader", self.leader.as_deref().unwrap_or("none"))?;
+        row("aggregator", self.aggregator.as_deref().unwrap_or("none"))?;
+        row("clients", &format!("{} (a round needs {})", self.clients, self.min_participants))?;
+        let open = match (self.open_round, &self.awaits) {
+            (Some(round), Some(awaits)) => format!("r{round}, {awaits}"),
+            _ => "none".to_owned(),
+        };
+        row("open round", &open)?;
+        let last = match (self.finalized_round, self.finalized_participants, self.finalized_age_s) {
+            (Some(round), Some(participants), Some(age)) => {
+                format!("r{round}, {participants} participants, {age} s ago")
+            }
+            _ => "none".to_owned(),
+        };
+        row("last round", &last)?;
+        if !self.servers.is_empty() {
+            writeln!(f, "\n{:<12}{:<9}{:<12}{:<8}{:<8}", "server", "vote", "standing", "linked", "roster")?;
+        }
+        for server in &self.servers {
+            let yes = |yes| if yes { "yes" } else { "no" };
+            let leads = if server.leader { "leads" } else { "" };
+            let line = format!(
+                "{:<12}{:<9}{:<12}{:<8}{:<8}{leads}",
+                server.server,
+                server.vote,
+                server.standing,
+                yes(server.linked),
+                yes(server.in_roster)
+            );
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        for (title, sentences) in [("not ready", &self.causes), ("note", &self.notes)] {
+            if !sentences.is_empty() {
+                writeln!(f)?;
+            }
+            for sentence in sentences {
+                writeln!(f, "{title}: {sentence}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    /// Three servers, one aggregator, four clients, and all is well.
+    fn healthy() -> View {
+        View {
+            uptime: Duration::from_secs(3600),
+            leader: Some(peer(2)),
+            voters: (1..=3).map(peer).collect(),
+            servers: (1..=3).map(|number| (peer(number), ServerState::Registered)).collect(),
+            linked: [2, 3, 9].into_iter().map(peer).collect(),
+            aggregator: Some(peer(9)),
+            roster: (1..=3).map(peer).collect(),
+            clients: 4,
+            min_participants: 2,
+            finalized: Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(2) }),
+            ..View::lonely("acme.mainnet", peer(1), Role::Server)
+        }
+    }
+
+    fn open(awaits: Awaits) -> Option<OpenRound> {
+        Some(OpenRound { round: Round(18), age: Duration::from_secs(9), awaits })
+    }
+
+    fn causes(view: &View) -> Vec<String> {
+        Status::of(view).readiness().err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_healthy_committee_is_ready_and_silent() {
+        let status = Status::of(&healthy());
+        assert_eq!(status.readiness(), Ok(()));
+        assert_eq!(status.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn causes_of_stuck_rounds_are_named_in_words() {
+        let long_ago = Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) });
+        let table: [(View, &str); 9] = [
+            (View { clients: 1, ..healthy() }, "too few clients: 1 of 2 are registered"),
+            (
+                View { leader: None, linked: BTreeSet::new(), ..healthy() },
+                "no leader: 1 of 3 voters are reachable and 2 are needed; not reachable: server-0202020202, \
+                 server-0303030303",
+            ),
+            (View { leader: None, ..healthy() }, "no leader: an election is under way"),
+            (
+                View {
+                    finalized: long_ago,
+                    open: open(Awaits::HeaderSignatures(vec![peer(3)])),
+                    ..healthy()
+                },
+                "round r18 is waiting for the header signature of server-0303030303",
+            ),
+            (
+                View { finalized: long_ago, open: open(Awaits::Aggregate), ..healthy() },
+                "round r18 is waiting for the aggregate of 0909090909",
+            ),
+            (
+                View { finalized: long_ago, open: open(Awaits::Partials(vec![peer(2), peer(3)])), ..healthy() },
+                "round r18 is waiting for the partial of server-0202020202, server-0303030303",
+            ),
+            (
+                View {
+                    servers: [(peer(1), ServerState::Registered), (peer(2), ServerState::Registered)].into(),
+                    ..healthy()
+                },
+                "bundles are not replicated: not in the registry: server-0303030303",
+            ),
+            (View { aggregator: None, ..healthy() }, "no aggregator is registered"),
+            (
+                View { min_participants: 1, ..healthy() },
+                "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author",
+            ),
+        ];
+        for (view, cause) in table {
+            assert_eq!(causes(&view), [cause]);
+        }
+    }
+
+    #[test]
+    fn a_server_on_its_way_in_says_where_it_is() {
+        let mut view = View { voters: [peer(2), peer(3)].into(), ..healthy() };
+        view.servers.remove(&peer(1));
+        view.learners.insert(peer(1));
+        assert_eq!(
+            causes(&view),
+            [
+                "this server has no vote yet: it is catching up with the log",
+                "bundles are not replicated: this server's own is not in the registry",
+            ]
+        );
+        let view = View::lonely("acme.mainnet", peer(1), Role::Server);
+        assert_eq!(causes(&view)[0], "not in the committee yet: waiting for a leader to send the log");
+        let view = View { voters: [peer(1)].into(), finalized: None, uptime: Duration::ZERO, ..healthy() };
+        assert!(causes(&view).contains(&"the first round waits for servers: 1 of 3 have a vote".to_owned()));
+    }
+
+    #[test]
+    fn votes_of_absent_servers_still_count_and_status_says_so() {
+        let mut view = healthy();
+        view.linked.remove(&peer(3));
+        assert_eq!(
+            Status::of(&view).notes,
+            ["server 0303030303 is not reachable and has announced nothing; its vote still counts"]
+        );
+        view.servers.insert(peer(3), ServerState::Departed);
+        assert!(Status::of(&view).notes[0].contains("its vote still counts: if it was removed"));
+        view.voters.insert(peer(4));
+        view.linked.insert(peer(4));
+        assert!(Status::of(&view).notes.iter().any(|note| note.contains("even number tolerates no more")));
+        view.voters = [peer(1), peer(2)].into();
+        assert!(Status::of(&view).notes.iter().any(|note| note.starts_with("2 of the advised 3 servers")));
+    }
+
+    #[test]
+    fn clients_and_aggregators_know_their_own_causes() {
+        let client = View::lonely("acme.mainnet", peer(1), Role::Client);
+        assert_eq!(causes(&client), ["no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE"]);
+        let client = View { aggregator: Some(peer(9)), linked: [peer(9)].into(), ..client };
+        assert_eq!(causes(&client), ["not in the client registry yet"]);
+        let client = View { enrolled: true, ..client };
+        assert_eq!(causes(&client), Vec::<String>::new());
+        let client = View { uptime: Duration::from_secs(60), ..client };
+        assert_eq!(causes(&client), ["no broadcast was seen for longer than a round may take"]);
+
+        let aggregator = View { linked: [peer(1)].into(), clients: 1, ..View::lonely("a", peer(9), Role::Aggregator) };
+        assert_eq!(
+            causes(&aggregator),
+            ["not approved yet: a majority of the servers must approve this aggregator"]
+        );
+        let aggregator = View { aggregator: Some(peer(8)), ..aggregator };
+        assert_eq!(causes(&aggregator), ["the committee has another aggregator: 0808080808"]);
+    }
+
+    #[test]
+    fn table_for_people_is_stable() {
+        let mut view = View { clients: 1, open: open(Awaits::Partials(vec![peer(3)])), ..healthy() };
+        view.linked.remove(&peer(3));
+        let expected = "\
+instance      acme.mainnet
+node          server 0101010101010101010101010101010101010101010101010101010101010101
+ready         no
+leader        0202020202
+aggregator    0909090909
+clients       1 (a round needs 2)
+open round    r18, waiting for the partial of server-0303030303
+last round    r17, 4 participants, 2 s ago
+
+server      vote     standing    linked  roster
+0101010101  voter    registered  yes     yes
+0202020202  voter    registered  yes     yes     leads
+0303030303  voter    registered  no      yes
+
+not ready: too few clients: 1 of 2 are registered
+
+note: server 0303030303 is not reachable and has announced nothing; its vote still counts
+";
+        assert_eq!(Status::of(&view).to_string(), expected);
+    }
+
+    #[test]
+    fn data_for_scripts_is_stable() {
+        let json = serde_json::to_value(Status::of(&healthy())).unwrap();
+        assert_eq!(json["ready"], true);
+        assert_eq!(json["finalized_round"], 17);
+        assert_eq!(json["servers"][1]["leader"], true);
+        assert_eq!(json["open_round"], serde_json::Value::Null);
+        let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names.len(), 18, "{names:?}");
+    }
+}
