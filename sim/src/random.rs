@@ -38,7 +38,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let [s0, s1, s2, s3] = &mut self.state;
         let result = s1.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let t = *s1 << 17;
@@ -59,7 +59,7 @@ impl Random {
         assert!(bound > 0, "there is no number below 0");
         let threshold = bound.wrapping_neg() % bound;
         loop {
-            let product = u128::from(self.next()) * u128::from(bound);
+            let product = u128::from(self.bits()) * u128::from(bound);
             let low = u64::try_from(product & u128::from(u64::MAX)).expect("masked to 64 bits");
             if low >= threshold {
                 return u64::try_from(product >> 64).expect("the product has 128 bits");
@@ -75,7 +75,7 @@ impl Random {
         assert!(low <= high, "an empty range has no number: {low}..={high}");
         match (high - low).checked_add(1) {
             Some(count) => low + self.below(count),
-            None => self.next(),
+            None => self.bits(),
         }
     }
 
@@ -120,7 +120,7 @@ impl Random {
     /// Fills the buffer: the little-endian bytes of successive numbers.
     pub fn fill(&mut self, out: &mut [u8]) {
         for chunk in out.chunks_mut(8) {
-            let bytes = self.next().to_le_bytes();
+            let bytes = self.bits().to_le_bytes();
             for (to, from) in chunk.iter_mut().zip(bytes) {
                 *to = from;
             }
@@ -146,11 +146,12 @@ impl rand_core::TryRng for Random {
     type Error = core::convert::Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
-        Ok(u32::try_from(self.next() >> 32).expect("32 bits are left"))
+        let [.., a, b, c, d] = self.bits().to_le_bytes();
+        Ok(u32::from_le_bytes([a, b, c, d]))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
-        Ok(self.next())
+        Ok(self.bits())
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
@@ -251,6 +252,27 @@ fn splitmix64(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_generators_are_the_published_ones() {
+        // What the C code of the authors prints for these states.
+        let mut random = Random { origin: 0, state: [1, 2, 3, 4] };
+        let drawn: Vec<u64> = (0..6).map(|_| random.bits()).collect();
+        assert_eq!(
+            drawn,
+            [
+                11_520,
+                0,
+                1_509_978_240,
+                1_215_971_899_390_074_240,
+                1_216_172_134_540_287_360,
+                607_988_272_756_665_600
+            ]
+        );
+        let mut state = 1_234_567;
+        let drawn: Vec<u64> = (0..3).map(|_| splitmix64(&mut state)).collect();
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
 
     #[test]
     fn median_and_99th_percentile_are_met() {

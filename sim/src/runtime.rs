@@ -34,7 +34,7 @@ impl SimRuntime {
     #[must_use]
     pub fn for_seed(seed: u64) -> Self {
         LOCALS.take();
-        let scheduler = Random::new(seed).fork("scheduler").next();
+        let scheduler = Random::new(seed).fork("scheduler").bits();
         Self { runtime: Runtime::with_seed_and_config(scheduler, madsim::Config::default()) }
     }
 }
@@ -126,7 +126,7 @@ impl AsyncRuntime for SimRuntime {
 
     fn thread_rng() -> Random {
         // A generator is handed out by value: give a child that the next caller does not get as well.
-        with_local(|local| Random::new(local.random.next())).unwrap_or_else(|| Random::new(0))
+        with_local(|local| Random::new(local.random.bits())).unwrap_or_else(|| Random::new(0))
     }
 
     fn new(_threads: usize) -> Self {
@@ -139,24 +139,22 @@ impl AsyncRuntime for SimRuntime {
 
     /// Runs the function inline, after the time that the disk takes. If the power failed meanwhile, the caller is
     /// gone: it never resumes, and so can not tell anybody about a write that did not happen.
-    fn spawn_blocking<F, T>(function: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    async fn spawn_blocking<F, T>(function: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        async move {
-            let delay = with_local(|local| local.platter.delay(&mut local.random));
-            Self::sleep(delay.unwrap_or_default()).await;
-            let disk = with_local(|local| local.platter.clone());
-            if disk.as_ref().is_some_and(Platter::is_off) {
-                pending::<()>().await;
-            }
-            let result = function();
-            if disk.as_ref().is_some_and(Platter::is_off) {
-                pending::<()>().await;
-            }
-            Ok(result)
+        let delay = with_local(|local| local.platter.delay(&mut local.random));
+        Self::sleep(delay.unwrap_or_default()).await;
+        let disk = with_local(|local| local.platter.clone());
+        if disk.as_ref().is_some_and(Platter::is_off) {
+            pending::<()>().await;
         }
+        let result = function();
+        if disk.as_ref().is_some_and(Platter::is_off) {
+            pending::<()>().await;
+        }
+        Ok(result)
     }
 }
 
