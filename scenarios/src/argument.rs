@@ -11,8 +11,8 @@ use crate::node::{NodeRef, Nodes, Role, Which};
 use crate::reader::{Body, Reader, Value, found};
 use crate::value::{Draw, Drawn, Int, NotSpan, Scalar, Share, Span, Spread};
 use crate::words::{
-    Apply, Cause, Deviation, DiskFate, Guard, LogEvent, Metric, Outcome, Property, Reason, Signal,
-    Since, Stat, State, Subject, Word,
+    Apply, Cause, Deviation, DiskFate, Guard, LogEvent, Metric, Outcome, Property, Reason, Signal, Since,
+    Stat, State, Subject, Word,
 };
 
 /// What an argument looks like in a file.
@@ -218,24 +218,12 @@ impl Argument for Span {
             Ok(span) => Some(span),
             Err(NotSpan::TooLong) => {
                 let expected = format!("a duration of at most {}", Self::MAX);
-                reader.error(
-                    Kind::OutOfRange,
-                    value.span(),
-                    expected,
-                    found(value.get_ref()),
-                    None,
-                );
+                reader.error(Kind::OutOfRange, value.span(), expected, found(value.get_ref()), None);
                 None
             }
             Err(NotSpan::NoNumber | NotSpan::NoUnit | NotSpan::WrongUnit) => {
                 let suggestion = nearest_span(written);
-                reader.error(
-                    Kind::WrongUnit,
-                    value.span(),
-                    expected,
-                    found(value.get_ref()),
-                    suggestion,
-                );
+                reader.error(Kind::WrongUnit, value.span(), expected, found(value.get_ref()), suggestion);
                 None
             }
         }
@@ -272,17 +260,9 @@ impl<const MIN: u64, const MAX: u64> Argument for Int<MIN, MAX> {
             reader.wrong_type(value, Self::shape().words());
             return None;
         };
-        let number = u64::from_str_radix(number.as_str(), number.radix())
-            .ok()
-            .and_then(Self::new);
+        let number = u64::from_str_radix(number.as_str(), number.radix()).ok().and_then(Self::new);
         if number.is_none() {
-            reader.error(
-                Kind::OutOfRange,
-                value.span(),
-                Self::shape().words(),
-                found(value.get_ref()),
-                None,
-            );
+            reader.error(Kind::OutOfRange, value.span(), Self::shape().words(), found(value.get_ref()), None);
         }
         number
     }
@@ -322,13 +302,7 @@ impl<A: Argument> Argument for Vec<A> {
             return None;
         };
         if items.is_empty() {
-            reader.error(
-                Kind::Missing,
-                value.span(),
-                Self::shape().words(),
-                "an empty list",
-                None,
-            );
+            reader.error(Kind::Missing, value.span(), Self::shape().words(), "an empty list", None);
             return None;
         }
         // Every item is read, so that every item's error is seen.
@@ -382,9 +356,7 @@ impl<T: Argument + Scalar> Argument for Drawn<T> {
     fn write(&self) -> Option<String> {
         match self {
             Self::Fixed(value) => value.write(),
-            Self::Range { min, max } => {
-                Some(format!("{{ min = {}, max = {} }}", min.write()?, max.write()?))
-            }
+            Self::Range { min, max } => Some(format!("{{ min = {}, max = {} }}", min.write()?, max.write()?)),
             Self::Choice(values) => values.write(),
         }
     }
@@ -427,8 +399,7 @@ impl Argument for Share {
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         let mut body = Body::of(reader, value, &Self::shape().words())?;
         let share = if body.key("permille").is_some() {
-            body.take(reader, "permille", None)
-                .map(|share| Self { min: share, max: share })
+            body.take(reader, "permille", None).map(|share| Self { min: share, max: share })
         } else {
             let min = body.take(reader, "min_permille", None);
             let max = body.take(reader, "max_permille", None);
@@ -460,11 +431,7 @@ impl Argument for Share {
         Some(if self.min == self.max {
             format!("{{ permille = {} }}", self.min.get())
         } else {
-            format!(
-                "{{ min_permille = {}, max_permille = {} }}",
-                self.min.get(),
-                self.max.get()
-            )
+            format!("{{ min_permille = {}, max_permille = {} }}", self.min.get(), self.max.get())
         })
     }
 }
@@ -516,12 +483,9 @@ impl Argument for NodeRef {
 }
 
 /// Reads a node's name and looks it up in the topology.
-pub(crate) fn node(
-    reader: &mut Reader<'_>,
-    written: &str,
-    span: std::ops::Range<usize>,
-) -> Option<NodeRef> {
-    let instances: Vec<&str> = reader.sizes.keys().map(String::as_str).filter(|name| !name.is_empty()).collect();
+pub(crate) fn node(reader: &mut Reader<'_>, written: &str, span: std::ops::Range<usize>) -> Option<NodeRef> {
+    let instances: Vec<&str> =
+        reader.sizes.keys().map(String::as_str).filter(|name| !name.is_empty()).collect();
     let parsed = NodeRef::parse(written, instances);
     let Some(node) = parsed else {
         let known = known_nodes(reader);
@@ -534,10 +498,8 @@ pub(crate) fn node(
         );
         return None;
     };
-    let count = reader
-        .sizes
-        .get(node.instance.as_deref().unwrap_or(""))
-        .map_or(0, |sizes| sizes.of(node.role));
+    let count =
+        reader.sizes.get(node.instance.as_deref().unwrap_or("")).map_or(0, |sizes| sizes.of(node.role));
     let wrong = match node.which {
         Which::Number(number) if number == 0 || number > count => Some(if count == 0 {
             format!("a node that exists; the topology has no {}", node.role)
@@ -545,14 +507,22 @@ pub(crate) fn node(
             format!("a {0} from {0}-1 to {0}-{count}", node.role)
         }),
         Which::Each if reader.each != Some(node.role) && !reader.each_unknown => Some(match reader.each {
-            None => format!("a node; `{}:each` exists only in a step with `for_each`, or `with` one", node.role),
+            None => {
+                format!("a node; `{}:each` exists only in a step with `for_each`, or `with` one", node.role)
+            }
             Some(role) => format!("`{role}:each`, for the steps here run for each {role}"),
         }),
         Which::Leader | Which::Follower if node.role != Role::Server => {
             Some("a selector of servers: only servers lead or follow".to_owned())
         }
-        Which::Number(_) | Which::All | Which::Any | Which::Each | Which::Rest | Which::Leader
-        | Which::Follower | Which::Target => {
+        Which::Number(_)
+        | Which::All
+        | Which::Any
+        | Which::Each
+        | Which::Rest
+        | Which::Leader
+        | Which::Follower
+        | Which::Target => {
             (count == 0).then(|| format!("a node that exists; the topology has no {}", node.role))
         }
     };
@@ -595,10 +565,7 @@ fn known_nodes(reader: &Reader<'_>) -> Vec<String> {
 
 impl Argument for Nodes {
     fn shape() -> Shape {
-        Shape::Either(
-            Box::new(Shape::Node),
-            Box::new(Shape::List(Box::new(Shape::Node))),
-        )
+        Shape::Either(Box::new(Shape::Node), Box::new(Shape::List(Box::new(Shape::Node))))
     }
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         if value.get_ref().is_array() {
@@ -769,17 +736,10 @@ impl Argument for Latency {
         Some(Self { median, p99 })
     }
     fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self {
-        Self {
-            median: self.median.resolve(draw),
-            p99: self.p99.resolve(draw),
-        }
+        Self { median: self.median.resolve(draw), p99: self.p99.resolve(draw) }
     }
     fn write(&self) -> Option<String> {
-        Some(format!(
-            "{{ median = {}, p99 = {} }}",
-            self.median.write()?,
-            self.p99.write()?
-        ))
+        Some(format!("{{ median = {}, p99 = {} }}", self.median.write()?, self.p99.write()?))
     }
 }
 

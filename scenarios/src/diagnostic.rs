@@ -65,17 +65,9 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "error: expected {}, found {}",
-            self.expected, self.found
-        )?;
+        writeln!(f, "error: expected {}, found {}", self.expected, self.found)?;
         let gutter = self.line.to_string().len();
-        writeln!(
-            f,
-            "{:gutter$}--> {}:{}:{}",
-            "", self.file, self.line, self.column
-        )?;
+        writeln!(f, "{:gutter$}--> {}:{}:{}", "", self.file, self.line, self.column)?;
         writeln!(f, "{:gutter$} |", "")?;
         writeln!(f, "{} | {}", self.line, self.snippet)?;
         let indent = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
@@ -135,10 +127,7 @@ mod tests {
     fn slips_are_recognised_and_strangers_are_not() {
         let verbs = ["start", "stop", "restart", "rounds-finalized"];
         assert_eq!(nearest("stpo", verbs).as_deref(), Some("stop"));
-        assert_eq!(
-            nearest("round-finalised", verbs).as_deref(),
-            Some("rounds-finalized")
-        );
+        assert_eq!(nearest("round-finalised", verbs).as_deref(), Some("rounds-finalized"));
         assert_eq!(nearest("banana", verbs), None);
         assert_eq!(nearest("", verbs), None);
     }

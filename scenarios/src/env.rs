@@ -179,11 +179,14 @@ fn setting(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Setting> {
     let expected = "the variable's value as a text, as in a shell, or a list of such texts";
     let texts: Option<Vec<String>> = match value.get_ref() {
         DeValue::String(text) => return Some(Setting::Fixed(text.clone().into_owned())),
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| item.get_ref().as_str().map(str::to_owned))
-            .collect(),
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Table(_) => None,
+        DeValue::Array(items) => {
+            items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
+        }
+        DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Table(_) => None,
     };
     match texts {
         Some(texts) if !texts.is_empty() => Some(Setting::Choice(texts)),
@@ -231,7 +234,10 @@ fn holds(reader: &mut Reader<'_>, variable: &Variable, setting: &Setting, value:
                     reader.error(
                         Kind::WrongUnit,
                         value.span(),
-                        format!("a duration with its unit for {}, such as \"500ms\" or \"3s\"", variable.name),
+                        format!(
+                            "a duration with its unit for {}, such as \"500ms\" or \"3s\"",
+                            variable.name
+                        ),
                         found(),
                         None,
                     );
@@ -292,11 +298,8 @@ pub(crate) fn write(env: &Env) -> Option<String> {
     if env.0.is_empty() {
         return None;
     }
-    let settings: Vec<String> = env
-        .0
-        .iter()
-        .map(|(name, setting)| format!("{name} = {}", write_setting(setting)))
-        .collect();
+    let settings: Vec<String> =
+        env.0.iter().map(|(name, setting)| format!("{name} = {}", write_setting(setting))).collect();
     Some(format!("{{ {} }}", settings.join(", ")))
 }
 

@@ -85,11 +85,7 @@ impl NodeRef {
     /// A selector over the main deployment.
     #[must_use]
     pub const fn new(role: Role, which: Which) -> Self {
-        Self {
-            instance: None,
-            role,
-            which,
-        }
+        Self { instance: None, role, which }
     }
 
     /// Reads the form of the name only; whether such a node exists depends on the topology.
@@ -101,9 +97,7 @@ impl NodeRef {
             .into_iter()
             .find_map(|name| Some((name, text.strip_prefix(name)?.strip_prefix('-')?)))
             .map_or((None, text), |(name, rest)| (Some(name.to_owned()), rest));
-        let role = Role::ALL
-            .into_iter()
-            .find(|role| rest.starts_with(role.name()))?;
+        let role = Role::ALL.into_iter().find(|role| rest.starts_with(role.name()))?;
         let rest = &rest[role.name().len()..];
         let which = if let Some(number) = rest.strip_prefix('-') {
             let number: u32 = number.parse().ok()?;
@@ -111,16 +105,9 @@ impl NodeRef {
             (number.to_string() == rest[1..]).then_some(Which::Number(number))?
         } else {
             let selector = rest.strip_prefix(':')?;
-            Which::SELECTORS
-                .into_iter()
-                .find(|(_, name)| *name == selector)
-                .map(|(which, _)| which)?
+            Which::SELECTORS.into_iter().find(|(_, name)| *name == selector).map(|(which, _)| which)?
         };
-        Some(Self {
-            instance,
-            role,
-            which,
-        })
+        Some(Self { instance, role, which })
     }
 }
 
@@ -175,8 +162,17 @@ mod tests {
     #[test]
     fn near_misses_are_not_names() {
         for text in [
-            "", "server", "server-", "server-01", "server-+1", "server--1", "server:", "server:none", "v3-server-1",
-            "servers-1", "server-99999999999",
+            "",
+            "server",
+            "server-",
+            "server-01",
+            "server-+1",
+            "server--1",
+            "server:",
+            "server:none",
+            "v3-server-1",
+            "servers-1",
+            "server-99999999999",
         ] {
             assert_eq!(NodeRef::parse(text, ["v2"]), None, "{text}");
         }

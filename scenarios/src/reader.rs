@@ -73,10 +73,7 @@ impl<'t> Reader<'t> {
         let before = &self.text[..offset];
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let count = |n: usize| u32::try_from(n + 1).unwrap_or(u32::MAX);
-        Place {
-            line: count(before.matches('\n').count()),
-            column: count(before[start..].chars().count()),
-        }
+        Place { line: count(before.matches('\n').count()), column: count(before[start..].chars().count()) }
     }
 
     /// Notes an error. The reading goes on, so that a file's errors are found in one go.
@@ -90,19 +87,11 @@ impl<'t> Reader<'t> {
     ) {
         let place = self.place(span.start);
         let index = usize::try_from(place.line - 1).unwrap_or(0);
-        let snippet = self
-            .text
-            .split('\n')
-            .nth(index)
-            .unwrap_or("")
-            .trim_end_matches('\r')
-            .replace('\t', " ");
+        let snippet =
+            self.text.split('\n').nth(index).unwrap_or("").trim_end_matches('\r').replace('\t', " ");
         let rest = snippet.chars().count() + 1;
         let column = usize::try_from(place.column).unwrap_or(1);
-        let wanted = self
-            .text
-            .get(span.start..span.end)
-            .map_or(1, |meant| meant.chars().count());
+        let wanted = self.text.get(span.start..span.end).map_or(1, |meant| meant.chars().count());
         let len = wanted.min(rest.saturating_sub(column)).max(1);
         self.diagnostics.push(Diagnostic {
             file: self.file.to_owned(),
@@ -166,19 +155,11 @@ pub(crate) struct Body<'a, 't> {
 
 impl<'a, 't> Body<'a, 't> {
     pub(crate) const fn new(table: &'a DeTable<'t>, span: Range<usize>) -> Self {
-        Self {
-            table,
-            span,
-            taken: Vec::new(),
-        }
+        Self { table, span, taken: Vec::new() }
     }
 
     /// The table in a value, or an error.
-    pub(crate) fn of(
-        reader: &mut Reader<'_>,
-        value: &'a Value<'t>,
-        expected: &str,
-    ) -> Option<Self> {
+    pub(crate) fn of(reader: &mut Reader<'_>, value: &'a Value<'t>, expected: &str) -> Option<Self> {
         match value.get_ref() {
             DeValue::Table(table) => Some(Self::new(table, value.span())),
             DeValue::String(_)
@@ -308,13 +289,7 @@ pub(crate) fn read_call<V: Verbs, C>(
     }
     let Some((key, value)) = known else {
         if table.is_empty() {
-            reader.error(
-                Kind::Missing,
-                value.span(),
-                format!("a verb of `{place}`"),
-                "an empty table",
-                None,
-            );
+            reader.error(Kind::Missing, value.span(), format!("a verb of `{place}`"), "an empty table", None);
         }
         return None;
     };
@@ -332,13 +307,7 @@ pub(crate) fn read_call<V: Verbs, C>(
 pub(crate) fn row<A: Argument>(name: &'static str, doc: &'static str, default: Option<&'static str>) -> Row {
     let required = default.is_none() && A::absent().is_none();
     let shape: Shape = A::shape();
-    Row {
-        name,
-        doc: doc.trim(),
-        shape,
-        default,
-        required,
-    }
+    Row { name, doc: doc.trim(), shape, default, required }
 }
 
 /// A field's name without the mark that lets it be a keyword of Rust.

@@ -111,8 +111,8 @@ impl Deployment {
         };
         let mut env = Env::default();
         for (name, setting) in self.env.0.iter().chain(&own.0) {
-            let reads = crate::env::variable_named(name)
-                .is_some_and(|variable| variable.roles.contains(&role));
+            let reads =
+                crate::env::variable_named(name).is_some_and(|variable| variable.roles.contains(&role));
             if reads {
                 env.0.insert(name, setting.clone());
             }
@@ -349,9 +349,7 @@ impl Scenario {
     /// The deployment of `[topology]`.
     #[must_use]
     pub fn main(&self) -> &Deployment {
-        self.deployments
-            .first()
-            .expect("a scenario is read with its topology")
+        self.deployments.first().expect("a scenario is read with its topology")
     }
 
     /// The deployment that a reference names.
@@ -367,10 +365,7 @@ impl Scenario {
     /// The step with this id.
     #[must_use]
     pub fn step(&self, id: &StepId) -> &Step {
-        self.steps
-            .iter()
-            .find(|step| step.id == id.0)
-            .expect("ids are checked when a scenario is read")
+        self.steps.iter().find(|step| step.id == id.0).expect("ids are checked when a scenario is read")
     }
 
     /// Decides what the seed decides beforehand. `draw(n)` returns a number below `n`.
@@ -416,10 +411,9 @@ impl Scenario {
                     within: *within,
                     after: after.clone(),
                 },
-                Expectation::Sometimes { situation, during } => Expectation::Sometimes {
-                    situation: situation.resolve(draw),
-                    during: during.clone(),
-                },
+                Expectation::Sometimes { situation, during } => {
+                    Expectation::Sometimes { situation: situation.resolve(draw), during: during.clone() }
+                }
             };
         }
         Resolved(resolved)
@@ -476,7 +470,8 @@ fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
     let deployments = deployments?;
 
     let room = deployments.iter().map(|deployment| deployment.params.payload_len()).min().unwrap_or(0);
-    let workloads = each(reader, &mut body, "workload", |reader, body, place| workload(reader, body, place, room));
+    let workloads =
+        each(reader, &mut body, "workload", |reader, body, place| workload(reader, body, place, room));
     let faults = each(reader, &mut body, "fault", fault);
     let steps = steps(reader, &mut body);
     let expects = each(reader, &mut body, "expect", expect);
@@ -577,15 +572,15 @@ fn each<'t, T>(
 }
 
 fn limits(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Limits> {
-    let read = one(reader, body, "limits", |reader, body| {
+    let read = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
         let time = body.take::<Span>(reader, "time_limit", Some("'10m'"));
         let events = body.take::<Int<1, 1_000_000_000>>(reader, "max_events", Some("5000000"));
         Some(Limits { time_limit: time?, max_events: events?.get() })
-    })?;
-    Some(read.unwrap_or(Limits {
-        time_limit: Span::from_millis(600_000).expect("ten minutes are less than a day"),
-        max_events: 5_000_000,
-    }))
+    };
+    match one(reader, body, "limits", read)? {
+        Some(limits) => Some(limits),
+        None => read(reader, &mut Body::new(&DeTable::new(), 0..0)),
+    }
 }
 
 /// A name that can stand in front of `-server-1` without being mistaken for a role.
@@ -731,11 +726,7 @@ fn params(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Params> {
     let slot_bytes = table.take::<Int<32, 65_536>>(reader, "slot_bytes", Some("256"));
     let tag_len = table.take::<Int<8, 31>>(reader, "tag_len", Some("16"));
     table.finish(reader);
-    Some(Params {
-        num_slots: num_slots?.get(),
-        slot_bytes: slot_bytes?.get(),
-        tag_len: tag_len?.get(),
-    })
+    Some(Params { num_slots: num_slots?.get(), slot_bytes: slot_bytes?.get(), tag_len: tag_len?.get() })
 }
 
 /// Floors that the topology can never reach.
@@ -813,12 +804,7 @@ fn network(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Network> 
         let loss = body.take(reader, "loss", Some(NONE));
         let duplicate = body.take(reader, "duplicate", Some(NONE));
         let reorder = body.take(reader, "reorder", Some(NONE));
-        Some(Network {
-            latency: latency?,
-            loss: loss?,
-            duplicate: duplicate?,
-            reorder: reorder?,
-        })
+        Some(Network { latency: latency?, loss: loss?, duplicate: duplicate?, reorder: reorder? })
     };
     match one(reader, body, "network", read)? {
         Some(network) => Some(network),
@@ -908,13 +894,7 @@ fn workload(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place, room
             );
         }
     }
-    Some(Workload {
-        id: id?,
-        say: say?,
-        place,
-        during: during?.unwrap_or_default(),
-        act: act?,
-    })
+    Some(Workload { id: id?, say: say?, place, during: during?.unwrap_or_default(), act: act? })
 }
 
 fn fault(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Option<Fault> {
@@ -950,7 +930,11 @@ fn calls<'a, 't>(value: Option<&'a Value<'t>>) -> Vec<&'a Value<'t>> {
 }
 
 /// The verbs of a list, all of them read even after an error.
-fn placed<V: Verbs>(reader: &mut Reader<'_>, value: Option<&Value<'_>>, place: &str) -> Option<Vec<Placed<V>>> {
+fn placed<V: Verbs>(
+    reader: &mut Reader<'_>,
+    value: Option<&Value<'_>>,
+    place: &str,
+) -> Option<Vec<Placed<V>>> {
     let read: Vec<Option<Placed<V>>> = calls(value)
         .into_iter()
         .map(|call| {
@@ -974,16 +958,11 @@ fn steps(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Vec<Step>> 
     let mut before = Before::default();
     let found = body.key("step").is_some();
     let down: Vec<NodeRef> = down_at_first(body);
-    let steps = each(reader, body, "step", |reader, body, place| step(reader, body, place, &mut before, &down));
+    let steps =
+        each(reader, body, "step", |reader, body, place| step(reader, body, place, &mut before, &down));
     reader.each = None;
     if !found {
-        reader.error(
-            Kind::Missing,
-            0..0,
-            "at least one `[[step]]`",
-            "nothing",
-            None,
-        );
+        reader.error(Kind::Missing, 0..0, "at least one `[[step]]`", "nothing", None);
         return None;
     }
     steps
@@ -994,10 +973,7 @@ fn down_at_first(body: &mut Body<'_, '_>) -> Vec<NodeRef> {
     let Some(down) = body.value("topology").and_then(|topology| topology.get_ref().get("down")) else {
         return Vec::new();
     };
-    calls(Some(down))
-        .into_iter()
-        .filter_map(|value| NodeRef::parse(value.get_ref().as_str()?, []))
-        .collect()
+    calls(Some(down)).into_iter().filter_map(|value| NodeRef::parse(value.get_ref().as_str()?, [])).collect()
 }
 
 fn step(
@@ -1145,13 +1121,7 @@ fn with(
 ) -> Option<StepId> {
     let id = StepId::read(reader, value)?;
     if for_each.as_ref().is_some_and(Option::is_some) {
-        reader.error(
-            Kind::Unreachable,
-            value.span(),
-            "`for_each` or `with`, not both",
-            "both",
-            None,
-        );
+        reader.error(Kind::Unreachable, value.span(), "`for_each` or `with`, not both", "both", None);
         return None;
     }
     match &before.group {
@@ -1294,13 +1264,7 @@ fn act_fits(reader: &mut Reader<'_>, call: &Value<'_>, act: &Do) {
         | Do::Lie { .. } => (None, Role::Server),
     };
     if let Some(stranger) = stranger {
-        reader.error(
-            Kind::UnknownNode,
-            call.span(),
-            format!("a {role}"),
-            format!("`{stranger}`"),
-            None,
-        );
+        reader.error(Kind::UnknownNode, call.span(), format!("a {role}"), format!("`{stranger}`"), None);
     }
     let (Do::Start { node, env, .. } | Do::SetEnv { node, env }) = act else {
         return;
@@ -1340,11 +1304,7 @@ fn expect(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Opt
             if let Some((_, condition, _)) = &read {
                 condition_fits(reader, value, condition);
             }
-            read.map(|(_, condition, (within, after))| Expectation::Eventually {
-                condition,
-                within,
-                after,
-            })
+            read.map(|(_, condition, (within, after))| Expectation::Eventually { condition, within, after })
         }
         (None, None, Some(value)) => {
             let common = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
@@ -1399,13 +1359,5 @@ fn threshold(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> 
         reader.error(Kind::Missing, body.span(), "`min` or `max`", "nothing", None);
         return None;
     }
-    Some(Threshold {
-        id: id?,
-        say: say?,
-        place,
-        metric: metric?,
-        stat: stat?,
-        min: min?,
-        max: max?,
-    })
+    Some(Threshold { id: id?, say: say?, place, metric: metric?, stat: stat?, min: min?, max: max? })
 }

@@ -115,7 +115,8 @@ fn schema() -> Json {
 }
 
 fn object(fields: &[(&str, Json, bool)]) -> Json {
-    let required: Vec<&str> = fields.iter().filter(|(_, _, required)| *required).map(|(name, _, _)| *name).collect();
+    let required: Vec<&str> =
+        fields.iter().filter(|(_, _, required)| *required).map(|(name, _, _)| *name).collect();
     let properties: Map<String, Json> =
         fields.iter().map(|(name, schema, _)| ((*name).to_owned(), schema.clone())).collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })

@@ -23,8 +23,7 @@ impl Span {
     /// The longest one: a day. Simulated procedures take minutes.
     pub const MAX: Self = Self(24 * 3_600_000);
     /// The units, each with its length in milliseconds.
-    pub const UNITS: [(&'static str, u64); 4] =
-        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    pub const UNITS: [(&'static str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
     /// The length in milliseconds.
     #[must_use]
@@ -35,11 +34,7 @@ impl Span {
     /// Makes a span, unless it is longer than [`Span::MAX`].
     #[must_use]
     pub const fn from_millis(millis: u64) -> Option<Self> {
-        if millis <= Self::MAX.0 {
-            Some(Self(millis))
-        } else {
-            None
-        }
+        if millis <= Self::MAX.0 { Some(Self(millis)) } else { None }
     }
 
     /// Reads a number with a unit behind it.
@@ -52,10 +47,8 @@ impl Span {
         if unit.trim().is_empty() {
             return Err(NotSpan::NoUnit);
         }
-        let (_, factor) = Self::UNITS
-            .into_iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or(NotSpan::WrongUnit)?;
+        let (_, factor) =
+            Self::UNITS.into_iter().find(|(name, _)| *name == unit).ok_or(NotSpan::WrongUnit)?;
         number
             .parse::<u64>()
             .ok()
@@ -84,11 +77,7 @@ impl<const MIN: u64, const MAX: u64> Int<MIN, MAX> {
     /// Makes one, unless the number is out of range.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {
-        if number >= MIN && number <= MAX {
-            Some(Self(number))
-        } else {
-            None
-        }
+        if number >= MIN && number <= MAX { Some(Self(number)) } else { None }
     }
 
     /// The number.
@@ -217,10 +206,7 @@ pub struct Share {
 
 impl Share {
     /// None at all.
-    pub const NONE: Self = Self {
-        min: Int(0),
-        max: Int(0),
-    };
+    pub const NONE: Self = Self { min: Int(0), max: Int(0) };
 
     /// The share in thousandths. In a resolved scenario the only one; before that the least.
     #[must_use]
@@ -262,10 +248,7 @@ mod tests {
 
     #[test]
     fn a_draw_stays_between_its_bounds_even_with_a_bad_source() {
-        let value = Drawn::Range {
-            min: Int::<1, 9>(2),
-            max: Int::<1, 9>(5),
-        };
+        let value = Drawn::Range { min: Int::<1, 9>(2), max: Int::<1, 9>(5) };
         assert_eq!(value.draw(&mut |_| u64::MAX).get(), 5);
         assert_eq!(value.draw(&mut |_| 0).get(), 2);
     }

@@ -125,10 +125,7 @@ macro_rules! verbs {
 }
 
 fn written(arguments: Vec<(&str, Option<String>)>) -> Vec<(String, String)> {
-    arguments
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-        .collect()
+    arguments.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 verbs! {

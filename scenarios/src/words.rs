@@ -16,10 +16,7 @@ pub trait Word: Copy + Eq + 'static {
 
     /// The word with this name.
     fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(_, known, _)| *known == name)
-            .map(|(word, _, _)| *word)
+        Self::ALL.iter().find(|(_, known, _)| *known == name).map(|(word, _, _)| *word)
     }
 }
 
@@ -355,4 +352,3 @@ words! {
         Max = "max",
     }
 }
-

@@ -118,7 +118,8 @@ fn runbooks_have_faults_and_misuses_have_controls() {
 
 #[test]
 fn each_property_has_a_canary() {
-    let canaries: Vec<_> = folder("canaries").iter().map(|path| load(path).canary.expect("a canary")).collect();
+    let canaries: Vec<_> =
+        folder("canaries").iter().map(|path| load(path).canary.expect("a canary")).collect();
     assert!(canaries.len() >= 10);
     for (property, name, _) in Property::ALL {
         assert!(canaries.iter().any(|canary| canary.property == *property), "{name} has none");
@@ -129,15 +130,14 @@ fn each_property_has_a_canary() {
 
 #[test]
 fn every_verb_is_used() {
-    let text: String = all()
-        .iter()
-        .map(|path| std::fs::read_to_string(path).expect("the file can be read"))
-        .collect();
+    let text: String =
+        all().iter().map(|path| std::fs::read_to_string(path).expect("the file can be read")).collect();
     for table in verbs::tables() {
         let key = table.name.rsplit('.').next().expect("a place has a name");
         for verb in table.verbs {
             let used = text.lines().any(|line| {
-                line.starts_with(&format!("{key}.{} = ", verb.name)) || line.starts_with(&format!("  {{ {} = ", verb.name))
+                line.starts_with(&format!("{key}.{} = ", verb.name))
+                    || line.starts_with(&format!("  {{ {} = ", verb.name))
             });
             // A condition is one verb for `until` and `eventually`.
             assert!(used || key == "eventually", "`{key}.{}` is used by no file", verb.name);
@@ -147,12 +147,18 @@ fn every_verb_is_used() {
 
 #[test]
 fn every_verb_stands_in_the_guide() {
-    let guide = std::fs::read_to_string(root().join("docs/scenarios.md")).expect("the guide is part of the repository");
+    let guide = std::fs::read_to_string(root().join("docs/scenarios.md"))
+        .expect("the guide is part of the repository");
     for table in verbs::tables() {
         for verb in table.verbs {
             assert!(guide.contains(&format!("`{}`", verb.name)), "`{}` is not explained", verb.name);
             for row in verb.arguments {
-                assert!(guide.contains(&format!("`{}`", row.name)), "`{}` of `{}` is not explained", row.name, verb.name);
+                assert!(
+                    guide.contains(&format!("`{}`", row.name)),
+                    "`{}` of `{}` is not explained",
+                    row.name,
+                    verb.name
+                );
             }
         }
     }
@@ -210,7 +216,10 @@ fn the_schema_is_current() {
         std::fs::write(&path, &now).expect("the schema can be written");
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(stored == now, "schema/scenario.v1.json is old: UPDATE=1 cargo test -p zipnet-scenarios rewrites it");
+    assert!(
+        stored == now,
+        "schema/scenario.v1.json is old: UPDATE=1 cargo test -p zipnet-scenarios rewrites it"
+    );
 }
 
 proptest! {
