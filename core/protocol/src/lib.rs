@@ -4,8 +4,10 @@
 
 extern crate alloc;
 
+pub mod aggregator;
 pub mod bitmap;
 pub mod checks;
+pub mod client;
 pub mod committee;
 pub mod fold;
 pub mod id;

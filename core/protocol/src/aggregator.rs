@@ -1,0 +1,1253 @@
+//! The role of the aggregator: it brings clients into the registry, shows them live headers, folds their envelopes and
+//! hands the committee's records on. It is trusted for liveness only and learns nothing.
+//!
+//! ```text
+//! servers ── Registry, RegistryChanged, Live, Record, Retired ──▶ aggregator ── LiveFor, Record, Retired ──▶ clients
+//! servers ◀── Bundle, Propose(ChangeClients), Aggregate ───────── aggregator ◀── Bundle, Envelope ────────── clients
+//! ```
+//!
+//! Whatever matters is repeated until its effect shows: the bundle until a server speaks of its log, a batch until it is
+//! in the registry, the aggregate until it is applied. A lost message costs time and nothing else.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::bitmap::Bitmap;
+use crate::checks::{Check, Checks};
+use crate::committee::{FAREWELLS_KEPT, Refused, is_majority};
+use crate::fold::Fold;
+use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use crate::key::Signature;
+use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
+use crate::message::{
+    Announcement, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, RecordSignature, Role,
+    Standing,
+};
+use crate::registry::ClientRegistry;
+use crate::signing::Invalid;
+use crate::time::Time;
+use crate::wire;
+
+/// What an aggregator is told at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub me: PeerId,
+    /// The instance.
+    pub instance: UniqueId,
+    /// The epoch of the first bundle: one above the last one used, as far as that is known. A server that knows a later
+    /// one says so.
+    pub epoch: Epoch,
+    /// How long after the receipt of a live header envelopes are waited for, if enough came earlier.
+    pub fold_deadline: Duration,
+    /// After how long something without a visible effect is sent again.
+    pub resend: Duration,
+    /// For how long a registered client may be without a link before it is expired.
+    pub expire_after: Duration,
+}
+
+/// What happened to an aggregator. Complete: a log of (time, input) is a whole run, and holds no secret.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passed. Harmless at any moment.
+    Tick,
+    /// Bytes arrived over a link authenticated as `from`. Decoding happens inside.
+    Received {
+        /// Who sent them.
+        from: PeerId,
+        /// An encoded [`Message`].
+        bytes: Vec<u8>,
+    },
+    /// A peer can be reached; servers have proven to know the committee secret. Repeated for a new link in the place of
+    /// an old one.
+    Linked {
+        /// Who.
+        peer: PeerId,
+        /// What it proved or claims to be.
+        role: Role,
+    },
+    /// A peer can no longer be reached.
+    Unlinked {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A job is done.
+    Done(Done),
+    /// Leave now. The aggregator holds nothing that others need; a round that it folds is lost.
+    Stop,
+}
+
+/// The most records that are kept for clients that ask.
+pub const RECORDS_KEPT: usize = 64;
+
+/// The most bytes of broadcasts that are kept for clients that ask; the newest record is kept in any case.
+pub const RECORD_BYTES_KEPT: usize = 64 << 20;
+
+/// The most records sent for one request.
+const RECORDS_PER_ANSWER: usize = 16;
+
+/// Earlier versions of the registry that are kept for headers that pin them.
+const REPLICAS_KEPT: usize = 4;
+
+/// Headers whose rosters are kept to check records with.
+const HEADERS_KEPT: usize = 64;
+
+/// A bundle is repeated this many times less often than other things: servers that know it send the registry each time.
+const BUNDLE_PACE: u32 = 5;
+
+/// After so many repetitions without effect a batch is given up, and a smaller one is tried.
+const BATCH_PATIENCE: u32 = 5;
+
+/// How often a missing record is asked for before it is given up.
+const RECORD_PATIENCE: u32 = 5;
+
+/// A client whose bundle alone was not accepted waits for so many times [`Config::resend`].
+const CLIENT_PENALTY: u32 = 5;
+
+/// The machine of an aggregator.
+#[derive(Debug)]
+pub struct Aggregator<C> {
+    config: Config,
+    checks: C,
+    /// The latest moment that this machine was told about.
+    now: Time,
+    /// This process's bundle, once made.
+    bundle: Option<Bundle>,
+    /// The epoch of the bundle that is being made.
+    making: Option<Epoch>,
+    bundle_due: Time,
+    /// Linked servers, each with the log that it last spoke of since it was linked.
+    servers: BTreeMap<PeerId, Option<LogId>>,
+    clients: BTreeMap<PeerId, Client>,
+    /// Linked clients whose bundle is not in the registry, in the order they came.
+    queue: VecDeque<PeerId>,
+    /// The log that most linked servers speak of.
+    log: Option<LogId>,
+    /// The newest version, and some before it, oldest first; all of `log`.
+    replicas: VecDeque<ClientRegistry>,
+    /// The registry must be asked for.
+    wanted: Option<Retry>,
+    /// Registered clients that are not linked, with the moment since when.
+    absent: BTreeMap<PeerId, Time>,
+    /// The same, by moment.
+    absent_since: BTreeSet<(Time, PeerId)>,
+    batch: Option<Batch>,
+    /// The most entries of the next batch.
+    batch_len: usize,
+    current: Option<Current>,
+    /// Rosters of the newest live headers, oldest first; all of `log`.
+    headers: VecDeque<Known>,
+    /// All of `log`.
+    records: BTreeMap<Round, Kept>,
+    /// A record that clients may wait for and that has not come.
+    missing: Option<(Round, Retry)>,
+    farewells: BTreeMap<PeerId, Announcement>,
+    stopped: bool,
+}
+
+/// A linked client.
+#[derive(Clone, Debug, Default)]
+struct Client {
+    /// The newest one, verified.
+    bundle: Option<Bundle>,
+    /// In [`Aggregator::queue`] or in the outstanding batch.
+    queued: bool,
+    /// Its bundle was not accepted: not before this moment.
+    not_before: Time,
+    /// When it was last shown a header because it had sent its bundle.
+    shown: Option<Time>,
+    /// When it was last sent records because it had asked.
+    served: Option<Time>,
+}
+
+/// Something that is asked for again and again, of one server after the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retry {
+    due: Time,
+    attempts: u32,
+}
+
+/// The outstanding change of the registry.
+#[derive(Clone, Debug)]
+struct Batch {
+    counter: Counter,
+    register: Vec<PeerId>,
+    expire: Vec<PeerId>,
+    /// Once signed.
+    message: Option<Arc<[u8]>>,
+    retry: Retry,
+}
+
+/// The newest live round.
+#[derive(Clone, Debug)]
+struct Current {
+    live: LiveHeader,
+    digest: Digest,
+    refused: Bitmap,
+    /// When this aggregator saw it first.
+    since: Time,
+    /// The registry as the header pins it, once known.
+    clients: Option<ClientRegistry>,
+    participants: Bitmap,
+    /// Digest and signature of each envelope that is in: what a dispute is decided with.
+    heard: BTreeMap<u32, (Digest, Signature)>,
+    stage: Stage,
+}
+
+/// Where the newest live round stands.
+#[derive(Clone, Debug)]
+enum Stage {
+    Folding(Fold),
+    Signing,
+    Forwarding { message: Arc<[u8]>, due: Time, applied: BTreeSet<PeerId> },
+    Over,
+}
+
+/// A live header as records need it.
+#[derive(Clone, Debug)]
+struct Known {
+    round: Round,
+    digest: Digest,
+    roster: Vec<PeerId>,
+    previous: Digest,
+}
+
+/// A record with what was done about it.
+#[derive(Clone, Debug)]
+struct Kept {
+    record: Record,
+    digest: Digest,
+    /// All verified.
+    signatures: BTreeMap<PeerId, RecordSignature>,
+    forwarded: bool,
+    confirmed: bool,
+}
+
+impl<C: Checks> Aggregator<C> {
+    /// An aggregator at its start.
+    pub fn new(config: Config, checks: C) -> Self {
+        Self {
+            config,
+            checks,
+            now: Time::default(),
+            bundle: None,
+            making: None,
+            bundle_due: Time::default(),
+            servers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            queue: VecDeque::new(),
+            log: None,
+            replicas: VecDeque::new(),
+            wanted: None,
+            absent: BTreeMap::new(),
+            absent_since: BTreeSet::new(),
+            batch: None,
+            batch_len: ClientBatch::LEN_MAX,
+            current: None,
+            headers: VecDeque::new(),
+            records: BTreeMap::new(),
+            missing: None,
+            farewells: BTreeMap::new(),
+            stopped: false,
+        }
+    }
+
+    /// Applies one input. The only function that changes an aggregator.
+    ///
+    /// # Panics
+    /// If effects of an earlier call were not drained, or an invariant of the core is broken.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Outbox) {
+        assert!(out.is_empty(), "the driver drains all effects before the next input");
+        self.now = self.now.max(now);
+        if self.stopped {
+            return;
+        }
+        match input {
+            Input::Tick => {}
+            Input::Received { from, bytes } => self.received(from, &bytes, out),
+            Input::Linked { peer, role } => self.linked(peer, role, out),
+            Input::Unlinked { peer } => self.unlinked(&peer),
+            Input::Done(done) => self.done(done, out),
+            Input::Stop => {
+                self.stopped = true;
+                out.push(Effect::Stopped);
+                return;
+            }
+        }
+        self.advance(out);
+        self.check();
+    }
+
+    /// When to call `handle` with `Tick` if nothing else happens first, and what for.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        let mut deadline = Deadline::NONE;
+        if self.stopped {
+            return deadline;
+        }
+        let mut note = |at: Time, why| {
+            if at > self.now {
+                deadline = deadline.or(at, why);
+            }
+        };
+        if self.awaits_servers() {
+            note(self.bundle_due, "a server that takes this aggregator");
+        }
+        if let Some(wanted) = &self.wanted {
+            note(wanted.due, "the client registry");
+        }
+        if let Some(batch) = &self.batch {
+            note(batch.retry.due, "a change of the client registry");
+        } else {
+            let registry = self.registry();
+            if registry.is_some()
+                && let Some((since, _)) = self.absent_since.first()
+            {
+                note(since.after(self.config.expire_after), "the expiry of a client");
+            }
+            for client in self.queue.iter().filter_map(|peer| self.clients.get(peer)) {
+                note(client.not_before, "another attempt to register a client");
+            }
+        }
+        if let Some(current) = &self.current {
+            match &current.stage {
+                Stage::Folding(_) => note(current.since.after(self.config.fold_deadline), "the fold deadline"),
+                Stage::Forwarding { due, .. } => note(*due, "the aggregate in the log"),
+                Stage::Signing | Stage::Over => {}
+            }
+        }
+        if let Some((_, retry)) = &self.missing {
+            note(retry.due, "a record");
+        }
+        deadline
+    }
+
+    /// This process's bundle, once made.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// The log that this aggregator works for.
+    #[must_use]
+    pub fn log(&self) -> Option<LogId> {
+        self.log
+    }
+
+    /// The newest known client registry.
+    #[must_use]
+    pub fn registry(&self) -> Option<&ClientRegistry> {
+        self.replicas.back()
+    }
+
+    /// The newest live round, and how many envelopes of it are in.
+    #[must_use]
+    pub fn round(&self) -> Option<(Round, u32)> {
+        self.current.as_ref().map(|current| (current.live.header.round, current.participants.count_ones()))
+    }
+
+    /// How many clients are linked.
+    #[must_use]
+    pub fn linked_clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether some linked server has not shown that it takes this node for the aggregator of its log.
+    fn awaits_servers(&self) -> bool {
+        self.bundle.is_some() && self.servers.values().any(Option::is_none)
+    }
+
+    fn linked(&mut self, peer: PeerId, role: Role, out: &mut Outbox) {
+        match role {
+            Role::Server => {
+                self.servers.insert(peer, None);
+                self.bundle_due = self.now;
+            }
+            Role::Client => {
+                self.clients.entry(peer).or_default();
+                self.present(&peer);
+                if !self.farewells.is_empty() {
+                    send(out, peer, &self.retired());
+                }
+            }
+            Role::Aggregator => {}
+        }
+    }
+
+    fn unlinked(&mut self, peer: &PeerId) {
+        if self.servers.remove(peer).is_some() {
+            self.choose_log();
+        }
+        if self.clients.remove(peer).is_some()
+            && self.registry().is_some_and(|registry| registry.get(peer).is_some())
+        {
+            self.missed(*peer);
+        }
+    }
+
+    fn received(&mut self, from: PeerId, bytes: &[u8], out: &mut Outbox) {
+        let Ok(message) = wire::decode(bytes) else {
+            return refuse(out, "message", Refused::Malformed, from);
+        };
+        let is_server = self.servers.contains_key(&from);
+        let is_client = self.clients.contains_key(&from);
+        let result = match message {
+            Message::Bundle(bundle) if is_client => self.client_bundle(from, bundle, out),
+            Message::Envelope(envelope) if is_client => self.envelope(from, &envelope),
+            Message::RecordsWanted { from: round } if is_client => {
+                self.records_wanted(from, round, out);
+                Ok(())
+            }
+            Message::BundleRefused { reason, last } if is_server => self.bundle_refused(reason, last, out),
+            Message::Live(live) if is_server => self.live(from, live, out),
+            Message::AggregateApplied { round, header } if is_server => {
+                self.aggregate_applied(from, round, header);
+                Ok(())
+            }
+            Message::Registry { log, version, counter, clients } if is_server => {
+                self.registry_sent(from, log, version, counter, clients)
+            }
+            Message::RegistryChanged { version, batch } if is_server => {
+                self.registry_changed(from, version, &batch);
+                Ok(())
+            }
+            Message::Record { record, signatures } if is_server => self.record(record, &signatures, out),
+            Message::RecordSigned { signatures } if is_server => {
+                self.record_signed(&signatures, out);
+                Ok(())
+            }
+            Message::Retired { announcements } if is_server => self.farewell(&announcements, out),
+            Message::Propose(_)
+            | Message::Bundle(_)
+            | Message::BundleRefused { .. }
+            | Message::Live(_)
+            | Message::LiveFor { .. }
+            | Message::Envelope(_)
+            | Message::Aggregate(_)
+            | Message::AggregateApplied { .. }
+            | Message::Registry { .. }
+            | Message::RegistryChanged { .. }
+            | Message::RegistryWanted
+            | Message::Record { .. }
+            | Message::RecordSigned { .. }
+            | Message::RecordsWanted { .. }
+            | Message::TestifyWanted { .. }
+            | Message::Retired { .. } => Err(("message", Refused::WrongRole)),
+        };
+        if let Err((kind, reason)) = result {
+            refuse(out, kind, reason, from);
+        }
+    }
+
+    fn done(&mut self, done: Done, out: &mut Outbox) {
+        match done {
+            Done::BundleMade(bundle) => {
+                if self.making == Some(bundle.epoch) {
+                    self.making = None;
+                    self.bundle = Some(bundle);
+                    self.bundle_due = self.now;
+                    // All servers are told, also those that know an earlier bundle.
+                    self.servers.values_mut().for_each(|log| *log = None);
+                }
+            }
+            Done::BatchSigned(batch) => {
+                let log = self.log;
+                if let Some(outstanding) = &mut self.batch
+                    && Some(batch.log) == log
+                    && outstanding.counter == batch.counter
+                    && outstanding.message.is_none()
+                {
+                    let message = Message::Propose(Command::ChangeClients(*batch));
+                    outstanding.message = Some(wire::encode(&message));
+                    outstanding.retry.due = self.now;
+                }
+            }
+            Done::AggregateSigned(aggregate) => {
+                if let Some(current) = &mut self.current
+                    && current.digest == aggregate.header
+                    && matches!(current.stage, Stage::Signing)
+                {
+                    let (round, participants) = (aggregate.round, aggregate.participants.count_ones());
+                    let message = wire::encode(&Message::Aggregate(*aggregate));
+                    current.stage = Stage::Forwarding { message, due: self.now, applied: BTreeSet::new() };
+                    out.report(Report::AggregateForwarded { round, participants });
+                }
+            }
+            Done::HeaderSigned(_)
+            | Done::PartialMade(_)
+            | Done::RecordSigned(_)
+            | Done::Announced(_)
+            | Done::Testified(_)
+            | Done::Approved(_)
+            | Done::RefusalSigned(_)
+            | Done::Sealed { .. }
+            | Done::NoKey { .. } => {}
+        }
+    }
+
+    /// A server does not take this bundle. If it knows a later one that is really this node's, the next epoch is free.
+    fn bundle_refused(&mut self, reason: Refused, last: Option<Bundle>, out: &mut Outbox) -> Verdict {
+        if reason != Refused::StaleEpoch {
+            return Err(("bundle", reason));
+        }
+        let (Some(own), Some(last)) = (&self.bundle, last) else { return Ok(()) };
+        if last.epoch < own.epoch || last == *own || self.making.is_some() {
+            return Ok(());
+        }
+        let Some(epoch) = succeeding(&last, &self.config.me, Role::Aggregator) else {
+            return Err(("bundle", Refused::BadSignature));
+        };
+        self.make_bundle(epoch, false, out);
+        Ok(())
+    }
+
+    fn make_bundle(&mut self, epoch: Epoch, fresh_key: bool, out: &mut Outbox) {
+        self.making = Some(epoch);
+        out.push(Effect::Work(Job::MakeBundle { epoch, fresh_key }));
+    }
+
+    /// A client introduces itself.
+    fn client_bundle(&mut self, from: PeerId, bundle: Bundle, out: &mut Outbox) -> Verdict {
+        let refused = |reason| Err(("bundle", reason));
+        let registered = self.replicas.back().and_then(|registry| registry.get(&from));
+        let client = self.clients.get_mut(&from).expect("the caller has looked");
+        let mut known = client.bundle.as_ref();
+        if known == Some(&bundle) {
+            // It repeats itself because it has not seen its place in a header.
+            let lately = client.shown.is_some_and(|at| self.now < at.after(self.config.resend));
+            if registered == known && !lately {
+                client.shown = Some(self.now);
+                self.show_round(from, out);
+            }
+            return Ok(());
+        }
+        if bundle.peer != from || bundle.role != Role::Client {
+            return refused(Refused::WrongRole);
+        }
+        if bundle.instance != self.config.instance {
+            return refused(Refused::WrongInstance);
+        }
+        if !bundle.round_key.is_contributory() {
+            return refused(Refused::WeakKey);
+        }
+        if known.is_none_or(|known| registered.is_some_and(|registered| registered.epoch > known.epoch)) {
+            known = registered;
+        }
+        if let Some(last) = known.filter(|known| bundle.epoch <= known.epoch && **known != bundle) {
+            let last = Some(last.clone());
+            send(out, from, &Message::BundleRefused { reason: Refused::StaleEpoch, last });
+            return refused(Refused::StaleEpoch);
+        }
+        if !bundle.verify() {
+            return refused(Refused::BadSignature);
+        }
+        let registered = registered == Some(&bundle);
+        client.bundle = Some(bundle);
+        client.not_before = Time::default();
+        if registered {
+            client.shown = Some(self.now);
+            self.show_round(from, out);
+        } else {
+            out.report(Report::ClientSeen { client: from });
+            self.enqueue(from);
+        }
+        Ok(())
+    }
+
+    /// Has the client registered with one of the next batches, if it must be.
+    fn enqueue(&mut self, peer: PeerId) {
+        let registered = self.replicas.back().and_then(|registry| registry.get(&peer));
+        let Some(client) = self.clients.get_mut(&peer) else { return };
+        let Some(bundle) = &client.bundle else { return };
+        if !client.queued && registered.is_none_or(|registered| registered.epoch < bundle.epoch) {
+            client.queued = true;
+            self.queue.push_back(peer);
+        }
+    }
+
+    /// The client is linked: it does not expire.
+    fn present(&mut self, peer: &PeerId) {
+        if let Some(since) = self.absent.remove(peer) {
+            self.absent_since.remove(&(since, *peer));
+        }
+    }
+
+    /// The client is registered and not linked: it expires some time from now.
+    fn missed(&mut self, peer: PeerId) {
+        if let alloc::collections::btree_map::Entry::Vacant(entry) = self.absent.entry(peer) {
+            entry.insert(self.now);
+            self.absent_since.insert((self.now, peer));
+        }
+    }
+
+    /// Takes note of the log that a server speaks of. False: it is not the log that this aggregator works for.
+    fn speaks_of(&mut self, server: PeerId, log: LogId) -> bool {
+        self.servers.insert(server, Some(log));
+        self.choose_log();
+        self.log == Some(log)
+    }
+
+    /// Works for the log that most linked servers speak of. A tie changes nothing, unless no server speaks of the
+    /// present one.
+    fn choose_log(&mut self) {
+        let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
+        for log in self.servers.values().flatten() {
+            let count = votes.entry(*log).or_default();
+            *count = count.saturating_add(1);
+        }
+        let present = self.log.and_then(|log| votes.get(&log)).copied().unwrap_or(0);
+        let most = votes.values().copied().max().unwrap_or(0);
+        if most > present {
+            let log = votes.into_iter().find(|(_, count)| *count == most).map(|(log, _)| log);
+            if self.log != log {
+                self.start_log(log);
+            }
+        }
+    }
+
+    fn start_log(&mut self, log: Option<LogId>) {
+        self.log = log;
+        self.replicas.clear();
+        self.wanted = Some(Retry { due: self.now, attempts: 0 });
+        self.absent.clear();
+        self.absent_since.clear();
+        self.batch = None;
+        self.batch_len = ClientBatch::LEN_MAX;
+        self.current = None;
+        self.headers.clear();
+        self.records.clear();
+        self.missing = None;
+        self.farewells.clear();
+        self.queue.clear();
+        for client in self.clients.values_mut() {
+            client.queued = false;
+            client.not_before = Time::default();
+        }
+    }
+
+    fn registry_sent(
+        &mut self,
+        from: PeerId,
+        log: LogId,
+        version: RegistryVersion,
+        counter: Counter,
+        clients: Vec<Bundle>,
+    ) -> Verdict {
+        if version.0 == u64::MAX || counter.0 == u64::MAX {
+            return Err(("registry", Refused::Malformed));
+        }
+        if !self.speaks_of(from, log) {
+            return Err(("registry", Refused::WrongLog));
+        }
+        // An older version than one's own comes from a server that lags behind, unless all servers send it.
+        let asked = self.wanted.map(|wanted| usize::try_from(wanted.attempts).unwrap_or(usize::MAX));
+        let wanted = self.registry().is_none_or(|registry| match asked {
+            None => registry.version() < version,
+            Some(asked) => registry.version() <= version || asked > self.servers.len(),
+        });
+        if !wanted {
+            return Ok(());
+        }
+        let Ok(registry) = ClientRegistry::from_parts(version, counter, clients) else {
+            return Err(("registry", Refused::Malformed));
+        };
+        self.wanted = None;
+        // What was wrong, or is from the time before a server lost entries, goes.
+        self.replicas.retain(|replica| replica.version() < version);
+        let peers: Vec<PeerId> = registry.iter().map(|(peer, _)| *peer).collect();
+        self.take_registry(registry);
+        let gone: Vec<PeerId> = self.absent.keys().copied().collect();
+        for peer in gone {
+            if self.registry().is_some_and(|registry| registry.get(&peer).is_none()) {
+                self.present(&peer);
+            }
+        }
+        for peer in peers {
+            if !self.clients.contains_key(&peer) {
+                self.missed(peer);
+            }
+        }
+        let linked: Vec<PeerId> = self.clients.keys().copied().collect();
+        for peer in linked {
+            self.enqueue(peer);
+        }
+        Ok(())
+    }
+
+    fn registry_changed(&mut self, from: PeerId, version: RegistryVersion, batch: &ClientBatch) {
+        if !self.speaks_of(from, batch.log) {
+            return;
+        }
+        let Some(registry) = self.registry() else { return };
+        if version <= registry.version() {
+            return;
+        }
+        // Only this node makes batches. One of an earlier aggregator, or a gap, is made good by the whole.
+        if version != registry.version().next()
+            || batch.counter != registry.counter().next()
+            || !registry.has_room(batch.register.len())
+            || version.0 == u64::MAX
+            || batch.counter.0 == u64::MAX
+            || !batch.verify(&self.config.me)
+        {
+            self.wanted.get_or_insert(Retry { due: self.now, attempts: 0 });
+            return;
+        }
+        let mut registry = registry.clone();
+        registry.apply(&batch.register, &batch.expire, batch.counter);
+        self.take_registry(registry);
+        self.batch_len = self.batch_len.saturating_mul(2).min(ClientBatch::LEN_MAX);
+        for (peer, _) in &batch.expire {
+            self.present(peer);
+            self.enqueue(*peer);
+        }
+        for bundle in &batch.register {
+            if self.clients.contains_key(&bundle.peer) {
+                self.enqueue(bundle.peer);
+            } else {
+                self.missed(bundle.peer);
+            }
+        }
+    }
+
+    /// The registry has a new version: an outstanding batch is in it, or void.
+    fn take_registry(&mut self, registry: ClientRegistry) {
+        let over = self.batch.as_ref().is_some_and(|batch| batch.counter <= registry.counter());
+        if self.replicas.len() == REPLICAS_KEPT {
+            self.replicas.pop_front();
+        }
+        self.replicas.push_back(registry);
+        if over {
+            for peer in self.end_batch() {
+                self.enqueue(peer);
+            }
+        }
+    }
+
+    /// Forgets the outstanding batch; its clients come again if they must.
+    fn end_batch(&mut self) -> Vec<PeerId> {
+        let Some(batch) = self.batch.take() else { return Vec::new() };
+        for peer in &batch.register {
+            if let Some(client) = self.clients.get_mut(peer) {
+                client.queued = false;
+            }
+        }
+        batch.register
+    }
+
+    /// A server says that a round is live.
+    fn live(&mut self, from: PeerId, live: LiveHeader, out: &mut Outbox) -> Verdict {
+        let refused = |reason| Err(("live", reason));
+        let (log, round) = (live.header.log, live.header.round);
+        let digest = live.header.digest();
+        if self.current.as_ref().is_some_and(|current| current.digest == digest) {
+            self.servers.insert(from, Some(log));
+            return Ok(());
+        }
+        if !self.speaks_of(from, log) {
+            return refused(Refused::WrongLog);
+        }
+        match self.headers.back() {
+            Some(newest) if newest.round == round => return refused(Refused::Equivocation),
+            Some(newest) if newest.round > round => return refused(Refused::WrongRound),
+            Some(_) | None => {}
+        }
+        let union = live.verify().map_err(|invalid| ("live", reason(&invalid)))?;
+        let header = &live.header;
+        if self.headers.len() == HEADERS_KEPT {
+            self.headers.pop_front();
+        }
+        self.headers.push_back(Known {
+            round,
+            digest,
+            roster: header.servers.iter().map(|server| server.peer).collect(),
+            previous: header.previous.record,
+        });
+        let before = header.previous.round;
+        let have = self.records.get(&before).is_some_and(|kept| kept.confirmed);
+        self.missing = (before.0 > 0 && !have).then_some((before, Retry { due: self.now, attempts: 0 }));
+        self.current = Some(Current {
+            digest,
+            refused: union,
+            since: self.now,
+            clients: None,
+            participants: Bitmap::new(header.clients.count),
+            heard: BTreeMap::new(),
+            stage: Stage::Folding(Fold::new(header.params.vector_bytes())),
+            live,
+        });
+        self.pin(out);
+        if self.current.as_ref().is_some_and(|current| current.clients.is_none()) {
+            self.wanted.get_or_insert(Retry { due: self.now, attempts: 0 });
+        }
+        Ok(())
+    }
+
+    /// Finds the registry that the live header pins, and shows the header to everyone once it is found.
+    fn pin(&mut self, out: &mut Outbox) {
+        let Some(current) = &mut self.current else { return };
+        if current.clients.is_some() {
+            return;
+        }
+        let set = current.live.header.clients;
+        current.clients = self.replicas.iter().find(|replica| replica.set() == set).cloned();
+        if current.clients.is_some() {
+            let clients: Vec<PeerId> = self.clients.keys().copied().collect();
+            for peer in clients {
+                self.show_round(peer, out);
+            }
+        }
+    }
+
+    /// Shows the live header to a client, with its place. Not once the fold is over: it could not take part.
+    fn show_round(&self, peer: PeerId, out: &mut Outbox) {
+        let Some(current) = &self.current else { return };
+        if let (Stage::Folding(_), Some(clients)) = (&current.stage, &current.clients) {
+            let live = Box::new(current.live.clone());
+            send(out, peer, &Message::LiveFor { live, place: clients.proof(&peer) });
+        }
+    }
+
+    /// Folds an envelope. Its signature is not checked: the link says who sent it.
+    fn envelope(&mut self, from: PeerId, envelope: &Envelope) -> Verdict {
+        let refused = |reason| Err(("envelope", reason));
+        let Some(current) = &mut self.current else { return refused(Refused::NoRound) };
+        let header = &current.live.header;
+        if envelope.log != header.log {
+            return refused(Refused::WrongLog);
+        }
+        if envelope.round != header.round {
+            return refused(Refused::WrongRound);
+        }
+        if envelope.header != current.digest {
+            return refused(Refused::WrongHeader);
+        }
+        let Some(clients) = &current.clients else { return refused(Refused::WrongRegistry) };
+        let Some(place) = clients.index_of(&from) else { return refused(Refused::NotInRegistry) };
+        if clients.get(&from).is_none_or(|bundle| bundle.epoch != envelope.epoch) {
+            return refused(Refused::StaleEpoch);
+        }
+        if current.refused.get(place) {
+            return refused(Refused::RefusedClient);
+        }
+        if envelope.body.len() != header.params.vector_bytes() {
+            return refused(Refused::WrongLength);
+        }
+        let evidence = (envelope.signed_digest(), envelope.signature);
+        if let Some(first) = current.heard.get(&place)
+            && self.checks.enforce(Check::FoldOnce)
+        {
+            return if *first == evidence { Ok(()) } else { refused(Refused::Equivocation) };
+        }
+        let Stage::Folding(fold) = &mut current.stage else { return refused(Refused::AggregateIn) };
+        if fold.add(&envelope.body).is_err() {
+            return refused(Refused::WrongLength);
+        }
+        current.participants.set(place);
+        current.heard.insert(place, evidence);
+        Ok(())
+    }
+
+    /// Ends the fold once everyone is in, or the deadline has passed and enough are in.
+    fn finish_fold(&mut self, out: &mut Outbox) {
+        let Some(current) = &mut self.current else { return };
+        let header = &current.live.header;
+        let (count, all) = (current.participants.count_ones(), header.clients.count);
+        let everyone = count == all.saturating_sub(current.refused.count_ones());
+        let late = current.since.after(self.config.fold_deadline) <= self.now;
+        let floor = if self.checks.enforce(Check::ParticipantFloor) { header.min_participants } else { 0 };
+        if count < floor.max(1) || !(everyone || late) {
+            return;
+        }
+        if let Stage::Folding(fold) = &mut current.stage {
+            let body = core::mem::replace(fold, Fold::new(0)).into_body();
+            current.stage = Stage::Signing;
+            out.push(Effect::Work(Job::SignAggregate {
+                log: header.log,
+                round: header.round,
+                header: current.digest,
+                participants: current.participants.clone(),
+                body,
+            }));
+        }
+    }
+
+    fn aggregate_applied(&mut self, from: PeerId, round: Round, header: Digest) {
+        let Some(current) = &mut self.current else { return };
+        if current.digest != header || current.live.header.round != round {
+            return;
+        }
+        if let Stage::Forwarding { applied, .. } = &mut current.stage {
+            applied.insert(from);
+            let roster = &current.live.header.servers;
+            let confirmed = roster.iter().filter(|server| applied.contains(&server.peer)).count();
+            if is_majority(confirmed, roster.len()) {
+                current.stage = Stage::Over;
+            }
+        }
+    }
+
+    /// A server sent a finalised round.
+    fn record(&mut self, record: Record, signatures: &[RecordSignature], out: &mut Outbox) -> Verdict {
+        let refused = |reason| Err(("record", reason));
+        if Some(record.log) != self.log {
+            return refused(Refused::WrongLog);
+        }
+        let digest = record.digest();
+        if let Some(kept) = self.records.get(&record.round) {
+            if kept.digest != digest {
+                return refused(Refused::Equivocation);
+            }
+            self.record_signed(signatures, out);
+            return Ok(());
+        }
+        if let Some(known) = self.headers.iter().find(|known| known.round == record.round) {
+            if known.digest != record.header {
+                return refused(Refused::WrongHeader);
+            }
+            if known.roster != record.servers {
+                return refused(Refused::WrongRoster);
+            }
+            if known.previous != record.previous && self.checks.enforce(Check::ChainRecords) {
+                return refused(Refused::WrongPrevious);
+            }
+        }
+        let mut kept =
+            Kept { record, digest, signatures: BTreeMap::new(), forwarded: false, confirmed: false };
+        kept.add(signatures);
+        if !is_majority(kept.signatures.len(), kept.record.servers.len()) {
+            return refused(Refused::BadSignature);
+        }
+        if let Some(current) = &mut self.current
+            && current.digest == kept.record.header
+        {
+            current.stage = Stage::Over;
+        }
+        self.records.insert(kept.record.round, kept);
+        self.prune_records();
+        self.forward_records(out);
+        Ok(())
+    }
+
+    /// Further signatures of a record came.
+    fn record_signed(&mut self, signatures: &[RecordSignature], out: &mut Outbox) {
+        let rounds: BTreeSet<Round> = signatures.iter().map(|signature| signature.round).collect();
+        for round in rounds {
+            if let Some(kept) = self.records.get_mut(&round) {
+                kept.add(signatures);
+            }
+        }
+        self.forward_records(out);
+    }
+
+    /// Hands records to all clients, once when they have a majority and once when they have all signatures.
+    fn forward_records(&mut self, out: &mut Outbox) {
+        for kept in self.records.values_mut() {
+            let message = if kept.forwarded {
+                if kept.confirmed || !kept.complete() {
+                    continue;
+                }
+                Message::RecordSigned { signatures: kept.signatures.values().copied().collect() }
+            } else {
+                kept.message()
+            };
+            kept.forwarded = true;
+            kept.confirmed = kept.complete();
+            let bytes = wire::encode(&message);
+            for peer in self.clients.keys() {
+                out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+            }
+        }
+        if let Some((round, _)) = &self.missing
+            && self.records.get(round).is_some_and(|kept| kept.confirmed)
+        {
+            self.missing = None;
+        }
+    }
+
+    fn prune_records(&mut self) {
+        let bytes = |records: &BTreeMap<Round, Kept>| {
+            records.values().map(|kept| kept.record.broadcast.len()).fold(0, usize::saturating_add)
+        };
+        while self.records.len() > 1
+            && (self.records.len() > RECORDS_KEPT || bytes(&self.records) > RECORD_BYTES_KEPT)
+        {
+            self.records.pop_first();
+        }
+    }
+
+    /// A client asks for records; answered at most once per [`Config::resend`].
+    fn records_wanted(&mut self, from: PeerId, round: Round, out: &mut Outbox) {
+        let client = self.clients.get_mut(&from).expect("the caller has looked");
+        if client.served.is_some_and(|at| self.now < at.after(self.config.resend)) {
+            return;
+        }
+        client.served = Some(self.now);
+        for kept in self.records.range(round..).map(|(_, kept)| kept).take(RECORDS_PER_ANSWER) {
+            send(out, from, &kept.message());
+        }
+    }
+
+    /// Servers say that they leave for good. Clients are told once of each, and when they link.
+    fn farewell(&mut self, announcements: &[Announcement], out: &mut Outbox) -> Verdict {
+        let mut fresh = false;
+        for announcement in announcements {
+            let known = self.farewells.get(&announcement.server);
+            if Some(announcement.log) != self.log || known.is_some_and(|known| known.counter >= announcement.counter) {
+                continue;
+            }
+            if announcement.standing != Standing::Leaving {
+                return Err(("retired", Refused::Malformed));
+            }
+            if !announcement.verify() {
+                return Err(("retired", Refused::BadSignature));
+            }
+            if known.is_none() && self.farewells.len() >= FAREWELLS_KEPT {
+                self.farewells.pop_first();
+            }
+            self.farewells.insert(announcement.server, *announcement);
+            fresh = true;
+        }
+        if fresh {
+            let bytes = wire::encode(&self.retired());
+            for peer in self.clients.keys() {
+                out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+            }
+        }
+        Ok(())
+    }
+
+    fn retired(&self) -> Message {
+        Message::Retired { announcements: self.farewells.values().copied().collect() }
+    }
+
+    /// Does what is due.
+    fn advance(&mut self, out: &mut Outbox) {
+        if self.bundle.is_none() && self.making.is_none() {
+            self.make_bundle(self.config.epoch, true, out);
+        }
+        self.repeat_bundle(out);
+        self.repeat_batch(out);
+        self.repeat_wanted(out);
+        self.plan_batch(out);
+        self.pin(out);
+        self.finish_fold(out);
+        self.repeat_aggregate(out);
+        self.repeat_missing(out);
+    }
+
+    fn repeat_bundle(&mut self, out: &mut Outbox) {
+        if !self.awaits_servers() || self.now < self.bundle_due || self.making.is_some() {
+            return;
+        }
+        let Some(bundle) = self.bundle.clone() else { return };
+        self.bundle_due = self.now.after(self.config.resend.saturating_mul(BUNDLE_PACE));
+        let bytes = wire::encode(&Message::Bundle(bundle));
+        for (peer, _) in self.servers.iter().filter(|(_, log)| log.is_none()) {
+            out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+        }
+    }
+
+    /// The server for an attempt: the lowest that speaks of the log first, then one after the other.
+    fn server(&self, attempts: u32) -> Option<PeerId> {
+        let servers: Vec<PeerId> =
+            self.servers.iter().filter(|(_, log)| **log == self.log).map(|(peer, _)| *peer).collect();
+        let attempts = usize::try_from(attempts).unwrap_or(0);
+        servers.get(attempts.checked_rem(servers.len())?).copied()
+    }
+
+    fn repeat_wanted(&mut self, out: &mut Outbox) {
+        let Some(mut wanted) = self.wanted.filter(|wanted| wanted.due <= self.now) else { return };
+        match self.server(wanted.attempts) {
+            Some(server) => {
+                send(out, server, &Message::RegistryWanted);
+                wanted.again(self.now, self.config.resend);
+            }
+            None => wanted.due = self.now.after(self.config.resend),
+        }
+        self.wanted = Some(wanted);
+    }
+
+    fn repeat_batch(&mut self, out: &mut Outbox) {
+        let (now, resend) = (self.now, self.config.resend);
+        let Some(batch) = self.batch.as_ref() else { return };
+        let (Some(message), true) = (batch.message.clone(), batch.retry.due <= now) else { return };
+        if batch.retry.attempts >= BATCH_PATIENCE {
+            // Perhaps one entry makes the committee refuse them all: try fewer, and set a single culprit aside.
+            self.batch_len = (self.batch_len.min(batch.register.len().max(batch.expire.len())) / 2).max(1);
+            // Or this node's idea of the registry is wrong.
+            self.wanted.get_or_insert(Retry { due: now, attempts: 0 });
+            let peers = self.end_batch();
+            if let [peer] = peers.as_slice()
+                && let Some(client) = self.clients.get_mut(peer)
+            {
+                client.not_before = now.after(resend.saturating_mul(CLIENT_PENALTY));
+            }
+            for peer in peers {
+                self.enqueue(peer);
+            }
+            return;
+        }
+        let server = self.server(batch.retry.attempts);
+        let Some(batch) = &mut self.batch else { return };
+        match server {
+            Some(to) => {
+                batch.retry.again(now, resend);
+                out.push(Effect::Send { to, bytes: message });
+            }
+            None => batch.retry.due = now.after(resend),
+        }
+    }
+
+    /// Has the next change of the registry signed, if there is something to change.
+    fn plan_batch(&mut self, out: &mut Outbox) {
+        let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
+        let mut register = Vec::new();
+        let mut later = VecDeque::new();
+        while register.len() < self.batch_len
+            && let Some(peer) = self.queue.pop_front()
+        {
+            let Some(client) = self.clients.get_mut(&peer) else { continue };
+            let entry = registry.get(&peer);
+            match &client.bundle {
+                Some(bundle) if entry.is_none_or(|entry| entry.epoch < bundle.epoch) => {
+                    if client.not_before > self.now {
+                        later.push_back(peer);
+                    } else {
+                        register.push(bundle.clone());
+                    }
+                }
+                Some(_) | None => client.queued = false,
+            }
+        }
+        self.queue.append(&mut later);
+        let due = |since: &Time| since.after(self.config.expire_after) <= self.now;
+        let expire: Vec<(PeerId, Epoch)> = self
+            .absent_since
+            .iter()
+            .take_while(|(since, _)| due(since))
+            .filter_map(|(_, peer)| Some((*peer, registry.get(peer)?.epoch)))
+            .take(self.batch_len)
+            .collect();
+        if register.is_empty() && expire.is_empty() {
+            return;
+        }
+        let counter = registry.counter().next();
+        self.batch = Some(Batch {
+            counter,
+            register: register.iter().map(|bundle| bundle.peer).collect(),
+            expire: expire.iter().map(|(peer, _)| *peer).collect(),
+            message: None,
+            retry: Retry { due: Time::NEVER, attempts: 0 },
+        });
+        out.push(Effect::Work(Job::SignBatch { log, counter, register, expire }));
+    }
+
+    fn repeat_aggregate(&mut self, out: &mut Outbox) {
+        let Some(current) = &mut self.current else { return };
+        if let Stage::Forwarding { message, due, applied } = &mut current.stage
+            && *due <= self.now
+        {
+            *due = self.now.after(self.config.resend);
+            for peer in self.servers.keys().filter(|peer| !applied.contains(*peer)) {
+                out.push(Effect::Send { to: *peer, bytes: Arc::clone(message) });
+            }
+        }
+    }
+
+    fn repeat_missing(&mut self, out: &mut Outbox) {
+        let Some((round, mut retry)) = self.missing.filter(|(_, retry)| retry.due <= self.now) else { return };
+        if retry.attempts >= RECORD_PATIENCE {
+            self.missing = None;
+            return;
+        }
+        if let Some(server) = self.server(retry.attempts) {
+            send(out, server, &Message::RecordsWanted { from: round });
+        }
+        retry.again(self.now, self.config.resend);
+        self.missing = Some((round, retry));
+    }
+
+    /// What holds between any two inputs.
+    fn check(&self) {
+        assert_eq!(self.absent.len(), self.absent_since.len(), "both lists of absent clients are one");
+        assert!(self.records.len() <= RECORDS_KEPT, "old records are forgotten");
+        assert!(self.replicas.len() <= REPLICAS_KEPT, "old versions are forgotten");
+        assert!(self.log.is_some() || self.replicas.is_empty(), "a registry is that of a log");
+        if let Some(current) = &self.current {
+            assert!(self.log == Some(current.live.header.log), "the live round is one of the log");
+            assert!(
+                usize::try_from(current.participants.count_ones()).is_ok_and(|n| n == current.heard.len()),
+                "for every participant the evidence is kept"
+            );
+            assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
+        }
+    }
+}
+
+/// `Ok`, or what was refused and why.
+type Verdict = Result<(), (&'static str, Refused)>;
+
+impl Retry {
+    fn again(&mut self, now: Time, resend: Duration) {
+        self.due = now.after(resend);
+        self.attempts = self.attempts.saturating_add(1);
+    }
+}
+
+impl Kept {
+    /// Adds the signatures of this record that are its servers', each verified once.
+    fn add(&mut self, signatures: &[RecordSignature]) {
+        for signature in signatures {
+            if signature.record == self.digest
+                && signature.round == self.record.round
+                && signature.log == self.record.log
+                && self.record.servers.contains(&signature.server)
+                && !self.signatures.contains_key(&signature.server)
+                && signature.verify()
+            {
+                self.signatures.insert(signature.server, *signature);
+            }
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.signatures.len() == self.record.servers.len()
+    }
+
+    fn message(&self) -> Message {
+        Message::Record { record: self.record.clone(), signatures: self.signatures.values().copied().collect() }
+    }
+}
+
+/// The epoch after a bundle that another node holds for this one's last; `None` if it is not this node's.
+pub(crate) fn succeeding(last: &Bundle, me: &PeerId, role: Role) -> Option<Epoch> {
+    let own = last.peer == *me && last.role == role && last.verify();
+    own.then(|| last.epoch.0.checked_add(1)).flatten().map(Epoch)
+}
+
+/// The reason of a refusal, in the machine's terms.
+pub(crate) const fn reason(invalid: &Invalid) -> Refused {
+    match invalid {
+        Invalid::EmptyRoster | Invalid::DisorderedRoster => Refused::UnsortedRoster,
+        Invalid::SignatureCount { .. } => Refused::NotLive,
+        Invalid::Signer { .. } => Refused::NotInRoster,
+        Invalid::OtherHeader { .. } => Refused::WrongHeader,
+        Invalid::Refusals { .. } => Refused::WrongLength,
+        Invalid::Signature { .. } => Refused::BadSignature,
+    }
+}
+
+fn send(out: &mut Outbox, to: PeerId, message: &Message) {
+    out.push(Effect::Send { to, bytes: wire::encode(message) });
+}
+
+fn refuse(out: &mut Outbox, kind: &'static str, reason: Refused, from: PeerId) {
+    out.report(Report::Refused { kind, reason, from: Some(from) });
+}
+
+#[cfg(test)]
+mod tests;
