@@ -33,8 +33,6 @@ pub enum Check {
     VoteSynced,
     /// Log entries are on disk before they are acknowledged.
     AppendSynced,
-    /// A server makes at most one partial per header.
-    OnePartial,
     /// A peer proves that it knows the committee secret before it is treated as a server.
     GroupProof,
     /// Two live nodes with one identity: the newcomer is refused.

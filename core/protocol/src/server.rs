@@ -904,10 +904,10 @@ impl<C: Checks> Server<C> {
         let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
         let Some(applied) = &open.aggregate else { return };
         match &promise.partial {
-            Some(partial) if partial.aggregate == applied.digest || self.checks.enforce(Check::OnePartial) => {
+            Some(partial) => {
                 out.push(Effect::Propose(Command::SubmitPartial(Partial::clone(partial))));
             }
-            Some(_) | None => {
+            None => {
                 let clients: Arc<[PublicKey]> = applied
                     .participants
                     .iter_ones()

@@ -1,0 +1,136 @@
+//! What must hold in every run, judged while it goes on.
+//!
+//! A property sees everything that nodes report and everything that is done to them, in order, and never which defect is
+//! built in. The first violation ends the run. One file each:
+//!
+//! | name | file |
+//! | --- | --- |
+//! | `agreement` | [`agreement`] |
+//! | `complete-roster` | [`complete_roster`] |
+//! | `validity` | [`validity`] |
+//! | `keystream-once` | [`keystream_once`] |
+//! | `participant-floor` | [`participant_floor`] |
+//! | `durability` | [`durability`] |
+//! | `round-numbers` | [`round_numbers`] |
+//! | `chain` | [`chain_of_records`] |
+//! | `one-leader` | [`one_leader`] |
+
+pub mod agreement;
+pub mod chain_of_records;
+pub mod complete_roster;
+pub mod durability;
+pub mod keystream_once;
+pub mod one_leader;
+pub mod participant_floor;
+pub mod round_numbers;
+pub mod validity;
+
+#[cfg(test)]
+mod sample;
+
+use zipnet_core::id::PeerId;
+use zipnet_core::message::Role;
+use zipnet_core::time::Time;
+use zipnet_node::event::Event;
+
+use crate::chain::NodeIndex;
+
+/// A node as a property knows it. A restart keeps it, a fresh identity does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Its place among the hosts of the run.
+    pub index: NodeIndex,
+    /// As scenarios call it.
+    pub name: String,
+    /// Who it is.
+    pub peer: PeerId,
+    /// What it is.
+    pub role: Role,
+    /// Whether it deviates on purpose: what it says about itself proves nothing.
+    pub liar: bool,
+}
+
+/// Something that a property sees.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// A node reports.
+    Event(&'a Event),
+    /// A process of the node begins.
+    Started,
+    /// The process ended by itself.
+    Exited {
+        /// Its exit code.
+        code: u8,
+    },
+    /// The process or the whole machine was stopped from outside. Synced data survives.
+    Killed,
+    /// The node's disk was emptied or set back on purpose: what was on it is gone.
+    DiskLost,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of the property.
+    pub property: &'static str,
+    /// What was seen, as a sentence fragment that fits behind "violated: ".
+    pub detail: String,
+}
+
+/// A property of all runs.
+pub trait Property: std::fmt::Debug {
+    /// As expectations and canaries spell it.
+    fn name(&self) -> &'static str;
+
+    /// The sentence that a report shows.
+    fn sentence(&self) -> &'static str;
+
+    /// Takes note of something.
+    ///
+    /// # Errors
+    /// What is wrong, if this breaks the property.
+    fn see(&mut self, now: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String>;
+}
+
+/// Every property that is always on, in the order in which they judge.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Property>> {
+    vec![
+        Box::new(complete_roster::CompleteRoster::default()),
+        Box::new(participant_floor::ParticipantFloor::default()),
+        Box::new(round_numbers::RoundNumbers::default()),
+        Box::new(keystream_once::KeystreamOnce::default()),
+        Box::new(chain_of_records::ChainOfRecords::default()),
+        Box::new(agreement::Agreement::default()),
+        Box::new(validity::Validity::default()),
+        Box::new(durability::Durability::default()),
+        Box::new(one_leader::OneLeader::default()),
+    ]
+}
+
+/// All properties together.
+#[derive(Debug)]
+pub struct Watch {
+    properties: Vec<Box<dyn Property>>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { properties: all() }
+    }
+}
+
+impl Watch {
+    /// Shows something to every property.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn see(&mut self, now: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), Violation> {
+        for property in &mut self.properties {
+            if let Err(detail) = property.see(now, subject, seen) {
+                return Err(Violation { property: property.name(), detail });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! What a server has acknowledged survives its crash.
+
+use std::collections::BTreeMap;
+
+use zipnet_core::id::{PeerId, StoreId};
+use zipnet_core::time::Time;
+use zipnet_node::consensus;
+use zipnet_node::event::Event;
+
+use super::{Property, Seen, Subject};
+
+/// A server whose disk was not lost comes back with every log entry that it has acknowledged.
+#[derive(Debug, Default)]
+pub struct Durability {
+    store: BTreeMap<PeerId, StoreId>,
+    acknowledged: BTreeMap<(PeerId, StoreId), u64>,
+}
+
+impl Property for Durability {
+    fn name(&self) -> &'static str {
+        "durability"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "What a server has acknowledged survives its crash."
+    }
+
+    fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
+        let peer = subject.peer;
+        match seen {
+            Seen::Event(Event::Opened { store, last_log, .. }) => {
+                self.store.insert(peer, *store);
+                let acknowledged = self.acknowledged.get(&(peer, *store)).copied();
+                if acknowledged > *last_log {
+                    let last = last_log.map_or_else(|| "nothing".to_owned(), |last| format!("entry {last}"));
+                    return Err(format!(
+                        "{} acknowledged entry {} and came back with {last}",
+                        subject.name,
+                        acknowledged.unwrap_or_default(),
+                    ));
+                }
+            }
+            Seen::Event(Event::Consensus(event)) => {
+                let Some(store) = self.store.get(&peer) else { return Ok(()) };
+                let acknowledged = self.acknowledged.entry((peer, *store)).or_default();
+                match event {
+                    consensus::Event::Appended { last_index, .. } => {
+                        *acknowledged = (*acknowledged).max(*last_index);
+                    }
+                    consensus::Event::SnapshotInstalled { index } => {
+                        *acknowledged = (*acknowledged).max(*index);
+                    }
+                    // Entries that the leader replaced were never committed.
+                    consensus::Event::Truncated { after } => {
+                        *acknowledged = (*acknowledged).min(after.unwrap_or_default());
+                    }
+                    _ => {}
+                }
+            }
+            Seen::DiskLost => self.acknowledged.retain(|(owner, _), _| *owner != peer),
+            Seen::Event(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::Judge;
+    use super::*;
+
+    fn opened(last_log: Option<u64>) -> Event {
+        Event::Opened { store: StoreId(1), last_log, term: 1 }
+    }
+
+    fn appended(last_index: u64) -> Event {
+        Event::Consensus(consensus::Event::Appended { last_index, term: 1 })
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_back() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.event("server-1", &appended(5)).expect("entries");
+        judge.see("server-1", Seen::Killed).expect("a crash");
+        judge.event("server-1", &opened(Some(5))).expect("all of them");
+    }
+
+    #[test]
+    fn a_lost_entry_is_a_violation() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.event("server-1", &appended(5)).expect("entries");
+        judge.event("server-1", &opened(Some(4))).expect_err("one is missing");
+    }
+
+    #[test]
+    fn a_truncated_entry_may_be_gone() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.event("server-1", &appended(5)).expect("entries");
+        let truncated = Event::Consensus(consensus::Event::Truncated { after: Some(3) });
+        judge.event("server-1", &truncated).expect("the leader has others");
+        judge.event("server-1", &opened(Some(3))).expect("what is left");
+    }
+
+    #[test]
+    fn a_lost_disk_owes_nothing() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.event("server-1", &appended(5)).expect("entries");
+        judge.see("server-1", Seen::DiskLost).expect("a wiped disk");
+        judge.event("server-1", &opened(None)).expect("empty again");
+    }
+}
