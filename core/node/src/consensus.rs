@@ -206,7 +206,7 @@ pub struct Follower {
     pub acked: Option<Duration>,
 }
 
-/// Consensus of one node. Clones are the same node.
+/// Consensus of one node. Clones are the same node; it goes on until [`Consensus::shutdown`], also without any of them.
 pub struct Consensus<W: World, M: Machine, T>(Arc<Inner<W, M, T>>);
 
 struct Inner<W: World, M: Machine, T> {
@@ -229,7 +229,6 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     ///
     /// # Errors
     /// The disk's; that the files are not this node's or damaged; or that the settings contradict each other.
-    #[expect(clippy::too_many_arguments, reason = "all of it is needed once, here")]
     pub async fn open<C: Checks>(
         world: W,
         checks: C,
@@ -305,7 +304,6 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     ///
     /// # Errors
     /// Why the message was refused; nothing has changed then. Only [`Refusal::Busy`] happens to honest peers.
-    #[expect(clippy::needless_pass_by_value, reason = "messages are consumed, whatever becomes of them")]
     pub fn receive(&self, from: RaftId, message: Bytes) -> Result<(), Refusal> {
         self.0.calls.receive::<W, M>(&self.0.raft, &self.0.machine, from, &message)
     }

@@ -21,7 +21,7 @@ use zipnet_node::consensus::{
 };
 use zipnet_node::world::{Channel, LinkError};
 
-use crate::world::Memory;
+use crate::world::{Memory, lock};
 
 type C = Types<TokioRuntime>;
 
@@ -168,7 +168,7 @@ fn a_broken_disk_is_reported_and_a_frozen_one_never_answers() {
         let vote = Vote::new(3, NodeId(id(2)));
         let silence = tokio::time::timeout(Duration::from_millis(200), log.save_vote(&vote)).await;
         assert!(silence.is_err());
-        assert!(!events.lock().unwrap().iter().any(|event| matches!(event, Event::Failed { .. })));
+        assert!(!lock(&events).iter().any(|event| matches!(event, Event::Failed { .. })));
 
         let world = Memory::default();
         let (events, on_event) = ears();
@@ -177,7 +177,7 @@ fn a_broken_disk_is_reported_and_a_frozen_one_never_answers() {
         assert!(log.save_vote(&vote).await.is_err());
         assert!(log.blocking_append(entries(0..1)).await.is_err());
         let failures = |event: &&Event| matches!(event, Event::Failed { .. });
-        assert_eq!(events.lock().unwrap().iter().filter(failures).count(), 1);
+        assert_eq!(lock(&events).iter().filter(failures).count(), 1);
     });
 }
 
@@ -277,6 +277,20 @@ fn a_voter_is_replaced_in_one_change() {
 }
 
 #[test]
+fn an_idle_group_writes_nothing() {
+    block_on(async {
+        let group = Group::start(3).await;
+        group.propose(0..5).await;
+        group.settle(&[1, 2, 3], 5).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let syncs = || (1..=3).map(|number| group.disk(number).syncs()).collect::<Vec<_>>();
+        let (leader, before) = (group.leading(), syncs());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(syncs() == before || group.leading() != leader, "heartbeats are written down");
+    });
+}
+
+#[test]
 fn a_failing_disk_stops_the_node_and_the_others_go_on() {
     block_on(async {
         let group = Group::start(3).await;
@@ -358,7 +372,7 @@ impl Group {
     /// Starts a node on the disk that it has.
     async fn open(&self, number: u64) {
         let member = {
-            let mut members = self.0.lock().unwrap();
+            let mut members = lock(&self.0);
             let member = members.entry(id(number)).or_default();
             member.journal = Arc::default();
             member.life += 1;
@@ -380,15 +394,15 @@ impl Group {
             settings,
             member.journal,
             Wire { from: id(number), life: member.life, group: self.clone() },
-            Arc::new(move |event| events.lock().unwrap().push(event)),
+            Arc::new(move |event| lock(&events).push(event)),
         )
         .await
         .expect("the disk is in order");
-        self.0.lock().unwrap().get_mut(&id(number)).unwrap().consensus = Some(consensus);
+        lock(&self.0).get_mut(&id(number)).expect("the node was opened").consensus = Some(consensus);
     }
 
     fn member(&self, number: u64) -> Member {
-        self.0.lock().unwrap()[&id(number)].clone()
+        lock(&self.0)[&id(number)].clone()
     }
 
     fn node(&self, number: u64) -> Consensus<Memory, Journal, Wire> {
@@ -400,21 +414,21 @@ impl Group {
     }
 
     fn journal(&self, number: u64) -> Journal {
-        self.member(number).journal.lock().unwrap().clone()
+        lock(&self.member(number).journal).clone()
     }
 
     fn events(&self, number: u64) -> Vec<Event> {
-        self.member(number).events.lock().unwrap().clone()
+        lock(&self.member(number).events).clone()
     }
 
     /// No message reaches or leaves the node from here on.
     fn forget(&self, number: u64) {
-        let consensus = self.0.lock().unwrap().get_mut(&id(number)).unwrap().consensus.take();
+        let consensus = lock(&self.0).get_mut(&id(number)).expect("the node was opened").consensus.take();
         drop(consensus);
     }
 
     fn leading(&self) -> Option<u64> {
-        let members = self.0.lock().unwrap().clone();
+        let members = lock(&self.0).clone();
         members.iter().find_map(|(id, member)| {
             let state = member.consensus.as_ref()?.state();
             (state.role == Role::Leader).then_some(id.store.0)
@@ -425,14 +439,21 @@ impl Group {
         eventually("the node leads", || self.node(number).is_leader()).await;
     }
 
-    /// Has the leader propose these numbers, each until it is applied.
+    /// Has whoever leads propose these numbers, each until it is applied: a proposal may be lost with the lead.
     async fn propose(&self, numbers: std::ops::Range<u64>) {
         for number in numbers {
             let command = number.to_be_bytes().to_vec();
-            eventually("the command is taken", || {
-                self.leading().is_some_and(|leader| self.node(leader).propose(command.clone()))
-            })
-            .await;
+            for turn in 0.. {
+                assert!(turn < 30_000, "{number} is never applied");
+                let leader = self.leading();
+                if leader.is_some_and(|leader| self.journal(leader).commands.contains(&command)) {
+                    break;
+                }
+                if turn % 500 == 0 || leader.is_none() {
+                    leader.map(|leader| self.node(leader).propose(command.clone()));
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
     }
 
@@ -450,9 +471,9 @@ impl Group {
     fn check_events(&self) {
         let mut leaders = BTreeMap::new();
         let mut applied = BTreeMap::new();
-        let members = self.0.lock().unwrap().clone();
+        let members = lock(&self.0).clone();
         for (id, member) in members {
-            for event in member.events.lock().unwrap().iter() {
+            for event in lock(&member.events).iter() {
                 match event {
                     Event::Leader { term, me: true, .. } => {
                         assert_eq!(*leaders.entry(*term).or_insert(id), id, "two leaders of term {term}");
@@ -488,18 +509,19 @@ struct Wire {
 impl Transport for Wire {
     fn send(&self, to: RaftId, _: Channel, message: Bytes) -> Result<(), LinkError> {
         let target = {
-            let members = self.group.0.lock().unwrap();
+            let members = lock(&self.group.0);
             let sender = members.get(&self.from);
             let up = sender.is_some_and(|sender| sender.consensus.is_some() && sender.life == self.life);
             members.get(&to).filter(|_| up).and_then(|member| member.consensus.clone())
         };
         let target = target.ok_or(LinkError::Unreachable)?;
-        target.receive(self.from, message).expect("honest nodes send what is accepted");
+        let taken = target.receive(self.from, message);
+        assert_eq!(taken, Ok(()), "honest nodes send what is accepted");
         Ok(())
     }
 }
 
-/// Remembers all commands.
+/// Remembers all commands, once each.
 #[derive(Clone, Debug, Default)]
 struct Journal {
     commands: Vec<Vec<u8>>,
@@ -508,7 +530,9 @@ struct Journal {
 
 impl Machine for Journal {
     fn apply(&mut self, _: u64, _: u64, command: &[u8]) {
-        self.commands.push(command.to_vec());
+        if !self.commands.iter().any(|known| known == command) {
+            self.commands.push(command.to_vec());
+        }
     }
 
     fn members(&mut self, _: u64, members: &Members) {
@@ -588,5 +612,5 @@ fn deaf() -> OnEvent {
 fn ears() -> (Arc<Mutex<Vec<Event>>>, OnEvent) {
     let heard: Arc<Mutex<Vec<Event>>> = Arc::default();
     let events = Arc::clone(&heard);
-    (heard, Arc::new(move |event| events.lock().unwrap().push(event)))
+    (heard, Arc::new(move |event| lock(&events).push(event)))
 }

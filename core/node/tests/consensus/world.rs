@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use openraft_rt_tokio::TokioRuntime;
@@ -73,7 +73,7 @@ struct Content {
 impl Files {
     /// Cuts the power: all that was not synced is gone, and whoever had files open has lost them.
     pub(crate) fn crash(&self) {
-        let mut files = self.0.files.lock().expect("no test panics with it");
+        let mut files = lock(&self.0.files);
         self.0.life.fetch_add(1, Ordering::Relaxed);
         for content in files.values_mut() {
             content.view.clone_from(&content.synced);
@@ -93,7 +93,7 @@ impl Files {
     /// Replaces the contents of a file.
     pub(crate) fn overwrite(&self, name: &str, bytes: &[u8]) {
         let content = Content { view: bytes.to_vec(), synced: bytes.to_vec() };
-        self.0.files.lock().expect("no test panics with it").insert(name.to_owned(), content);
+        lock(&self.0.files).insert(name.to_owned(), content);
     }
 
     /// How often anything was synced.
@@ -106,16 +106,16 @@ impl Disk for Files {
     type Backend = File;
 
     fn open(&self, name: &str) -> io::Result<File> {
-        self.0.files.lock().expect("no test panics with it").entry(name.to_owned()).or_default();
+        lock(&self.0.files).entry(name.to_owned()).or_default();
         Ok(File { disk: self.clone(), name: name.to_owned(), life: self.0.life.load(Ordering::Relaxed) })
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        Ok(self.0.files.lock().expect("no test panics with it").contains_key(name))
+        Ok(lock(&self.0.files).contains_key(name))
     }
 
     fn set_aside(&self) -> io::Result<()> {
-        self.0.files.lock().expect("no test panics with it").clear();
+        lock(&self.0.files).clear();
         Ok(())
     }
 
@@ -134,7 +134,7 @@ pub(crate) struct File {
 
 impl File {
     fn with<T>(&self, work: impl FnOnce(&mut Content) -> io::Result<T>) -> io::Result<T> {
-        let mut files = self.disk.0.files.lock().expect("no test panics with it");
+        let mut files = lock(&self.disk.0.files);
         if self.life != self.disk.0.life.load(Ordering::Relaxed) || self.disk.0.broken.load(Ordering::Relaxed)
         {
             return Err(io::Error::other("the disk is gone"));
@@ -231,4 +231,9 @@ impl Connection for NoConnection {
     fn close(&self, _: u32) {
         match *self {}
     }
+}
+
+/// Locks for a moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("a test that panicked is over")
 }
