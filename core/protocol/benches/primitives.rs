@@ -1,0 +1,246 @@
+//! The hot paths, each beside the operation that it can not be faster than, in one run. Absolute times drift from
+//! machine to machine and from minute to minute; the ratios, printed first, do so far less.
+//!
+//! `cargo bench -p zipnet-core` runs it; a word behind `--` selects by name. Without `--bench` only the ratios' code
+//! is tried, once.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use aes::Aes128;
+use aes::cipher::{KeyIvInit, StreamCipher};
+use criterion::{Criterion, Throughput};
+use ctr::Ctr64BE;
+use zipnet_core::bitmap::Bitmap;
+use zipnet_core::fold::{Fold, xor_into};
+use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, Round};
+use zipnet_core::key::{PublicKey, Signature};
+use zipnet_core::message::{Envelope, Message, Record};
+use zipnet_core::pad::{PairKey, pair_key, xor_pad};
+use zipnet_core::params::RoundParams;
+use zipnet_core::partial::{finalise, partial_body};
+use zipnet_core::seal::seal;
+use zipnet_core::wire::{decode, encode};
+
+const PARAMS: RoundParams = RoundParams::DEFAULT;
+const HEADER: Digest = Digest([3; 32]);
+const CLIENTS: usize = 1000;
+
+/// One of our operations and its reference. Each call does the whole thing once.
+struct Pair {
+    name: &'static str,
+    /// How often a call does what the target is about: clients, envelopes.
+    per_call: u32,
+    target: &'static str,
+    ours: Box<dyn FnMut()>,
+    reference: Box<dyn FnMut()>,
+}
+
+fn pair_keys(count: usize) -> Vec<PairKey> {
+    let key = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    (0..count)
+        .map(|number| pair_key(&key(number), &PublicKey([1; 32]), &PublicKey([2; 32]), &GroupId([3; 32])))
+        .collect()
+}
+
+fn bytes(seed: u8) -> Vec<u8> {
+    let mut bytes = vec![0; PARAMS.vector_bytes()];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// What a pad can not do without: one keyed hash, the key schedule, the key stream into the accumulator.
+fn bare_pad(key: &[u8; 32], acc: &mut [u8]) {
+    let hash = blake3::keyed_hash(key, &HEADER.0);
+    let round: &[u8; 16] = hash.as_bytes().first_chunk().expect("32 bytes have a first half");
+    Ctr64BE::<Aes128>::new(round.into(), &[0; 16].into()).apply_keystream(acc);
+}
+
+fn bare_xor(acc: &mut [u8], body: &[u8]) {
+    acc.iter_mut().zip(body).for_each(|(byte, more)| *byte ^= more);
+}
+
+fn partial() -> Pair {
+    let pairs = pair_keys(CLIENTS);
+    let keys: Vec<[u8; 32]> =
+        (0..CLIENTS).map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
+    let mut acc = vec![0; PARAMS.vector_bytes()];
+    Pair {
+        name: "P1 partial, per client",
+        per_call: 1000,
+        target: "<= 1.25 x keyed blake3 + Ctr64BE into the accumulator",
+        ours: Box::new(move || {
+            black_box(partial_body(&PARAMS, &HEADER, black_box(&pairs)));
+        }),
+        reference: Box::new(move || {
+            for key in black_box(&keys) {
+                bare_pad(key, &mut acc);
+            }
+            black_box(&mut acc);
+        }),
+    }
+}
+
+fn envelopes() -> Vec<Vec<u8>> {
+    (0..64).map(bytes).collect()
+}
+
+fn fold() -> Pair {
+    let messages: Vec<_> = envelopes()
+        .into_iter()
+        .map(|body| {
+            encode(&Message::Envelope(Envelope {
+                log: LogId([1; 32]),
+                round: Round(1),
+                header: HEADER,
+                epoch: Epoch(1),
+                body,
+                signature: Signature::default(),
+            }))
+        })
+        .collect();
+    let mut sum = Fold::new(PARAMS.vector_bytes());
+    let bodies = envelopes();
+    let mut acc = vec![0; PARAMS.vector_bytes()];
+    Pair {
+        name: "P2 fold, per envelope, decoding included",
+        per_call: 64,
+        target: "<= 1.3 x blake3 digest + XOR",
+        ours: Box::new(move || {
+            for message in black_box(&messages) {
+                match decode(message) {
+                    Ok(Message::Envelope(envelope)) => sum.add(&envelope.body).expect("the length fits"),
+                    other => panic!("an envelope was encoded: {other:?}"),
+                }
+            }
+            black_box(&mut sum);
+        }),
+        reference: Box::new(move || {
+            for body in black_box(&bodies) {
+                black_box(blake3::hash(body));
+                bare_xor(&mut acc, body);
+            }
+            black_box(&mut acc);
+        }),
+    }
+}
+
+fn record(broadcast: Vec<u8>) -> Record {
+    Record {
+        log: LogId([1; 32]),
+        round: Round(1),
+        header: HEADER,
+        participants: Bitmap::new(1000),
+        servers: (0..5).map(|number| PeerId([number; 32])).collect(),
+        broadcast,
+        previous: HEADER,
+    }
+}
+
+fn finish() -> Pair {
+    let (aggregate, partials) = (bytes(0), (1..6).map(bytes).collect::<Vec<_>>());
+    let (mut acc, others) = (aggregate.clone(), partials.clone());
+    Pair {
+        name: "P3 finalise 5 servers, record digest included",
+        per_call: 1,
+        target: "<= 2 x 5 XORs + digest of the record",
+        ours: Box::new(move || {
+            let broadcast = finalise(black_box(&aggregate), partials.iter().map(Vec::as_slice));
+            black_box(record(broadcast).digest());
+        }),
+        reference: Box::new(move || {
+            for _ in 0..2 {
+                for partial in black_box(&others) {
+                    bare_xor(&mut acc, partial);
+                }
+            }
+            black_box(blake3::hash(&acc));
+        }),
+    }
+}
+
+fn client() -> Pair {
+    let (pairs, bare) = (pair_keys(3), pair_keys(3));
+    let payload = vec![7; PARAMS.payload_bytes()];
+    let mut acc = vec![0; PARAMS.vector_bytes()];
+    Pair {
+        name: "P4 seal for 3 servers, slot included",
+        per_call: 1,
+        target: "<= 1.3 x 3 pads",
+        ours: Box::new(move || {
+            black_box(seal(&PARAMS, &HEADER, black_box(&pairs), Some((11, &payload))));
+        }),
+        reference: Box::new(move || {
+            for pair in black_box(&bare) {
+                xor_pad(pair, &HEADER, &mut acc);
+            }
+            black_box(&mut acc);
+        }),
+    }
+}
+
+fn xors() -> Pair {
+    let (body, other) = (bytes(1), bytes(1));
+    let (mut acc, mut copy) = (bytes(2), bytes(2));
+    Pair {
+        name: "XOR of a vector",
+        per_call: 1,
+        target: "a copy of it",
+        ours: Box::new(move || xor_into(black_box(&mut acc), black_box(&body))),
+        reference: Box::new(move || black_box(&mut copy).copy_from_slice(black_box(&other))),
+    }
+}
+
+fn all() -> [Pair; 5] {
+    [partial(), fold(), finish(), client(), xors()]
+}
+
+fn time(calls: u32, operation: &mut dyn FnMut()) -> Duration {
+    let start = Instant::now();
+    for _ in 0..calls {
+        operation();
+    }
+    start.elapsed()
+}
+
+/// Measures both in turns and compares the fastest turn of each: what else runs on the machine can only slow one down.
+fn ratios(turns: u32) {
+    for mut pair in all() {
+        let calls = 2048_u32.div_ceil(pair.per_call);
+        let (mut ours, mut reference) = (Duration::MAX, Duration::MAX);
+        for _ in 0..turns {
+            ours = ours.min(time(calls, &mut pair.ours));
+            reference = reference.min(time(calls, &mut pair.reference));
+        }
+        let each = |total: Duration| total.as_nanos() / u128::from(calls) / u128::from(pair.per_call);
+        let percent = ours.as_nanos() * 100 / reference.as_nanos().max(1);
+        let (ours, reference) = (each(ours), each(reference));
+        let (name, target) = (pair.name, pair.target);
+        report(&format!("{name}: {ours} ns, reference {reference} ns, {percent} % of it (target {target})"));
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark talks to whoever started it")]
+fn report(line: &str) {
+    println!("{line}");
+}
+
+fn main() {
+    if !std::env::args().any(|word| word == "--bench") {
+        return ratios(1);
+    }
+    ratios(200);
+    let mut criterion = Criterion::default().configure_from_args();
+    for mut pair in all() {
+        let mut group = criterion.benchmark_group(pair.name);
+        group.throughput(Throughput::Elements(u64::from(pair.per_call)));
+        group
+            .sample_size(30)
+            .measurement_time(Duration::from_secs(2))
+            .warm_up_time(Duration::from_millis(500));
+        group.bench_function("ours", |bencher| bencher.iter(&mut pair.ours));
+        group.bench_function("reference", |bencher| bencher.iter(&mut pair.reference));
+        group.finish();
+    }
+    criterion.final_summary();
+}
