@@ -94,12 +94,15 @@ impl Shape {
             Self::Step | Self::Fault => json!({ "$ref": "#/$defs/id" }),
             Self::Env => json!({ "$ref": "#/$defs/env" }),
             Self::Share => json!({ "$ref": "#/$defs/share" }),
-            Self::Latency => json!({
-                "type": "object",
-                "properties": { "median": { "$ref": "#/$defs/duration" }, "p99": { "$ref": "#/$defs/duration" } },
-                "required": ["median", "p99"],
-                "additionalProperties": false,
-            }),
+            Self::Latency => {
+                let delay = Self::Drawn(Box::new(Self::Duration)).schema();
+                json!({
+                    "type": "object",
+                    "properties": { "median": delay, "p99": delay },
+                    "required": ["median", "p99"],
+                    "additionalProperties": false,
+                })
+            }
             Self::Either(first, second) => json!({ "anyOf": [first.schema(), second.schema()] }),
             Self::List(item) => json!({ "type": "array", "items": item.schema(), "minItems": 1 }),
             Self::Drawn(literal) => {

@@ -140,6 +140,9 @@ pub(crate) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Env> {
         let name: &str = key.get_ref();
         let allowed = |variable: &&Variable| roles.iter().any(|role| variable.roles.contains(role));
         let Some(variable) = variable_named(name) else {
+            if name.contains("SECRET") {
+                reader.conceal(value.span());
+            }
             let known: Vec<&str> = VARIABLES.iter().filter(allowed).map(|variable| variable.name).collect();
             let suggestion = crate::diagnostic::nearest(name, known);
             reader.error(
@@ -210,7 +213,7 @@ fn holds(reader: &mut Reader<'_>, variable: &Variable, setting: &Setting, value:
             Holds::Secret => {
                 let label = text.strip_prefix(SECRET_PREFIX);
                 if !label.is_some_and(|label| !label.is_empty() && label.len() <= 32) {
-                    // The value itself is not repeated: it may be a real one.
+                    reader.conceal(value.span());
                     reader.error(
                         Kind::SecretLiteral,
                         value.span(),
@@ -218,13 +221,6 @@ fn holds(reader: &mut Reader<'_>, variable: &Variable, setting: &Setting, value:
                         "a literal secret",
                         None,
                     );
-                    if let Some(diagnostic) = reader.diagnostics.last_mut() {
-                        diagnostic.snippet = format!("{} = \"…\"", variable.name);
-                        diagnostic.len = u32::try_from(diagnostic.snippet.chars().count()).unwrap_or(1);
-                        // The caret points into the shortened line.
-                        diagnostic.len -= u32::try_from(variable.name.len() + 3).unwrap_or(0);
-                        diagnostic.column = u32::try_from(variable.name.len() + 4).unwrap_or(1);
-                    }
                     good = false;
                 }
             }

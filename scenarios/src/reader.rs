@@ -48,6 +48,8 @@ pub(crate) struct Reader<'t> {
     /// The roles whose variables are allowed where we are.
     pub(crate) env_of: Vec<Role>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// What must not be repeated: literal secrets as they stand in the file.
+    secrets: Vec<String>,
 }
 
 impl<'t> Reader<'t> {
@@ -62,6 +64,7 @@ impl<'t> Reader<'t> {
             each_unknown: false,
             env_of: Role::ALL.to_vec(),
             diagnostics: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -104,6 +107,37 @@ impl<'t> Reader<'t> {
             snippet,
             len: u32::try_from(len).unwrap_or(1),
         });
+    }
+
+    /// Keeps what stands at a place out of everything that is said about the file.
+    pub(crate) fn conceal(&mut self, span: Range<usize>) {
+        let secrets = self.text.get(span).unwrap_or("").lines();
+        let secrets = secrets.map(|line| line.replace('\t', " ").trim_matches(['"', '\'', ' ']).to_owned());
+        self.secrets.extend(secrets.filter(|secret| !secret.is_empty()));
+    }
+
+    /// Everything that is wrong, in the order of the file.
+    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        let mut diagnostics = self.diagnostics;
+        diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column, diagnostic.kind));
+        // One slip can break two rules; the first one said at a place is enough.
+        diagnostics.dedup_by(|later, first| {
+            (later.line, later.column, later.kind) == (first.line, first.column, first.kind)
+                && later.expected == first.expected
+        });
+        for diagnostic in &mut diagnostics {
+            for secret in &self.secrets {
+                let stars = "*".repeat(secret.chars().count());
+                diagnostic.snippet = diagnostic.snippet.replace(secret, &stars);
+                diagnostic.found = diagnostic.found.replace(secret, &stars);
+            }
+            // What is no TOML was not read, so nobody knows where in the line a secret begins.
+            if diagnostic.kind == Kind::Syntax && diagnostic.snippet.contains("_SECRET") {
+                diagnostic.snippet = "(a line with a secret)".to_owned();
+                diagnostic.len = 1;
+            }
+        }
+        diagnostics
     }
 
     pub(crate) fn wrong_type(&mut self, value: &Value<'_>, expected: impl Into<String>) {

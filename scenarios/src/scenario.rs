@@ -435,23 +435,13 @@ pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<Diagnostic>> {
             let span = error.span().unwrap_or(0..0);
             reader.error(Kind::Syntax, span, "TOML 1.0", error.message().replace('\n', ", "), None);
         }
-        return Err(sorted(reader.diagnostics));
+        return Err(reader.into_diagnostics());
     }
     let scenario = root_of(&mut reader, root.get_ref());
     match scenario {
         Some(scenario) if reader.diagnostics.is_empty() => Ok(scenario),
-        Some(_) | None => Err(sorted(reader.diagnostics)),
+        Some(_) | None => Err(reader.into_diagnostics()),
     }
-}
-
-fn sorted(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column, diagnostic.kind));
-    // One slip can break two rules; the first one said at a place is enough.
-    diagnostics.dedup_by(|later, first| {
-        (later.line, later.column, later.kind) == (first.line, first.column, first.kind)
-            && later.expected == first.expected
-    });
-    diagnostics
 }
 
 fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {

@@ -535,6 +535,21 @@ fn a_literal_secret_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn another_error_in_the_line_of_a_secret_does_not_repeat_it() {
+    for start in [
+        "do.start = { node = \"server-9\", env = { ZIPNET_SECRET = \"hunter2\" } }",
+        "do.start = { node = \"server-9\", env = { ZIPNET_SECERT = \"x\", ZIPNET_SECRETS = \"hunter2\" } }",
+        "do.start = { nod = \"server-1\", env = { ZIPNET_SECRET = 'hunter2' } }",
+        "do.start = { node = \"server-1\" env = { ZIPNET_SECRET = 'hunter2' } }",
+        "do.start = { node = \"server-1\", env = { ZIPNET_SECRET = [\"a\", \"hunter2\"] } }",
+    ] {
+        let text = GOOD.replacen("do.start = { node = \"server:each\", identity = \"same\" }", start, 1);
+        assert_ne!(all(&text), "ok");
+        assert!(!all(&text).contains("hunter2"), "{}", all(&text));
+    }
+}
+
+#[test]
 fn an_error_reads_like_this() {
     let text = GOOD.replacen("\"TERM\"", "\"TREM\"", 1);
     let want = "\
