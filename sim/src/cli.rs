@@ -272,7 +272,9 @@ fn select(flags: &SelectFlags) -> Result<Vec<selection::Selected>, Exit> {
             format!("error: nothing was selected: there is no scenario file in {paths}")
         } else {
             let tags = flags.tags.join(" or ");
-            format!("error: nothing was selected: none of the {found} scenarios in {paths} has the tag {tags}")
+            format!(
+                "error: nothing was selected: none of the {found} scenarios in {paths} has the tag {tags}"
+            )
         });
         return Err(Exit::NothingSelected);
     }
@@ -379,10 +381,7 @@ mod tests {
         assert_eq!(seeds("1"), Ok(Seeds::Through { first: 0, last: 0 }));
         assert_eq!(seeds("0"), Ok(Seeds::None));
         assert_eq!(seeds("5..5"), Ok(Seeds::Through { first: 5, last: 5 }));
-        assert_eq!(
-            seeds("0..18446744073709551615"),
-            Ok(Seeds::Through { first: 0, last: u64::MAX })
-        );
+        assert_eq!(seeds("0..18446744073709551615"), Ok(Seeds::Through { first: 0, last: u64::MAX }));
         for wrong in ["", "x", "-1", "+1", "0x10", "1..", "..1", "2..1", "1...2", "18446744073709551616"] {
             assert!(seeds(wrong).is_err(), "{wrong} was read");
         }

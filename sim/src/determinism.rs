@@ -71,7 +71,8 @@ pub(crate) fn diverged<E>(
         }
     }
     if detail.is_empty() {
-        detail = format!("between events {} and {}; further runs did not show which\n", window.start, window.end);
+        detail =
+            format!("between events {} and {}; further runs did not show which\n", window.start, window.end);
     }
     let failure = Failure {
         property: PROPERTY.to_owned(),
@@ -204,7 +205,8 @@ mod tests {
     fn a_difference_that_never_shows_again_is_still_a_divergence() {
         let one = with_chains(&["aa"]);
         let other = with_chains(&["bb"]);
-        let diverged = diverged(one.clone(), &other, String::new(), |_| Ok::<_, ()>((one.clone(), one.clone())));
+        let diverged =
+            diverged(one.clone(), &other, String::new(), |_| Ok::<_, ()>((one.clone(), one.clone())));
         let diverged = diverged.unwrap();
         assert_eq!(diverged.verdict, Verdict::Diverged);
         assert!(diverged.failure.unwrap().detail.contains("between events 0 and 1024"));

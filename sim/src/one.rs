@@ -85,8 +85,12 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     )?;
     result.cpu_s = Seconds::from(processor_time().saturating_sub(used_before));
     result.wall_s = Seconds::from(watch.elapsed());
+    // The engine knows a scenario and a seed; where they came from is known here.
+    result.scenario = flags.scenario.display().to_string();
+    result.seed = flags.seed;
     result.defect.clone_from(&flags.defect);
     if let Some(failure) = &mut result.failure {
+        failure.file.clone_from(&result.scenario);
         failure.reproduce = reproduce(&flags.scenario, flags.seed, flags.defect.as_deref());
     }
     if let Some(out) = &flags.out {

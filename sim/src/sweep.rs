@@ -74,8 +74,11 @@ pub(crate) const HUNT_SEEDS: u64 = 50;
 
 /// Runs everything, prints what it comes to, and returns the exit code.
 pub(crate) fn run(scenarios: Vec<Selected>, options: &Options) -> Exit {
-    let mut tasks: Vec<Task> =
-        scenarios.into_iter().map(|scenario| Task::new(scenario, options)).filter(|task| !task.is_idle()).collect();
+    let mut tasks: Vec<Task> = scenarios
+        .into_iter()
+        .map(|scenario| Task::new(scenario, options))
+        .filter(|task| !task.is_idle())
+        .collect();
     if tasks.is_empty() {
         warn("error: nothing was selected: there is no seed to run");
         return Exit::NothingSelected;
@@ -121,9 +124,11 @@ fn carry_out(tasks: &mut [Task], options: &Options, fence: &Fence, reporter: &mu
         let mut in_flight = 0_usize;
         loop {
             while in_flight < options.jobs && !fence.is_closed() {
-                let Some(job) = tasks.iter_mut().enumerate().find_map(|(index, task)| task.next(index)) else {
+                let Some(job) = tasks.iter_mut().enumerate().find_map(|(index, task)| task.next(index))
+                else {
                     break;
                 };
+                reporter.begin(job.task);
                 to_workers.send(job).expect("the workers wait for jobs until this end is dropped");
                 in_flight += 1;
             }

@@ -61,7 +61,8 @@ pub(crate) fn judge(task: &Task, cut: Option<&str>) -> Judgement {
                 findings.push(never(fault, format!("the fault fired in none of {seeds} seeds")));
             }
         }
-        findings.extend(task.scenario.thresholds.iter().filter_map(|threshold| exceeded(threshold, &results)));
+        findings
+            .extend(task.scenario.thresholds.iter().filter_map(|threshold| exceeded(threshold, &results)));
     }
     let hunt = task.hunt.as_ref().map(|hunt| hunted(task, hunt, unfinished, &mut findings));
 
@@ -117,7 +118,9 @@ fn hunted(task: &Task, hunt: &Hunt, unfinished: bool, findings: &mut Vec<Finding
     };
     let seen = result.failure.as_ref().map_or("nothing", |failure| failure.property.as_str());
     if !hunt.is_find(result) {
-        return wrong(format!("{defect} was reported as {seen} at seed {seed}, which is wrong: expected {expected}"));
+        return wrong(format!(
+            "{defect} was reported as {seen} at seed {seed}, which is wrong: expected {expected}"
+        ));
     }
     let mut clause = format!("{defect} found at seed {seed} as {seen}");
     if task.scenario.canary.is_some() {
@@ -255,7 +258,10 @@ mod tests {
             ..result(seed, Verdict::Held)
         };
         assert_eq!(drive(scenario(), &options(), |job| fires(job.seed, 0)).exit, Exit::Inconclusive);
-        assert_eq!(drive(scenario(), &options(), |job| result(job.seed, Verdict::Held)).exit, Exit::Inconclusive);
+        assert_eq!(
+            drive(scenario(), &options(), |job| result(job.seed, Verdict::Held)).exit,
+            Exit::Inconclusive
+        );
         assert_eq!(drive(scenario(), &options(), |job| fires(job.seed, job.seed / 19)).exit, Exit::Held);
     }
 
@@ -305,7 +311,10 @@ mod tests {
             Some(_) => failed(job.seed, "agreement"),
             None => result(job.seed, Verdict::Held),
         });
-        assert_eq!((fails.exit, fails.hunt.as_deref()), (Exit::Held, Some("log-yields found at seed 0 as agreement")));
+        assert_eq!(
+            (fails.exit, fails.hunt.as_deref()),
+            (Exit::Held, Some("log-yields found at seed 0 as agreement"))
+        );
         let holds = drive(misuse(), &with_control, |job| result(job.seed, Verdict::Held));
         assert_eq!(holds.exit, Exit::Violated);
     }

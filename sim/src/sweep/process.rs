@@ -115,7 +115,8 @@ fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
 /// Starts this binary again for one run, and waits for its answer.
 fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> Result<RunResult, Trouble> {
     let broken = |what: String| Trouble::Broken(what, String::new());
-    let binary = std::env::current_exe().map_err(|reason| broken(format!("failed to find itself: {reason}")))?;
+    let binary =
+        std::env::current_exe().map_err(|reason| broken(format!("failed to find itself: {reason}")))?;
     let mut command = Command::new(binary);
     // A run depends on its scenario and seed, so it gets no environment that could tell two machines apart.
     command.env_clear().args(arguments(job, out, window));

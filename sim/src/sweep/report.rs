@@ -24,7 +24,7 @@ const SAID: usize = 20;
 pub(crate) struct Reporter<'o> {
     options: &'o Options,
     watch: Stopwatch,
-    /// By task: when its first run ended, and how many failures were shown.
+    /// By task: when its first run began, and how many failures were shown.
     started: BTreeMap<usize, Stopwatch>,
     shown: BTreeMap<usize, usize>,
     /// Tasks before this one have their line.
@@ -70,6 +70,11 @@ impl<'o> Reporter<'o> {
         }
     }
 
+    /// Notes that a run of this task begins.
+    pub(crate) fn begin(&mut self, task: usize) {
+        self.started.entry(task).or_insert_with(Stopwatch::start);
+    }
+
     /// Shows how far the sweep is, on a terminal.
     pub(crate) fn progress(&mut self, tasks: &[Task]) {
         if !self.has_progress {
@@ -79,7 +84,8 @@ impl<'o> Reporter<'o> {
         let planned: u64 = tasks.iter().map(|task| task.sweep.len()).sum();
         let current = tasks.iter().find(|task| !task.is_finished());
         let current = current.map_or("", |task| task.scenario.name.as_str());
-        let line = format!("{runs} runs of about {planned}, {}: {current}", time(self.watch.elapsed().into()));
+        let line =
+            format!("{runs} runs of about {planned}, {}: {current}", time(self.watch.elapsed().into()));
         let mut to = std::io::stderr().lock();
         drop(write!(to, "\r\x1b[2K{line}").and_then(|()| to.flush()));
         self.progress_is_shown = true;
@@ -87,7 +93,6 @@ impl<'o> Reporter<'o> {
 
     /// Prints what came of one run: a result line, or a failure in full.
     pub(crate) fn run(&mut self, task: &Task, job: &Job, outcome: &Outcome) {
-        self.started.entry(job.task).or_insert_with(Stopwatch::start);
         match outcome {
             Outcome::Cut => {}
             Outcome::Broken(broken) => {
@@ -205,7 +210,10 @@ impl<'o> Reporter<'o> {
         );
         let mut more = |line: &str| write!(text, "\n{INDENT}{line}").expect("text grows without limit");
         more(&sums.to_string());
-        if let Some(hunt) = &judgement.hunt {
+        // A finding about the hunt says the same at more length.
+        if let Some(hunt) =
+            judgement.hunt.as_ref().filter(|hunt| judgement.findings.iter().all(|f| f.detail != **hunt))
+        {
             more(hunt);
         }
         for finding in &judgement.findings {
@@ -380,7 +388,12 @@ fn suite(task: &Task, judgement: &Judgement) -> Suite {
             text: judgement.findings.iter().map(clause).collect::<Vec<_>>().join("\n"),
         },
     };
-    cases.push(Case { name: "over all seeds".to_owned(), outcome, wall: Seconds::ZERO, properties: Vec::new() });
+    cases.push(Case {
+        name: "over all seeds".to_owned(),
+        outcome,
+        wall: Seconds::ZERO,
+        properties: Vec::new(),
+    });
     Suite { name: task.scenario.path.clone(), cases }
 }
 
@@ -395,7 +408,8 @@ fn case(name: String, done: Result<&RunResult, &Broken>) -> Case {
     let outcome = if result.verdict == Verdict::Held {
         CaseOutcome::Passed
     } else {
-        let message = result.failure.as_ref().map(|failure| format!("{}: {}", failure.property, failure.sentence));
+        let message =
+            result.failure.as_ref().map(|failure| format!("{}: {}", failure.property, failure.sentence));
         CaseOutcome::Failed {
             verdict: result.verdict,
             message: message.unwrap_or_else(|| result.verdict.to_string()),
@@ -448,16 +462,23 @@ mod tests {
 
     #[test]
     fn times_are_written_as_people_read_them() {
-        for (millis, text) in
-            [(0, "0.0 s"), (12_345, "12.3 s"), (245_000, "4 m 05 s"), (6_720_000, "1 h 52 m"), (90_000_000, "25 h 00 m")]
-        {
+        for (millis, text) in [
+            (0, "0.0 s"),
+            (12_345, "12.3 s"),
+            (245_000, "4 m 05 s"),
+            (6_720_000, "1 h 52 m"),
+            (90_000_000, "25 h 00 m"),
+        ] {
             assert_eq!(time(Seconds::from_millis(millis)), text);
         }
     }
 
     #[test]
     fn an_annotation_keeps_its_separators() {
-        assert_eq!(annotation("a,b:c.toml", 7, "100 %\nno: yes"), "::error file=a%2Cb%3Ac.toml,line=7::100 %25%0Ano: yes");
+        assert_eq!(
+            annotation("a,b:c.toml", 7, "100 %\nno: yes"),
+            "::error file=a%2Cb%3Ac.toml,line=7::100 %25%0Ano: yes"
+        );
     }
 
     #[test]

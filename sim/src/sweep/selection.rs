@@ -154,12 +154,13 @@ impl Selected {
             name: name(path, others),
             title: scenario.title.clone(),
             tags: scenario.tags.clone(),
-            canary: scenario.canary.map(|canary| Planted {
+            canary: scenario.canary.as_ref().map(|canary| Planted {
                 defect: canary.defect.name().to_owned(),
                 property: Some(canary.property.name().to_owned()),
             }),
             control: scenario
                 .control
+                .as_ref()
                 .map(|control| Planted { defect: control.guard.name().to_owned(), property: None }),
             sometimes: sometimes
                 .map(|expect| Demand {

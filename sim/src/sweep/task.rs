@@ -111,8 +111,9 @@ impl Task {
         let planted_by_hand = options.defect.is_some();
         let canary = scenario.canary.as_ref().filter(|_| !planted_by_hand);
         let control = scenario.control.as_ref().filter(|_| options.control);
-        let hunt =
-            canary.map(|planted| hunt_for(planted, true)).or_else(|| control.map(|planted| hunt_for(planted, false)));
+        let hunt = canary
+            .map(|planted| hunt_for(planted, true))
+            .or_else(|| control.map(|planted| hunt_for(planted, false)));
         // The control of a canary is run once it is known over which seeds.
         let waiting = if canary.is_some() { Schedule::default() } else { schedule(DEFAULT_SEEDS) };
         let judged_over_seeds =
@@ -130,7 +131,9 @@ impl Task {
 
     /// Whether there is nothing to run from the start.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_finished() && self.sweep.done.is_empty() && self.hunt.as_ref().is_none_or(|hunt| hunt.done.is_empty())
+        self.is_finished()
+            && self.sweep.done.is_empty()
+            && self.hunt.as_ref().is_none_or(|hunt| hunt.done.is_empty())
     }
 
     /// Whether every run that is needed was made.
@@ -306,7 +309,8 @@ impl Schedule {
     fn next(&mut self) -> Option<u64> {
         let seeds = self.seeds.take()?;
         let (seed, last) = (*seeds.start(), *seeds.end());
-        self.seeds = seed.checked_add(self.stride.max(1)).filter(|next| *next <= last).map(|next| next..=last);
+        self.seeds =
+            seed.checked_add(self.stride.max(1)).filter(|next| *next <= last).map(|next| next..=last);
         Some(seed)
     }
 }

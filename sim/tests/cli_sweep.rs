@@ -1,0 +1,169 @@
+//! What a sweep prints, leaves behind and ends with, with real runs.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on stops")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use zipnet_reports::{RunResult, Verdict};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zipnet-sim"));
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).env_remove("GITHUB_ACTIONS");
+    command.arg("run").args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Vec<RunResult> {
+    let output = run(&[arguments, &["--format", "json"]].concat());
+    let mut results = lines(str::from_utf8(&output.stdout).unwrap());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    results.sort_by_key(|result| result.seed);
+    results
+}
+
+/// Every line is whole.
+fn lines(text: &str) -> Vec<RunResult> {
+    text.split_inclusive('\n').map(|line| RunResult::from_line(line).unwrap()).collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    drop(std::fs::remove_dir_all(&folder));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+const COLD_START: &str = "scenarios/runbooks/01-cold-start.toml";
+
+#[test]
+fn a_run_is_the_same_alone_in_a_sweep_and_with_any_number_of_jobs() {
+    let one_by_one = json(&[COLD_START, "--seeds", "3", "--jobs", "1"]);
+    let together = json(&[COLD_START, "--seeds", "3", "--jobs", "3"]);
+    let alone = json(&[COLD_START, "--seed", "2"]);
+    assert_eq!(one_by_one.len(), 3);
+    let identity =
+        |result: &RunResult| (result.seed, result.chain.clone(), result.events, result.simulated_s);
+    let identities = |results: &[RunResult]| results.iter().map(identity).collect::<Vec<_>>();
+    assert_eq!(identities(&one_by_one), identities(&together));
+    assert_eq!(identities(&one_by_one[2..]), identities(&alone));
+    let chains: BTreeSet<_> = one_by_one.iter().map(|result| &result.chain).collect();
+    assert_eq!(chains.len(), 3, "each seed gives an order of events of its own");
+    for result in &one_by_one {
+        assert_eq!(result.verdict, Verdict::Held);
+        assert!(result.counts.elections > 0 && result.counts.syncs > 0 && result.counts.messages > 0);
+    }
+}
+
+#[test]
+fn a_sweep_for_people_ends_with_its_tally() {
+    let output = run(&[COLD_START, "--seeds", "2", "--check-determinism", "1"]);
+    let text = str::from_utf8(&output.stdout).unwrap();
+    assert!(text.starts_with("held          runbooks/01-cold-start"), "{text}");
+    assert!(text.contains("2 made twice and compared"), "{text}");
+    assert_eq!(text.lines().last(), Some("2 passed, 0 failed"));
+    assert!(output.status.success());
+    assert!(!text.contains('\x1b') && output.stderr.is_empty(), "no colour and no progress off a terminal");
+}
+
+#[test]
+fn the_artefacts_of_a_run_are_written() {
+    let folder = folder("artefacts");
+    let (out, junit) = (folder.join("out"), folder.join("junit.xml"));
+    let results = json(&[
+        COLD_START,
+        "--seed",
+        "1",
+        "--out",
+        out.to_str().unwrap(),
+        "--junit",
+        junit.to_str().unwrap(),
+    ]);
+    let own = out.join("runbooks/01-cold-start/1");
+    let result = RunResult::from_line(&std::fs::read_to_string(own.join("result.json")).unwrap()).unwrap();
+    assert_eq!((&result.chain, result.seed), (&results[0].chain, 1));
+    assert!(!result.checkpoints.is_empty());
+    let events = std::fs::read_to_string(own.join("events.log")).unwrap();
+    assert_eq!(u64::try_from(events.lines().count()).unwrap(), result.events);
+    assert!(std::fs::read_to_string(junit).unwrap().contains(&result.chain));
+
+    // The resolved scenario is a scenario that leaves nothing to the seed, and the same run.
+    let resolved = own.join("scenario.toml");
+    let check = Command::new(env!("CARGO_BIN_EXE_zipnet-sim")).arg("check").arg(&resolved).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+}
+
+#[test]
+fn killing_a_sweep_leaves_whole_lines_for_what_was_finished() {
+    let mut sweep = command(&[COLD_START, "--seeds", "100000", "--format", "json", "--jobs", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut text = first_lines(&mut sweep, 3);
+    sweep.kill().unwrap();
+    sweep.wait().unwrap();
+    sweep.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(lines(&text).len() >= 3);
+}
+
+#[test]
+fn an_interrupted_sweep_is_inconclusive_and_says_so() {
+    let mut sweep = command(&[COLD_START, "--seeds", "100000", "--format", "json", "--jobs", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    first_lines(&mut sweep, 1);
+    let killed = Command::new("kill").args(["-TERM", &sweep.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let output = sweep.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("stopped early: the sweep was interrupted"), "{said}");
+}
+
+#[test]
+fn a_used_up_budget_is_inconclusive() {
+    let output = run(&[COLD_START, "--seeds", "100000", "--wall-budget", "1s"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(str::from_utf8(&output.stdout).unwrap().contains("the wall budget was used up"));
+}
+
+#[test]
+fn a_planted_source_of_chance_makes_a_repeated_run_diverge() {
+    for defect in ["wall-clock", "hash-order"] {
+        let output = run(&[COLD_START, "--seeds", "2", "--check-determinism", "1", "--defect", defect]);
+        let text = str::from_utf8(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(5), "{defect}: {text}");
+        assert!(text.contains("determinism at event"), "{defect}: {text}");
+        assert!(text.contains("repeat  "), "both sides are shown: {text}");
+    }
+}
+
+#[test]
+fn a_planted_defect_changes_the_chain() {
+    let ordinary = json(&[COLD_START, "--seed", "0"]);
+    for defect in ["flipped-byte", "swapped-deliveries", "extra-sync"] {
+        let output = run(&[COLD_START, "--seed", "0", "--format", "json", "--defect", defect]);
+        let results = lines(str::from_utf8(&output.stdout).unwrap());
+        assert_eq!(results.len(), 1, "{defect}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_ne!(results[0].chain, ordinary[0].chain, "{defect}");
+    }
+}
+
+/// Reads lines as soon as they are there, and nothing beyond them that stays unread.
+fn first_lines(sweep: &mut Child, count: usize) -> String {
+    let mut reader = BufReader::with_capacity(1, sweep.stdout.take().unwrap());
+    let mut text = String::new();
+    for _ in 0..count {
+        reader.read_line(&mut text).unwrap();
+    }
+    sweep.stdout = Some(reader.into_inner());
+    text
+}
