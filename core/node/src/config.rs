@@ -486,7 +486,9 @@ impl fmt::Display for ConfigError {
             Self::MessageTooLong { len, len_max } => {
                 write!(f, "ZIPNET_MESSAGE has {len} bytes: a payload holds at most {len_max}")
             }
-            Self::Twice { variable, file } => write!(f, "{variable} and {file} are both set: set one of them"),
+            Self::Twice { variable, file } => {
+                write!(f, "{variable} and {file} are both set: set one of them")
+            }
             Self::Unreadable { file, path, why } => write!(f, "{file}={path} can not be read: {why}"),
         }
     }
@@ -912,7 +914,10 @@ mod tests {
             let errors = server(&[(variable, value)]).expect_err(value);
             assert_eq!(errors.len(), 1, "{variable}={value}: {errors:?}");
             let sentence = errors[0].to_string();
-            assert!(sentence.starts_with(&format!("{variable}={value} is not understood: write ")), "{sentence}");
+            assert!(
+                sentence.starts_with(&format!("{variable}={value} is not understood: write ")),
+                "{sentence}"
+            );
         }
         let errors = server(&[(BOOTSTRAP, &format!("{HEX}@nowhere"))]).expect_err("no port");
         assert!(errors[0].to_string().ends_with("0011223344…@host:port"), "{}", errors[0]);
@@ -956,10 +961,16 @@ mod tests {
 
         let mut all = env(&[(SECRET_FILE, "/run/secret"), (SECRET, "x")]);
         let errors = read_files(&mut all, |_| Ok(String::new())).expect_err("set twice");
-        assert_eq!(sentences(&errors), ["ZIPNET_SECRET and ZIPNET_SECRET_FILE are both set: set one of them"]);
+        assert_eq!(
+            sentences(&errors),
+            ["ZIPNET_SECRET and ZIPNET_SECRET_FILE are both set: set one of them"]
+        );
 
         let mut all = env(&[(COMMITTEE_SECRET_FILE, "/run/secret")]);
         let errors = read_files(&mut all, |_| Err("no such file".to_owned())).expect_err("unreadable");
-        assert_eq!(sentences(&errors), ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]);
+        assert_eq!(
+            sentences(&errors),
+            ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]
+        );
     }
 }

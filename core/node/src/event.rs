@@ -43,6 +43,15 @@ pub enum Event {
         /// As what.
         role: Role,
     },
+    /// This server's disk was read: where its log and its promises stand.
+    Opened {
+        /// Which disk.
+        store: StoreId,
+        /// The last entry of the log.
+        last_log: Option<u64>,
+        /// The highest term in which it voted or followed.
+        term: u64,
+    },
     /// The state of an earlier process was read back; what it holds is not reported again.
     Restored {
         /// The last applied position.
@@ -225,8 +234,9 @@ impl Event {
             }
             Self::Up { network, instance, peer, address, role } => {
                 let tag = role_tag(*role).short();
-                let text =
-                    format!("zipnet up: network={network} instance={instance} peer={peer}@{address} role={tag}");
+                let text = format!(
+                    "zipnet up: network={network} instance={instance} peer={peer}@{address} role={tag}"
+                );
                 (Info, target::COMMON, "up", text)
             }
             Self::Booting { role } => {
@@ -239,6 +249,11 @@ impl Event {
                     Role::Client => (target::CLIENT_ROLE, "client booting; waiting for an aggregator"),
                 };
                 (Info, target, "booting", text.to_owned())
+            }
+            Self::Opened { store, last_log, term } => {
+                let last = last_log.map_or_else(|| "none".to_owned(), |last| last.to_string());
+                let text = format!("disk opened store={:x} last-log={last} term={term}", store.0);
+                (Debug, target::CONSENSUS, "opened", text)
             }
             Self::Restored { index, clients, servers } => {
                 let servers = servers.len();
@@ -288,7 +303,10 @@ impl Event {
                 (level, target::LINKS, "refused-by-peer", text)
             }
             Self::Challenged { peer } => {
-                let text = format!("a second node with the identity of peer={} appeared; challenging the first", peer.short());
+                let text = format!(
+                    "a second node with the identity of peer={} appeared; challenging the first",
+                    peer.short()
+                );
                 (Warn, target::LINKS, "challenged", text)
             }
             Self::DialFailed { peer, address } => {
@@ -313,9 +331,12 @@ impl Event {
                 );
                 (Warn, target::SERVER_ROLE, "log-yielded", text)
             }
-            Self::Departing => {
-                (Info, target::COMMON, "departing", "departing: finishing the round and saying goodbye".to_owned())
-            }
+            Self::Departing => (
+                Info,
+                target::COMMON,
+                "departing",
+                "departing: finishing the round and saying goodbye".to_owned(),
+            ),
             Self::Exiting { code, reason } => {
                 let level = if *code == 0 { Info } else { Error };
                 (level, target::COMMON, "exiting", format!("exiting code={code}: {reason}"))
@@ -355,15 +376,26 @@ fn report_line(report: &Report) -> Option<Line> {
             (Debug, target::COMMITTEE, "round-live", text)
         }
         Report::AggregateApplied { round, participants, .. } => {
-            let text =
-                format!("committee: aggregate applied round={round} participants={}", participants.count_ones());
+            let text = format!(
+                "committee: aggregate applied round={round} participants={}",
+                participants.count_ones()
+            );
             (Debug, target::COMMITTEE, "aggregate-applied", text)
         }
         Report::PartialApplied { round, server, .. } => {
             let text = format!("committee: partial applied round={round} server={}", server.short());
             (Debug, target::COMMITTEE, "partial-applied", text)
         }
-        Report::RoundFinalized { record, .. } => {
+        // Catching up is no sign of health: the line that operators wait for is about this server's own rounds.
+        Report::RoundFinalized { record, rostered: false, .. } => {
+            let text = format!(
+                "committee: round applied without this server round={} participants={}",
+                record.round,
+                record.participants.count_ones()
+            );
+            (Debug, target::COMMITTEE, "round-applied", text)
+        }
+        Report::RoundFinalized { record, rostered: true, .. } => {
             let text = format!(
                 "committee: round finalized round={} participants={}",
                 record.round,
@@ -373,12 +405,18 @@ fn report_line(report: &Report) -> Option<Line> {
         }
         Report::RoundAbandoned { round, reason, missing, .. } => {
             let reason = abandonment_name(*reason);
-            let text = format!("committee: round abandoned round={round} reason={reason}{}", list("missing", missing));
+            let text = format!(
+                "committee: round abandoned round={round} reason={reason}{}",
+                list("missing", missing)
+            );
             (Warn, target::COMMITTEE, "round-abandoned", text)
         }
-        Report::RecordConfirmed { round, .. } => {
-            (Debug, target::COMMITTEE, "record-confirmed", format!("committee: record confirmed round={round}"))
-        }
+        Report::RecordConfirmed { round, .. } => (
+            Debug,
+            target::COMMITTEE,
+            "record-confirmed",
+            format!("committee: record confirmed round={round}"),
+        ),
         Report::ServerRegistered { server, epoch } => {
             let text = format!("committee: server registered server={} epoch={}", server.short(), epoch.0);
             (Info, target::COMMITTEE, "server-registered", text)
@@ -483,7 +521,9 @@ fn consensus_line(event: &consensus::Event) -> Option<Line> {
         consensus::Event::SnapshotInstalled { index } => {
             (Info, "snapshot-installed", format!("committee: snapshot of the leader installed index={index}"))
         }
-        consensus::Event::Failed { reason } => (Error, "consensus-failed", format!("consensus stopped: {reason}")),
+        consensus::Event::Failed { reason } => {
+            (Error, "consensus-failed", format!("consensus stopped: {reason}"))
+        }
         // Several per round, and told by what they lead to.
         consensus::Event::Voted { .. }
         | consensus::Event::VoteSynced { .. }
@@ -522,4 +562,259 @@ fn list(name: &str, peers: &[PeerId]) -> String {
         write!(text, "{separator}{}", peer.short()).expect("writing to a string does not fail");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use zipnet_core::bitmap::Bitmap;
+    use zipnet_core::committee::Refused;
+    use zipnet_core::id::{Digest, Epoch, GroupId, RaftId, RegistryVersion, Round};
+    use zipnet_core::key::PublicKey;
+    use zipnet_core::machine::RequestId;
+    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
+    use zipnet_core::params::RoundParams;
+
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn header() -> Arc<Header> {
+        let server =
+            |number| RosterServer { peer: peer(number), epoch: Epoch(1), round_key: PublicKey([0xee; 32]) };
+        Arc::new(Header {
+            log: LogId([1; 32]),
+            round: Round(7),
+            nonce: [0xdd; 32],
+            group: GroupId([2; 32]),
+            params: RoundParams::DEFAULT,
+            previous: Previous { round: Round(6), record: Digest([3; 32]), state: Digest([4; 32]) },
+            servers: (1..=3).map(server).collect(),
+            clients: ClientSet { version: RegistryVersion(5), count: 4, root: Digest([5; 32]) },
+            min_participants: 2,
+        })
+    }
+
+    fn record() -> Arc<Record> {
+        Arc::new(Record {
+            log: LogId([1; 32]),
+            round: Round(7),
+            header: Digest([6; 32]),
+            participants: participants(),
+            servers: (1..=3).map(peer).collect(),
+            broadcast: vec![0xbb; 32],
+            previous: Digest::default(),
+        })
+    }
+
+    fn participants() -> Bitmap {
+        Bitmap::from_ones(4, [0, 2, 3]).expect("within the length")
+    }
+
+    fn reports() -> Vec<Report> {
+        let (round, header_digest, log) = (Round(7), Digest([6; 32]), LogId([1; 32]));
+        vec![
+            Report::LogStarted { log },
+            Report::RoundOpened { index: 40, header: header(), digest: header_digest },
+            Report::HeaderLive { round, header: header_digest, refused: Bitmap::new(4) },
+            Report::AggregateApplied {
+                index: 41,
+                round,
+                header: header_digest,
+                aggregate: Digest([8; 32]),
+                participants: participants(),
+            },
+            Report::PartialApplied {
+                index: 42,
+                round,
+                header: header_digest,
+                aggregate: Digest([8; 32]),
+                server: peer(2),
+            },
+            Report::RoundFinalized {
+                index: 43,
+                record: record(),
+                digest: Digest([9; 32]),
+                signed: vec![peer(1)],
+                partials: vec![peer(1)],
+                rostered: true,
+            },
+            Report::RoundFinalized {
+                index: 43,
+                record: record(),
+                digest: Digest([9; 32]),
+                signed: vec![peer(1)],
+                partials: vec![peer(1)],
+                rostered: false,
+            },
+            Report::RoundAbandoned {
+                index: 44,
+                round,
+                header: header_digest,
+                reason: Abandonment::MissingPartial,
+                missing: vec![peer(2), peer(3)],
+            },
+            Report::RoundAbandoned {
+                index: 45,
+                round,
+                header: header_digest,
+                reason: Abandonment::NoAggregate,
+                missing: vec![],
+            },
+            Report::RecordConfirmed { round, record: Digest([9; 32]) },
+            Report::ServerRegistered { server: peer(2), epoch: Epoch(3) },
+            Report::ServerDeparted { server: peer(2) },
+            Report::ServerLeaving { server: peer(2) },
+            Report::ServerRetired { server: peer(2), forced: true },
+            Report::AggregatorRegistered { aggregator: peer(9) },
+            Report::ClientsChanged { version: RegistryVersion(5), count: 4 },
+            Report::Refused { kind: "partial", reason: Refused::WrongRound, from: Some(peer(3)) },
+            Report::Refused { kind: "open-round", reason: Refused::BelowFloor, from: None },
+            Report::HeaderSigned { round, header: header_digest },
+            Report::HeaderDeclined { round, header: header_digest, reason: Refused::WrongPrevious },
+            Report::PartialMade {
+                log,
+                round,
+                header: header_digest,
+                aggregate: Digest([8; 32]),
+                participants: 3,
+                floor: 2,
+            },
+            Report::AggregateForwarded { round, participants: 3 },
+            Report::ClientSeen { client: peer(0xc1) },
+            Report::Enrolled { version: RegistryVersion(5) },
+            Report::Sealed {
+                log,
+                round,
+                header: header_digest,
+                envelope: Digest([0xaa; 32]),
+                servers: vec![peer(1)],
+                payload: Some(b"the payload".to_vec()),
+                request: Some(RequestId(1)),
+            },
+            Report::HeaderUntrusted { round, reason: Refused::PinMissing },
+            Report::Published { request: RequestId(1), outcome: Outcome::Landed, round },
+            Report::Published { request: RequestId(2), outcome: Outcome::Unknown, round },
+            Report::RecordSeen { record: record(), digest: Digest([9; 32]), confirmed: true },
+        ]
+    }
+
+    fn every_event() -> Vec<Event> {
+        let raft = |number, store| RaftId { peer: peer(number), store: StoreId(store) };
+        let address = || Address("10.0.0.7:4000".to_owned());
+        let mut events = vec![
+            Event::Spawning { role: Role::Server, peer: peer(1) },
+            Event::Spawning { role: Role::Aggregator, peer: peer(9) },
+            Event::Spawning { role: Role::Client, peer: peer(0xc1) },
+            Event::Up {
+                network: "mosaik.universe".to_owned(),
+                instance: "acme.mainnet".to_owned(),
+                peer: peer(1),
+                address: address(),
+                role: Role::Server,
+            },
+            Event::Booting { role: Role::Server },
+            Event::Booting { role: Role::Aggregator },
+            Event::Booting { role: Role::Client },
+            Event::Opened { store: StoreId(10), last_log: Some(39), term: 2 },
+            Event::Opened { store: StoreId(10), last_log: None, term: 0 },
+            Event::Restored { index: 39, clients: 4, servers: vec![peer(1), peer(2)] },
+            Event::OpeningRound { index: 40 },
+            Event::PartialSubmitted { index: 42 },
+            Event::Linked { peer: peer(2), role: Role::Server },
+            Event::Linked { peer: peer(0xc1), role: Role::Client },
+            Event::Unlinked { peer: peer(2), role: Role::Server, farewell: Some(Farewell::Departing) },
+            Event::Unlinked { peer: peer(9), role: Role::Aggregator, farewell: None },
+            Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
+            Event::RefusedByPeer { peer: peer(4), reason: Refusal::Parameters },
+            Event::Challenged { peer: peer(2) },
+            Event::DialFailed { peer: Some(peer(2)), address: address() },
+            Event::DialFailed { peer: None, address: address() },
+            Event::GossipAlive { peer: peer(2) },
+            Event::GossipDead { peer: peer(2) },
+            Event::MembershipChange(Change::AddLearner(raft(4, 10))),
+            Event::MembershipChange(Change::Promote(raft(4, 10))),
+            Event::MembershipChange(Change::ReplaceStore { old: raft(4, 10), new: raft(4, 11) }),
+            Event::MembershipChange(Change::RemoveVoter(raft(4, 11))),
+            Event::MembershipChange(Change::RemoveLearner(raft(4, 10))),
+            Event::LogYielded { own: LogId([2; 32]), other: LogId([1; 32]), store: StoreId(12) },
+            Event::Departing,
+            Event::Exiting { code: 0, reason: "stopped".to_owned() },
+            Event::Exiting { code: 77, reason: Refusal::GroupProof.to_string() },
+            Event::Warned("something works, but".to_owned()),
+            Event::Fatal("the disk failed".to_owned()),
+        ];
+        let members = consensus::Members { voters: BTreeSet::from([raft(1, 1)]), ..Default::default() };
+        events.extend(
+            [
+                consensus::Event::Leader { term: 3, leader: Some(raft(1, 1)), me: true },
+                consensus::Event::Leader { term: 4, leader: None, me: false },
+                consensus::Event::Voted { term: 3, candidate: raft(1, 1) },
+                consensus::Event::VoteSynced { term: 3, candidate: raft(1, 1) },
+                consensus::Event::Appended { last_index: 9, term: 3 },
+                consensus::Event::Truncated { after: Some(8) },
+                consensus::Event::Truncated { after: None },
+                consensus::Event::Applied { index: 9, term: 3, digest: Digest::default() },
+                consensus::Event::MembersChanged { index: 10, members },
+                consensus::Event::SnapshotTaken { index: 10 },
+                consensus::Event::SnapshotInstalled { index: 10 },
+                consensus::Event::Failed { reason: "the disk failed".to_owned() },
+            ]
+            .map(Event::Consensus),
+        );
+        events.extend(reports().into_iter().map(Event::Core));
+        events
+    }
+
+    fn printed(event: &Event) -> Option<String> {
+        let line = event.line()?;
+        Some(format!("{} {}: {} [{}]\n", line.level.name(), line.target, line.text, line.name))
+    }
+
+    #[test]
+    fn lines_are_an_interface() {
+        let lines: String = every_event().iter().filter_map(printed).collect();
+        let expected = include_str!("event/lines.txt");
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn no_line_tells_a_payload_a_key_or_an_envelope() {
+        for event in every_event() {
+            let line = printed(&event).unwrap_or_default();
+            for secret in ["payload", "eeeeee", "dddddd", "bbbbbb", "aaaaaa"] {
+                assert!(!line.contains(secret), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_and_cover_traffic_read_alike() {
+        let sealed = |payload, request| {
+            Event::Core(Report::Sealed {
+                log: LogId::default(),
+                round: Round(7),
+                header: Digest::default(),
+                envelope: Digest::default(),
+                servers: vec![],
+                payload,
+                request,
+            })
+        };
+        assert_eq!(sealed(Some(vec![1]), Some(RequestId(1))).line(), sealed(None, None).line());
+    }
+
+    #[test]
+    fn one_name_belongs_to_one_target_unless_roles_share_it() {
+        let mut targets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for line in every_event().iter().filter_map(Event::line) {
+            targets.entry(line.name).or_default().insert(line.target);
+        }
+        targets.retain(|_, targets| targets.len() > 1);
+        assert_eq!(targets.into_keys().collect::<Vec<_>>(), ["booting", "spawning"]);
+    }
 }

@@ -322,7 +322,9 @@ impl Refusal {
             | Self::Retired
             | Self::DuplicateIdentity => Some(77),
             // Somebody else's network, an accident, or decided by the node itself.
-            Self::Malformed | Self::Universe | Self::Instance | Self::Role | Self::TwoLogs | Self::Myself => None,
+            Self::Malformed | Self::Universe | Self::Instance | Self::Role | Self::TwoLogs | Self::Myself => {
+                None
+            }
         }
     }
 
@@ -546,7 +548,13 @@ mod tests {
 
     fn entry() -> PeerEntry {
         let identity = Identity::from_secret(&NodeSecret::from_text(&"1d".repeat(32)));
-        PeerEntry::sign(&identity, UniqueId([3; 32]), Role::Server, Some(Address("10.0.0.7:4000".to_owned())), 3)
+        PeerEntry::sign(
+            &identity,
+            UniqueId([3; 32]),
+            Role::Server,
+            Some(Address("10.0.0.7:4000".to_owned())),
+            3,
+        )
     }
 
     fn every_kind() -> Vec<Frame> {
@@ -625,7 +633,8 @@ mod tests {
             attestation: Some(vec![0xff; ATTESTATION_BYTES_MAX]),
             ..hello(Role::Server)
         };
-        let far = PeerEntry { address: Some(Address("h".repeat(ADDRESS_LEN_MAX))), sequence: u64::MAX, ..entry() };
+        let far =
+            PeerEntry { address: Some(Address("h".repeat(ADDRESS_LEN_MAX))), sequence: u64::MAX, ..entry() };
         for frame in [
             Frame::Hello(Box::new(full)),
             Frame::PeersWanted { have: vec![(B, u64::MAX); DIGEST_LEN_MAX] },
@@ -640,7 +649,8 @@ mod tests {
         for me in [Role::Server, Role::Aggregator, Role::Client] {
             for other in [Role::Server, Role::Aggregator, Role::Client] {
                 let verdict = judge_hello(&own(A, me), &hello(other), &EXPORTER, &B, &Strict);
-                let expected = if (me, other) == (Role::Client, Role::Client) { Err(Refusal::Role) } else { Ok(()) };
+                let expected =
+                    if (me, other) == (Role::Client, Role::Client) { Err(Refusal::Role) } else { Ok(()) };
                 assert_eq!(verdict, expected, "{other:?} says hello to {me:?}");
             }
         }
@@ -660,7 +670,12 @@ mod tests {
                 Refusal::WireVersion,
             ),
             (
-                Hello { params: shape, machine_signature: Digest([9; 32]), group_proof: None, ..good.clone() },
+                Hello {
+                    params: shape,
+                    machine_signature: Digest([9; 32]),
+                    group_proof: None,
+                    ..good.clone()
+                },
                 Refusal::Parameters,
             ),
             (Hello { machine_signature: Digest([9; 32]), ..good.clone() }, Refusal::MachineSignature),

@@ -8,5 +8,6 @@ pub mod frame;
 pub mod gossip;
 pub mod meeting;
 pub mod metrics;
+pub mod node;
 pub mod status;
 pub mod world;

@@ -136,7 +136,14 @@ impl Duplicates {
     }
 
     /// A connection is up and its hello was accepted.
-    pub fn arrive(&mut self, now: Time, peer: PeerId, arrival: Arrival, checks: &impl Checks, out: &mut Vec<Order>) {
+    pub fn arrive(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        arrival: Arrival,
+        checks: &impl Checks,
+        out: &mut Vec<Order>,
+    ) {
         let own = self.own;
         let Some(kept) = self.peers.get_mut(&peer) else {
             self.peers.insert(peer, Kept { current: arrival, challenge: None });
@@ -350,7 +357,9 @@ impl fmt::Display for Change {
         match self {
             Self::AddLearner(id) => write!(f, "sending the log to server={id}"),
             Self::Promote(id) => write!(f, "giving a vote to server={id}"),
-            Self::ReplaceStore { old, new } => write!(f, "giving the vote of server={old} to its new disk {new}"),
+            Self::ReplaceStore { old, new } => {
+                write!(f, "giving the vote of server={old} to its new disk {new}")
+            }
             Self::RemoveVoter(id) => write!(f, "taking the vote of server={id}, which is gone for good"),
             Self::RemoveLearner(id) => write!(f, "no longer sending the log to server={id}"),
         }
@@ -365,7 +374,7 @@ impl fmt::Display for Change {
 #[must_use]
 pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<Change> {
     let m = membership;
-    let changes = m.removable_voters().map(Change::RemoveVoter);
+    let changes = m.removable_voters(checks).map(Change::RemoveVoter);
     let changes = changes.chain(m.ready_learners(checks).map(|new| match m.old_voter(new) {
         Some(old) => Change::ReplaceStore { old, new },
         None => Change::Promote(new),
@@ -377,12 +386,13 @@ pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<
 
 impl Membership {
     /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable.
-    fn removable_voters(&self) -> impl Iterator<Item = RaftId> {
+    fn removable_voters(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
         self.voters.iter().copied().filter(|id| {
             let gone = match self.servers.get(&id.peer) {
                 Some(ServerState::Retired) => true,
                 Some(ServerState::Leaving) => !self.is_linked(*id),
-                Some(ServerState::Registered | ServerState::Departed) | None => false,
+                Some(ServerState::Departed) => !checks.enforce(Check::AnnouncedRemoval),
+                Some(ServerState::Registered) | None => false,
             };
             // A leader that retires hands over first.
             gone && *id != self.leader
@@ -393,7 +403,8 @@ impl Membership {
     fn ready_learners(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
         self.learners.iter().copied().filter(|id| {
             let matched = self.matched.get(id).copied();
-            let caught_up = matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_LAG) >= self.committed);
+            let caught_up =
+                matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_LAG) >= self.committed);
             caught_up && self.is_linked(*id) && self.is_wanted(id.peer, checks)
         })
     }
@@ -462,13 +473,15 @@ pub struct Removal {
 ///
 /// # Errors
 /// The sentence that says why not.
-pub fn may_retire(removal: &Removal) -> Result<Option<String>, String> {
+pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<String>, String> {
     let target = removal.target.short();
     if !removal.voters.contains(&removal.target) {
         return Err(format!("retire server {target}: it has no vote in this committee"));
     }
     if removal.dead && removal.alive.contains(&removal.target) {
-        return Err(format!("retire server {target} as dead: it answers; retire it in order instead, without --dead"));
+        return Err(format!(
+            "retire server {target} as dead: it answers; retire it in order instead, without --dead"
+        ));
     }
     if !removal.dead && !removal.alive.contains(&removal.target) {
         return Err(format!(
@@ -487,7 +500,7 @@ pub fn may_retire(removal: &Removal) -> Result<Option<String>, String> {
         ));
     }
     let needed = majority(remaining.len());
-    if remaining.is_empty() || alive < needed {
+    if (remaining.is_empty() || alive < needed) && checks.enforce(Check::MajorityKept) {
         return Err(format!(
             "retire server {target}: the majority would be lost, since {alive} of the {} remaining servers answer and \
              {needed} are needed; add or restart servers first",
@@ -496,10 +509,14 @@ pub fn may_retire(removal: &Removal) -> Result<Option<String>, String> {
     }
     Ok(match remaining.len() {
         1 => Some("one server remains: nobody is left to watch it; add servers first".to_owned()),
-        2 => Some("two servers remain, and rounds stop when one of them stops: add a server before removing one".to_owned()),
-        even if even.is_multiple_of(2) => {
-            Some(format!("{even} servers remain: an even number tolerates no more failures than {}", even - 1))
-        }
+        2 => Some(
+            "two servers remain, and rounds stop when one of them stops: add a server before removing one"
+                .to_owned(),
+        ),
+        even if even.is_multiple_of(2) => Some(format!(
+            "{even} servers remain: an even number tolerates no more failures than {}",
+            even - 1
+        )),
         _ => None,
     })
 }
@@ -577,7 +594,8 @@ mod tests {
 
     #[test]
     fn a_build_without_the_rule_does_not_yield() {
-        let verdict = two_logs(view(1, false, true, false), view(2, true, false, false), &Without(Check::LogYields));
+        let verdict =
+            two_logs(view(1, false, true, false), view(2, true, false, false), &Without(Check::LogYields));
         assert_eq!(verdict, Verdict::Keep);
     }
 
@@ -656,7 +674,13 @@ mod tests {
                 let mut out = Vec::new();
                 for connection in order {
                     let dialled = (connection == 1) == (own == 5);
-                    duplicates.arrive(Time(0), peer(other), arrival(connection, 1, dialled), &Strict, &mut out);
+                    duplicates.arrive(
+                        Time(0),
+                        peer(other),
+                        arrival(connection, 1, dialled),
+                        &Strict,
+                        &mut out,
+                    );
                 }
                 assert_eq!(duplicates.current(&peer(other)), Some(ConnectionId(1)), "{own} saw {order:?}");
                 assert!(out.contains(&Order::CloseSpare(ConnectionId(2))));
@@ -761,7 +785,11 @@ mod tests {
     fn a_retired_server_loses_its_vote_and_does_not_come_back() {
         let mut group = three();
         group.servers.insert(peer(3), ServerState::Retired);
-        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveVoter(raft(3, 1))), "even while linked");
+        assert_eq!(
+            membership_plan(&group, &Strict),
+            Some(Change::RemoveVoter(raft(3, 1))),
+            "even while linked"
+        );
         group.voters.remove(&raft(3, 1));
         assert_eq!(membership_plan(&group, &Strict), None, "it is linked, but barred");
         assert_eq!(
@@ -809,7 +837,9 @@ mod tests {
                         group.learners.insert(id);
                         group.matched.insert(id, group.committed);
                     }
-                    Change::Promote(id) | Change::RemoveLearner(id) | Change::ReplaceStore { new: id, .. } => {
+                    Change::Promote(id)
+                    | Change::RemoveLearner(id)
+                    | Change::ReplaceStore { new: id, .. } => {
                         group.learners.remove(&id);
                     }
                     Change::RemoveVoter(_) => {}
@@ -829,22 +859,28 @@ mod tests {
             target: peer(target),
             dead,
         };
-        let refused = |removal: Removal| may_retire(&removal).expect_err("refused");
+        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused");
         assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 9, false)).contains("has no vote"));
         assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 3, true)).contains("it answers"));
         assert!(refused(removal(&[1, 2, 3], &[1, 2], 3, false)).contains("use --dead"));
         assert!(refused(removal(&[1, 2, 3], &[1, 3], 3, false)).contains("majority would be lost"));
-        assert!(refused(removal(&[1, 2, 3], &[1], 3, true)).contains("1 of 3 voters answer and 2 are needed"));
+        assert!(
+            refused(removal(&[1, 2, 3], &[1], 3, true)).contains("1 of 3 voters answer and 2 are needed")
+        );
         assert!(refused(removal(&[1], &[1], 1, false)).contains("majority would be lost"));
 
         assert_eq!(may_retire(&removal(&[1, 2, 3, 4], &[1, 2, 3, 4], 4, false)), Ok(None));
-        let advice = may_retire(&removal(&[1, 2, 3], &[1, 2, 3], 3, false)).expect("allowed").expect("advice");
+        let advice =
+            may_retire(&removal(&[1, 2, 3], &[1, 2, 3], 3, false)).expect("allowed").expect("advice");
         assert!(advice.contains("add a server before removing one"));
         let advice = may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true)).expect("allowed").expect("advice");
         assert!(advice.starts_with("two servers remain"));
         let advice = may_retire(&removal(&[1, 2], &[1, 2], 2, false)).expect("allowed").expect("advice");
         assert!(advice.starts_with("one server remains"));
         let advice = may_retire(&removal(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], 5, false)).expect("allowed");
-        assert_eq!(advice.expect("advice"), "4 servers remain: an even number tolerates no more failures than 3");
+        assert_eq!(
+            advice.expect("advice"),
+            "4 servers remain: an even number tolerates no more failures than 3"
+        );
     }
 }

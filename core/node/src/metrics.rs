@@ -70,7 +70,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
 ];
 
 /// Upper bounds of the histogram in milliseconds, from a LAN's round to the default deadline and beyond.
-const BUCKETS_MS: [u64; 12] = [100, 250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 15_000, 30_000, 60_000];
+const BUCKETS_MS: [u64; 12] =
+    [100, 250, 500, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 15_000, 30_000, 60_000];
 
 /// Labels in name order, without `instance_name`, which every metric has.
 type Labels = Vec<(&'static str, String)>;
@@ -148,7 +149,8 @@ impl Metrics {
         }
         match build.role {
             Role::Server => {
-                for name in [LEADER_IS_LOCAL, COMMITTED_INDEX, FINALIZED, OPENED, PARTIALS, CLIENTS, SERVERS] {
+                for name in [LEADER_IS_LOCAL, COMMITTED_INDEX, FINALIZED, OPENED, PARTIALS, CLIENTS, SERVERS]
+                {
                     metrics.set(name, 0);
                 }
                 for name in [PARTICIPANTS, ROSTER, ROSTER_LIVE] {
@@ -184,6 +186,7 @@ impl Metrics {
             Event::Spawning { .. }
             | Event::Up { .. }
             | Event::Booting { .. }
+            | Event::Opened { .. }
             | Event::OpeningRound { .. }
             | Event::RefusedByPeer { .. }
             | Event::Challenged { .. }
@@ -270,7 +273,9 @@ impl Metrics {
                 self.roster = header.servers.iter().map(|server| server.peer).collect();
                 self.count_servers();
             }
-            Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => self.committed(*index),
+            Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => {
+                self.committed(*index)
+            }
             Report::RoundFinalized { index, record, .. } => {
                 self.committed(*index);
                 self.add(FINALIZED, Labels::new());
@@ -432,4 +437,183 @@ fn seconds(ms: u64) -> String {
 
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zipnet_core::bitmap::Bitmap;
+    use zipnet_core::committee::Refused;
+    use zipnet_core::id::{Digest, Epoch, GroupId, LogId, RaftId, RegistryVersion, Round, StoreId};
+    use zipnet_core::key::PublicKey;
+    use zipnet_core::machine::Abandonment;
+    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
+    use zipnet_core::params::RoundParams;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn build(role: Role) -> BuildInfo {
+        BuildInfo { version: "0.1.0".to_owned(), wire_version: 1, machine_version: 1, role }
+    }
+
+    fn opened(index: u64, round: u64) -> Event {
+        let server =
+            |number| RosterServer { peer: peer(number), epoch: Epoch(1), round_key: PublicKey([0; 32]) };
+        let header = Header {
+            log: LogId([1; 32]),
+            round: Round(round),
+            nonce: [0; 32],
+            group: GroupId([2; 32]),
+            params: RoundParams::DEFAULT,
+            previous: Previous { round: Round(0), record: Digest([0; 32]), state: Digest([0; 32]) },
+            servers: (1..=3).map(server).collect(),
+            clients: ClientSet { version: RegistryVersion(1), count: 4, root: Digest([0; 32]) },
+            min_participants: 2,
+        };
+        Event::Core(Report::RoundOpened { index, header: Arc::new(header), digest: Digest([0; 32]) })
+    }
+
+    fn finalized(index: u64, round: u64) -> Event {
+        let record = Record {
+            log: LogId([1; 32]),
+            round: Round(round),
+            header: Digest([0; 32]),
+            participants: Bitmap::from_ones(4, [0, 2, 3]).expect("within the length"),
+            servers: (1..=3).map(peer).collect(),
+            broadcast: vec![],
+            previous: Digest([0; 32]),
+        };
+        Event::Core(Report::RoundFinalized {
+            index,
+            record: Arc::new(record),
+            digest: Digest([0; 32]),
+            signed: vec![],
+            partials: vec![],
+            rostered: true,
+        })
+    }
+
+    fn abandoned(index: u64, round: u64) -> Event {
+        Event::Core(Report::RoundAbandoned {
+            index,
+            round: Round(round),
+            header: Digest([0; 32]),
+            reason: Abandonment::NoAggregate,
+            missing: vec![],
+        })
+    }
+
+    /// A server that has seen a bit of everything.
+    fn busy() -> Metrics {
+        let mut metrics = Metrics::new(Time(0), "acme.mainnet", peer(1), &build(Role::Server), Some(2));
+        let leader = RaftId { peer: peer(1), store: StoreId(1) };
+        let events = [
+            Event::Restored { index: 5, clients: 3, servers: vec![peer(1), peer(2)] },
+            Event::Consensus(consensus::Event::Leader { term: 1, leader: Some(leader), me: true }),
+            Event::Linked { peer: peer(2), role: Role::Server },
+            Event::Linked { peer: peer(3), role: Role::Server },
+            Event::Linked { peer: peer(9), role: Role::Aggregator },
+            Event::Linked { peer: peer(0xc1), role: Role::Client },
+            Event::Core(Report::ServerRegistered { server: peer(3), epoch: Epoch(1) }),
+            Event::Core(Report::ClientsChanged { version: RegistryVersion(2), count: 4 }),
+            opened(10, 1),
+            Event::PartialSubmitted { index: 13 },
+            finalized(14, 1),
+            opened(15, 2),
+            abandoned(16, 2),
+            Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
+            Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
+            Event::PeerRefused { peer: peer(5), reason: Refusal::Attestation },
+            Event::Core(Report::Refused {
+                kind: "partial",
+                reason: Refused::WrongRound,
+                from: Some(peer(3)),
+            }),
+            Event::Unlinked { peer: peer(3), role: Role::Server, farewell: None },
+        ];
+        for (second, event) in events.iter().enumerate() {
+            let now = Time(u64::try_from(second).expect("few") * SECOND);
+            metrics.observe(now, event);
+        }
+        metrics
+    }
+
+    #[test]
+    fn text_is_an_interface() {
+        assert_eq!(busy().render(Time(20 * SECOND + SECOND / 2)), include_str!("metrics/server.txt"));
+    }
+
+    #[test]
+    fn values_are_found_by_name_and_labels() {
+        let metrics = busy();
+        let table: &[(&str, &[(&str, &str)], Option<u64>)] = &[
+            (LEADER_IS_LOCAL, &[], Some(1)),
+            (BONDS, &[("peer", "0202020202")], Some(1)),
+            (BONDS, &[("peer", "0303030303")], Some(0)),
+            (BONDS, &[("peer", "c1c1c1c1c1")], None),
+            (COMMITTED_INDEX, &[], Some(16)),
+            (FINALIZED, &[], Some(1)),
+            (OPENED, &[], Some(2)),
+            (ABANDONED, &[("reason", "no-aggregate")], Some(1)),
+            (PARTIALS, &[], Some(1)),
+            (CLIENTS, &[], Some(4)),
+            (SERVERS, &[], Some(3)),
+            (PARTICIPANTS, &[], Some(3)),
+            (MIN_PARTICIPANTS, &[], Some(2)),
+            (ROSTER, &[], Some(3)),
+            (ROSTER_LIVE, &[], Some(2)),
+            (REJECTED, &[("reason", "group-proof"), ("kind", "hello")], Some(2)),
+            (ATTESTATION_REJECTED, &[("reason", "attestation")], Some(1)),
+            ("zipnet_round_duration_seconds_count", &[], Some(1)),
+            ("zipnet_round_duration_seconds_sum", &[], Some(2000)),
+            ("zipnet_round_duration_seconds_bucket", &[("le", "1")], Some(0)),
+            ("zipnet_round_duration_seconds_bucket", &[("le", "2")], Some(1)),
+            ("zipnet_no_such_thing", &[], None),
+        ];
+        for (name, labels, value) in table {
+            assert_eq!(metrics.value(name, labels), *value, "{name} {labels:?}");
+        }
+        assert_eq!(metrics.total(REJECTED), 4);
+        assert_eq!(metrics.stalled(Time(20 * SECOND)), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn table_is_sorted_and_documented() {
+        assert!(TABLE.is_sorted_by_key(|(name, ..)| *name));
+        assert!(TABLE.iter().all(|(_, _, help)| help.ends_with('.')));
+    }
+
+    #[test]
+    fn a_client_shows_no_committee_numbers() {
+        let metrics = Metrics::new(Time(0), "a\"b", peer(1), &build(Role::Client), None);
+        assert_eq!(
+            metrics.render(Time(0)),
+            "# HELP zipnet_build_info Always 1; the labels say what this binary is.\n\
+             # TYPE zipnet_build_info gauge\n\
+             zipnet_build_info{instance_name=\"a\\\"b\",machine_version=\"1\",role=\"client\",version=\"0.1.0\",wire_version=\"1\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn durations_are_written_without_floats() {
+        let table = [
+            (0, "0"),
+            (100, "0.1"),
+            (250, "0.25"),
+            (1000, "1"),
+            (15_000, "15"),
+            (100_000, "100"),
+            (1, "0.001"),
+        ];
+        for (ms, text) in table {
+            assert_eq!(seconds(ms), text);
+        }
+    }
 }

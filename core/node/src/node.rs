@@ -8,11 +8,13 @@
 //! - `identity`: the store id in the state folder
 //! - `links`: connections
 //! - `member`: a server's machine under consensus
+//! - `view`: what status pages show
 
 mod control;
 mod identity;
 mod links;
 mod member;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::{Pin, pin};
@@ -33,14 +35,14 @@ use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::Keyring;
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, RequestId};
-use zipnet_core::message::{Command, Message, Role, Standing};
+use zipnet_core::message::{Command, Message, Role};
 use zipnet_core::random::Random;
 use zipnet_core::server::{self, Server};
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 
-pub use self::control::{Controls, Exit, Handle, control};
 use self::control::Control;
+pub use self::control::{Controls, Exit, Handle, control};
 use self::links::{Gone, Links, Routes};
 use self::member::Member;
 use crate::config::{Config, Part, PeerAddress};
@@ -50,10 +52,9 @@ use crate::frame::{Farewell, Frame, Hello, Own, Present, Refusal, judge_hello};
 use crate::gossip::book::{PeerBook, PeerEntry};
 use crate::gossip::{self, Gossip};
 use crate::meeting::{
-    Admission, Arrival, Change, ConnectionId, Duplicates, LogView, Membership, Order, ServerState, Verdict,
+    Admission, Arrival, Change, ConnectionId, Duplicates, LogView, Membership, Order, Verdict,
     membership_plan, two_logs,
 };
-use crate::status::View;
 use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
@@ -70,6 +71,9 @@ const PARTIAL_BUDGET: Duration = Duration::from_secs(2);
 const RESEND: Duration = Duration::from_secs(1);
 /// How long a round key is used.
 const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most messages of a client that wait for their round.
+const QUEUE_MAX: usize = 1024;
 
 /// A connection of this world.
 type Conn<W> = <<W as World>::Link as Link>::Connection;
@@ -181,8 +185,11 @@ struct Node<W: World, C: Checks> {
     store: Option<StoreId>,
     steadfast: bool,
     changing: bool,
+    /// What was read back from the disk was reported.
+    restored: bool,
     stopping: bool,
     end: Option<End>,
+    started: Time,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -238,7 +245,11 @@ impl<W: World, C: Checks> Node<W, C> {
                 if steadfast && let Err(error) = world.disk().set_aside() {
                     return Err(disk_failed(format!("set the old state aside: {error}")));
                 }
-                let id = identity::store_id(world, me, world.entropy()).await.map_err(store_failed)?;
+                let mut entropy = world.entropy();
+                if !checks.enforce(Check::FreshStore) {
+                    entropy = me.0;
+                }
+                let id = identity::store_id(world, me, entropy).await.map_err(store_failed)?;
                 store = Some(id);
                 let server = server::Config {
                     committee: committee::Config { instance: own.instance, group, params: build.params },
@@ -273,7 +284,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
                 lock(&member).opened(state.last_log.unwrap_or(0));
                 if group.was_fresh() && bootstrap.is_empty() && !joins {
-                    group.start_group().await.map_err(|error| disk_failed(format!("start a group: {error}")))?;
+                    group
+                        .start_group()
+                        .await
+                        .map_err(|error| disk_failed(format!("start a group: {error}")))?;
                 }
                 Machine::Server { member, group }
             }
@@ -292,8 +306,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 let settings = client::Config {
                     instance: own.instance,
                     me,
+                    epoch: Epoch(1),
+                    queue_max: QUEUE_MAX,
                     params: build.params,
-                    pins: part.pins.clone(),
+                    pins: part.pins.iter().copied().collect(),
                     min_servers: part.min_servers,
                     cadence: part.cadence,
                     resend: RESEND,
@@ -315,7 +331,7 @@ impl<W: World, C: Checks> Node<W, C> {
 
         let now = world.now();
         let (accepting, acceptor) = abortable(accept(world.link().clone(), sender.clone()));
-        drop(W::Runtime::spawn(async move { drop(accepting.await) }));
+        drop(W::Runtime::spawn(async move { accepting.await.unwrap_or_default() }));
         let mut node = Self {
             world: world.clone(),
             checks: checks.clone(),
@@ -336,8 +352,10 @@ impl<W: World, C: Checks> Node<W, C> {
             store,
             steadfast,
             changing: false,
+            restored: false,
             stopping: false,
             end: None,
+            started: now,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -373,9 +391,8 @@ impl<W: World, C: Checks> Node<W, C> {
                     alarm.insert((due, sleep))
                 }
             };
-            let asked = async {
-                if orphaned { std::future::pending().await } else { controls.0.next().await }
-            };
+            let asked =
+                async { if orphaned { std::future::pending().await } else { controls.0.next().await } };
             match select(select(self.queue.next(), pin!(asked)), sleep.as_mut()).await {
                 Either::Left((Either::Left((Some(happening), _)), _)) => self.happened(happening),
                 Either::Left((Either::Right((Some(control), _)), _)) => self.asked(control),
@@ -467,8 +484,14 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     fn publish(&mut self, request: RequestId, payload: Vec<u8>) {
-        if let Machine::Client(machine) = &mut self.machine {
-            machine.handle(self.world.now(), client::Input::Publish { request, payload }, &mut self.outbox);
+        let Machine::Client(machine) = &mut self.machine else { return };
+        match machine.accepts(&payload) {
+            Ok(()) => machine.handle(
+                self.world.now(),
+                client::Input::Publish { request, payload },
+                &mut self.outbox,
+            ),
+            Err(error) => self.world.observe(Event::Warned(format!("failed to publish a message: {error}"))),
         }
     }
 
@@ -550,7 +573,9 @@ impl<W: World, C: Checks> Node<W, C> {
 
     fn carry_out(&mut self, effect: Effect, done: &mut VecDeque<Done>) {
         match effect {
-            Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes)),
+            Effect::Send { to, bytes } => {
+                self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes))
+            }
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => self.world.observe(Event::Core(report)),
@@ -592,7 +617,8 @@ impl<W: World, C: Checks> Node<W, C> {
         let Machine::Server { group, .. } = &self.machine else { return };
         let state = group.state();
         let me = self.own.peer;
-        let others = state.members.voters.iter().filter(|voter| voter.peer != me && self.links.is_linked(&voter.peer));
+        let others =
+            state.members.voters.iter().filter(|voter| voter.peer != me && self.links.is_linked(&voter.peer));
         let matched = |voter: &&RaftId| state.followers.get(voter).and_then(|follower| follower.matched);
         let Some(best) = others.max_by_key(matched).copied() else { return };
         let group = group.clone();
@@ -690,9 +716,11 @@ impl<W: World, C: Checks> Node<W, C> {
             Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
             Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
             Channel::Consensus | Channel::Snapshot => {
-                if let (Machine::Server { group, .. }, Role::Server, Some(store)) = (&self.machine, role, store) {
+                if let (Machine::Server { group, .. }, Role::Server, Some(store)) =
+                    (&self.machine, role, store)
+                {
                     // Consensus counts what it refuses; Raft repeats what was lost.
-                    drop(group.receive(RaftId { peer, store }, message));
+                    group.receive(RaftId { peer, store }, message).unwrap_or_default();
                 }
             }
             Channel::Control => unreachable!("handled above"),
@@ -998,24 +1026,28 @@ impl<W: World, C: Checks> Node<W, C> {
         let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
         let mut member = lock(member);
         member.handle(server::Input::CaughtUp(caught_up));
-        if self.changing || self.stopping || state.role != consensus::Role::Leader || !state.members_committed {
+        if caught_up && !self.restored {
+            self.restored = true;
+            let committee = member.server.committee();
+            let present = committee.servers().iter().filter(|(_, entry)| entry.takes_part());
+            self.world.observe(Event::Restored {
+                index: state.applied.unwrap_or(0),
+                clients: u32::try_from(committee.clients().len()).unwrap_or(u32::MAX),
+                servers: present.map(|(peer, _)| *peer).collect(),
+            });
+        }
+        if self.changing || self.stopping || state.role != consensus::Role::Leader || !state.members_committed
+        {
             return;
         }
         let committee = member.server.committee();
-        let standing = |entry: &committee::Server| match entry.standing {
-            Standing::Registered => ServerState::Registered,
-            Standing::Departed => ServerState::Departed,
-            Standing::Leaving => ServerState::Leaving,
-        };
-        let known = committee.servers().iter().map(|(peer, entry)| (*peer, standing(entry)));
-        let retired = committee.retired().iter().map(|peer| (*peer, ServerState::Retired));
         let linked = self.links.linked().filter_map(|(peer, hello)| Some((*peer, hello.store?)));
         let matched = state.followers.iter().filter_map(|(id, follower)| Some((*id, follower.matched?)));
         let membership = Membership {
             leader: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
             voters: state.members.voters.clone(),
             learners: state.members.learners.clone(),
-            servers: known.chain(retired).collect(),
+            servers: view::server_states(committee),
             linked: linked.collect(),
             matched: matched.collect(),
             committed: state.committed.unwrap_or(0),
@@ -1041,10 +1073,6 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             drop(sender.unbounded_send(Happening::Changed));
         }));
-    }
-
-    fn view(&self) -> View {
-        View::default()
     }
 
     /// Says goodbye and lets go of everything.

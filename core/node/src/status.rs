@@ -121,6 +121,13 @@ impl View {
     }
 }
 
+impl Default for View {
+    /// A server without a name, for tests and for filling in.
+    fn default() -> Self {
+        Self::lonely("", PeerId::default(), Role::Server)
+    }
+}
+
 /// How a node stands. Field names are an interface for scripts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -280,7 +287,9 @@ fn server_causes(view: &View) -> Vec<String> {
     match view.servers.get(&view.me) {
         Some(ServerState::Registered) => {}
         Some(ServerState::Leaving) => causes.push("this server is leaving for good".to_owned()),
-        Some(ServerState::Retired) => causes.push("this server was retired; its identity is barred".to_owned()),
+        Some(ServerState::Retired) => {
+            causes.push("this server was retired; its identity is barred".to_owned())
+        }
         Some(ServerState::Departed) | None => {
             causes.push("bundles are not replicated: this server's own is not in the registry".to_owned());
         }
@@ -305,14 +314,17 @@ fn server_causes(view: &View) -> Vec<String> {
     if view.clients < view.min_participants {
         causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
     }
-    if let Some(open) = view.open.as_ref().filter(|open| open.age > Duration::from_secs(1) && view.is_stalled()) {
+    if let Some(open) =
+        view.open.as_ref().filter(|open| open.age > Duration::from_secs(1) && view.is_stalled())
+    {
         causes.push(format!("round {} is {}", open.round, awaited(view, open)));
     } else if view.is_stalled() && causes.is_empty() {
         causes.push("no round was finalised for longer than a round may take".to_owned());
     }
     if view.min_participants < 2 {
         causes.push(
-            "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author".to_owned(),
+            "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author"
+                .to_owned(),
         );
     }
     causes
@@ -324,7 +336,9 @@ fn aggregator_causes(view: &View) -> Vec<String> {
         causes.push("no server is linked: compare ZIPNET_BOOTSTRAP".to_owned());
     }
     match view.aggregator {
-        None => causes.push("not approved yet: a majority of the servers must approve this aggregator".to_owned()),
+        None => {
+            causes.push("not approved yet: a majority of the servers must approve this aggregator".to_owned())
+        }
         Some(other) if other != view.me => {
             causes.push(format!("the committee has another aggregator: {}", other.short()));
         }
@@ -334,7 +348,9 @@ fn aggregator_causes(view: &View) -> Vec<String> {
         causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
     }
     if causes.is_empty() && view.is_stalled() {
-        causes.push("no round was finalised for longer than a round may take: ask a server for its status".to_owned());
+        causes.push(
+            "no round was finalised for longer than a round may take: ask a server for its status".to_owned(),
+        );
     }
     causes
 }
@@ -342,7 +358,9 @@ fn aggregator_causes(view: &View) -> Vec<String> {
 fn client_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
     match view.aggregator {
-        None => causes.push("no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned()),
+        None => {
+            causes.push("no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned())
+        }
         Some(aggregator) if !view.linked.contains(&aggregator) => {
             causes.push(format!("the aggregator {} is not reachable", aggregator.short()));
         }
@@ -440,7 +458,7 @@ impl fmt::Display for Status {
         };
         row("last round", &last)?;
         if !self.servers.is_empty() {
-            writeln!(f, "\n{:<12}{:<9}{:<12}{:<8}{:<8}", "server", "vote", "standing", "linked", "roster")?;
+            writeln!(f, "\n{:<12}{:<9}{:<12}{:<8}roster", "server", "vote", "standing", "linked")?;
         }
         for server in &self.servers {
             let yes = |yes| if yes { "yes" } else { "no" };
@@ -531,7 +549,11 @@ mod tests {
                 "round r18 is waiting for the aggregate of 0909090909",
             ),
             (
-                View { finalized: long_ago, open: open(Awaits::Partials(vec![peer(2), peer(3)])), ..healthy() },
+                View {
+                    finalized: long_ago,
+                    open: open(Awaits::Partials(vec![peer(2), peer(3)])),
+                    ..healthy()
+                },
                 "round r18 is waiting for the partial of server-0202020202, server-0303030303",
             ),
             (
@@ -598,7 +620,8 @@ mod tests {
         let client = View { uptime: Duration::from_secs(60), ..client };
         assert_eq!(causes(&client), ["no broadcast was seen for longer than a round may take"]);
 
-        let aggregator = View { linked: [peer(1)].into(), clients: 1, ..View::lonely("a", peer(9), Role::Aggregator) };
+        let aggregator =
+            View { linked: [peer(1)].into(), clients: 1, ..View::lonely("a", peer(9), Role::Aggregator) };
         assert_eq!(
             causes(&aggregator),
             ["not approved yet: a majority of the servers must approve this aggregator"]

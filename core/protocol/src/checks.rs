@@ -45,6 +45,14 @@ pub enum Check {
     StateDigest,
     /// A log without records yields to one with records.
     LogYields,
+    /// A server with an empty state folder is a new voter, whatever its identity.
+    FreshStore,
+    /// A voter is removed only after its own announcement or a forced retirement.
+    AnnouncedRemoval,
+    /// A retirement that would cost the majority is refused.
+    MajorityKept,
+    /// A server is declared dead only after probes that it did not answer.
+    ProbedDead,
     /// Peers of another wire version, machine signature or parameters are refused by name.
     Compatibility,
 }

@@ -349,6 +349,18 @@ impl<C: Checks> Server<C> {
         self.held.is_some()
     }
 
+    /// When the open round was opened, or this server took over the leadership.
+    #[must_use]
+    pub fn opened_at(&self) -> Time {
+        self.opened_at
+    }
+
+    /// When this server saw the newest record made; zero if it has seen none.
+    #[must_use]
+    pub fn finalized_at(&self) -> Time {
+        self.finalized_at
+    }
+
     /// Whether an orderly stop was asked for.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -784,7 +796,8 @@ impl<C: Checks> Server<C> {
                 let testified = |entry: &committee::Server| entry.testimonies.contains(&me);
                 let failures = self.failures.get(server).copied().unwrap_or(0);
                 let known = self.committee.servers().get(server);
-                if known.is_some_and(|entry| !testified(entry)) && failures >= PROBES_MIN {
+                let probed = failures >= PROBES_MIN || !self.checks.enforce(Check::ProbedDead);
+                if known.is_some_and(|entry| !testified(entry)) && probed {
                     wanted.push(Want::Testify(*server));
                 }
             }

@@ -58,6 +58,8 @@ contexts! {
     SlotTag = "zipnet v1 slot tag",
     /// State of the committee machine.
     State = "zipnet v1 committee state",
+    /// A vector or other long bytes, inside of what is digested.
+    Vector = "zipnet v1 vector",
     /// Leaf of the client registry's tree.
     RegistryLeaf = "zipnet v1 registry leaf",
     /// Inner node of the client registry's tree.
@@ -135,11 +137,12 @@ impl Fields {
         self.u64(u64::try_from(value).expect("a usize has at most 64 bits"))
     }
 
-    /// Bytes of any length, preceded by their number as eight bytes.
+    /// Bytes of any length: their number as eight bytes, and their digest under [`Context::Vector`]. The digest of a
+    /// long vector by itself takes a third of the time that it takes behind other fields, where it would begin in the
+    /// middle of one of blake3's chunks.
     pub fn vector(&mut self, value: &[u8]) -> &mut Self {
-        self.count(value.len());
-        self.0.update(value);
-        self
+        let mut hasher = blake3::Hasher::new_derive_key(Context::Vector.text());
+        self.count(value.len()).bytes(hasher.update(value).finalize().as_bytes())
     }
 
     /// The number of places as four bytes, then the bytes of the bits, whose number follows from it.

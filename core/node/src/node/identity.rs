@@ -27,7 +27,11 @@ pub(super) enum StoreError {
 }
 
 /// Reads the store id of the state folder, or draws one from `entropy` and keeps it.
-pub(super) async fn store_id<W: World>(world: &W, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+pub(super) async fn store_id<W: World>(
+    world: &W,
+    me: PeerId,
+    entropy: [u8; 32],
+) -> Result<StoreId, StoreError> {
     let disk = world.disk().clone();
     let frozen = disk.clone();
     let opened = W::Runtime::spawn_blocking(move || read_or_create(&disk, me, entropy)).await;
@@ -39,7 +43,8 @@ pub(super) async fn store_id<W: World>(world: &W, me: PeerId, entropy: [u8; 32])
 
 fn read_or_create(disk: &impl Disk, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
     let backend = disk.open(FILE).map_err(|error: io::Error| StoreError::Disk(error.to_string()))?;
-    let database = redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(foreign)?;
+    let database =
+        redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(foreign)?;
     let reading = database.begin_read().map_err(failed)?;
     let numbers = match reading.open_table(NUMBERS) {
         Ok(numbers) => numbers,
@@ -64,7 +69,8 @@ fn read_or_create(disk: &impl Disk, me: PeerId, entropy: [u8; 32]) -> Result<Sto
             me.short()
         )));
     }
-    let store = number("store")?.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the store id is missing")))?;
+    let store =
+        number("store")?.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the store id is missing")))?;
     Ok(StoreId(store))
 }
 

@@ -163,14 +163,14 @@ impl<N: Connection> Links<N> {
     /// Sends a frame on a connection. One that is gone or full says so through its reader, or repeats itself.
     pub(super) fn send(&self, id: ConnectionId, frame: &Frame) {
         if let Some(entry) = self.entries.get(&id) {
-            drop(entry.connection.send(Channel::Control, frame.encode().into()));
+            entry.connection.send(Channel::Control, frame.encode().into()).unwrap_or_default();
         }
     }
 
     /// Sends a message to a linked peer; what is lost is repeated by whoever wanted it sent.
     pub(super) fn send_to(&self, peer: &PeerId, channel: Channel, message: Bytes) {
         if let Some(entry) = self.links.get(peer).and_then(|id| self.entries.get(id)) {
-            drop(entry.connection.send(channel, message));
+            entry.connection.send(channel, message).unwrap_or_default();
         }
     }
 }

@@ -172,7 +172,7 @@ def u64(number):
 
 
 def vector(data):
-    return u64(len(data)) + data
+    return u64(len(data)) + derive("zipnet v1 vector", data)
 
 
 def from_text(text):

@@ -1,0 +1,82 @@
+//! What a node shows of itself to status pages and operators.
+
+use zipnet_core::checks::Checks;
+use zipnet_core::committee;
+use zipnet_core::machine::Abandonment;
+use zipnet_core::message::{Role, Standing};
+use zipnet_core::time::Time;
+
+use super::{Machine, Node, lock};
+use crate::config::Part;
+use crate::meeting::ServerState;
+use crate::status::{Awaits, Finalized, OpenRound, View};
+use crate::world::World;
+
+impl<W: World, C: Checks> Node<W, C> {
+    pub(super) fn view(&self) -> View {
+        let now = self.world.now();
+        let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
+        view.uptime = now.since(self.started);
+        let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
+        view.linked = known.map(|(peer, _)| *peer).collect();
+        let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
+        view.aggregator = aggregator.map(|(peer, _)| *peer);
+        match &self.machine {
+            Machine::Server { member, group } => {
+                let member = lock(member);
+                view.leader = member.server.leader();
+                let state = group.state();
+                view.voters = state.members.voters.iter().map(|voter| voter.peer).collect();
+                view.learners = state.members.learners.iter().map(|learner| learner.peer).collect();
+                let committee = member.server.committee();
+                view.servers = server_states(committee);
+                view.aggregator = committee.aggregator().map(|bundle| bundle.peer);
+                view.roster = match (committee.open(), committee.records().back()) {
+                    (Some(open), _) => open.header.servers.iter().map(|server| server.peer).collect(),
+                    (None, Some(kept)) => kept.record.servers.clone(),
+                    (None, None) => Vec::new(),
+                };
+                view.open = committee.open().map(|open| OpenRound {
+                    round: open.header.round,
+                    age: now.since(member.server.opened_at()),
+                    awaits: match open.awaited() {
+                        (Abandonment::Unsigned, missing) => Awaits::HeaderSignatures(missing),
+                        (Abandonment::NoAggregate, _) => Awaits::Aggregate,
+                        (Abandonment::MissingPartial, missing) => Awaits::Partials(missing),
+                    },
+                });
+                view.clients = u32::try_from(committee.clients().len()).unwrap_or(u32::MAX);
+                view.min_participants = committee.participant_floor(committee.servers().keys());
+                view.min_servers = u32::try_from(committee.roster_floor()).ok();
+                let seen = member.server.finalized_at();
+                view.finalized = committee.records().back().map(|kept| Finalized {
+                    round: kept.record.round,
+                    participants: kept.record.participants.count_ones(),
+                    age: now.since(if seen == Time::default() { self.started } else { seen }),
+                });
+            }
+            Machine::Aggregator(_) => {}
+            Machine::Client(client) => view.enrolled = client.is_enrolled(),
+        }
+        if let Part::Server(part) = &self.config.part {
+            view.first_voters = part.first_voters;
+            view.patience = part.round_period.saturating_add(part.round_deadline);
+            view.min_participants = view.min_participants.max(part.floors.participants);
+        }
+        view
+    }
+}
+
+/// What the committee machine says about each server it has heard of.
+pub(super) fn server_states<C: Checks>(
+    committee: &committee::Committee<C>,
+) -> std::collections::BTreeMap<zipnet_core::id::PeerId, ServerState> {
+    let standing = |entry: &committee::Server| match entry.standing {
+        Standing::Registered => ServerState::Registered,
+        Standing::Departed => ServerState::Departed,
+        Standing::Leaving => ServerState::Leaving,
+    };
+    let known = committee.servers().iter().map(|(peer, entry)| (*peer, standing(entry)));
+    let retired = committee.retired().iter().map(|peer| (*peer, ServerState::Retired));
+    known.chain(retired).collect()
+}
