@@ -181,6 +181,22 @@ words! {
     }
 }
 
+impl Cause {
+    /// What a sentence of the status or of readiness holds when it names this cause; one of them is enough.
+    #[must_use]
+    pub const fn says(self) -> &'static [&'static str] {
+        match self {
+            Self::TooFewClients => &["too few clients"],
+            Self::NoLeader => &["no leader"],
+            Self::BundlesMissing => &["bundles are not replicated"],
+            Self::AwaitingServer => &["waiting for the header signature of", "waiting for the partial of"],
+            Self::VoteStillCounts => &["its vote still counts"],
+            Self::NoAnonymity => &["no anonymity"],
+            Self::ConnectTimeout => &["ConnectTimeout"],
+        }
+    }
+}
+
 words! {
     /// What became of a payload.
     Outcome {
@@ -264,8 +280,6 @@ words! {
         VoteSynced = "vote-synced",
         /// Log entries are on disk before they are acknowledged.
         AppendSynced = "append-synced",
-        /// A server makes at most one partial per header.
-        OnePartial = "one-partial",
         /// A peer proves that it knows the committee secret before it is treated as a server.
         GroupProof = "group-proof",
         /// Two live nodes with one identity: the newcomer is refused.
