@@ -869,18 +869,34 @@ mod tests {
         );
         assert!(refused(removal(&[1], &[1], 1, false)).contains("majority would be lost"));
 
-        assert_eq!(may_retire(&removal(&[1, 2, 3, 4], &[1, 2, 3, 4], 4, false)), Ok(None));
-        let advice =
-            may_retire(&removal(&[1, 2, 3], &[1, 2, 3], 3, false)).expect("allowed").expect("advice");
+        assert_eq!(may_retire(&removal(&[1, 2, 3, 4], &[1, 2, 3, 4], 4, false), &Strict), Ok(None));
+        let advice = may_retire(&removal(&[1, 2, 3], &[1, 2, 3], 3, false), &Strict)
+            .expect("allowed")
+            .expect("advice");
         assert!(advice.contains("add a server before removing one"));
-        let advice = may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true)).expect("allowed").expect("advice");
+        let advice =
+            may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true), &Strict).expect("allowed").expect("advice");
         assert!(advice.starts_with("two servers remain"));
-        let advice = may_retire(&removal(&[1, 2], &[1, 2], 2, false)).expect("allowed").expect("advice");
+        let advice =
+            may_retire(&removal(&[1, 2], &[1, 2], 2, false), &Strict).expect("allowed").expect("advice");
         assert!(advice.starts_with("one server remains"));
-        let advice = may_retire(&removal(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], 5, false)).expect("allowed");
+        let advice =
+            may_retire(&removal(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], 5, false), &Strict).expect("allowed");
         assert_eq!(
             advice.expect("advice"),
             "4 servers remain: an even number tolerates no more failures than 3"
         );
+    }
+
+    #[test]
+    fn a_build_without_the_rule_loses_the_majority() {
+        let removal = Removal {
+            voters: [peer(1), peer(2), peer(3)].into(),
+            alive: [peer(1), peer(3)].into(),
+            target: peer(3),
+            dead: false,
+        };
+        assert!(may_retire(&removal, &Strict).is_err());
+        assert!(may_retire(&removal, &Without(Check::MajorityKept)).is_ok());
     }
 }

@@ -276,12 +276,13 @@ impl Metrics {
             Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => {
                 self.committed(*index)
             }
-            Report::RoundFinalized { index, record, .. } => {
+            Report::RoundFinalized { index, record, rostered, .. } => {
                 self.committed(*index);
                 self.add(FINALIZED, Labels::new());
                 self.set(PARTICIPANTS, record.participants.count_ones().into());
                 self.finalized = now;
-                if let Some(opened) = self.opened.take() {
+                // Rounds that are caught up with take no time worth measuring.
+                if let Some(opened) = self.opened.take().filter(|_| *rostered) {
                     self.durations.add(now.since(opened));
                 }
             }
