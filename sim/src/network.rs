@@ -98,6 +98,22 @@ impl Network {
         self.act(|state, effects| state.exit(node, code, effects));
     }
 
+    /// A process does nothing until [`Network::resume`], and so does not keep its connections alive.
+    pub fn pause(&self, node: NodeIndex) {
+        self.act(|state, effects| {
+            state.paused.insert(node);
+            state.paths_changed(effects);
+        });
+    }
+
+    /// Undoes [`Network::pause`].
+    pub fn resume(&self, node: NodeIndex) {
+        self.act(|state, effects| {
+            state.paused.remove(&node);
+            state.paths_changed(effects);
+        });
+    }
+
     /// Cuts the links between nodes of different groups; nodes in no group keep all their links. Replaces an earlier
     /// partition.
     pub fn partition(&self, groups: &[BTreeSet<NodeIndex>]) {

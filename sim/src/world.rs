@@ -212,21 +212,24 @@ impl Host {
     /// Ends the process without a word, as SIGKILL or a power failure does, and decides what its disk kept. Peers
     /// notice by the idle timeout. Does the same to the disk if no process runs.
     pub fn kill(&mut self, crash: Crash) {
+        // Disk and network first: what the futures of the process do while they are dropped reaches nobody.
         self.platter.power_off();
+        self.simulation.network.kill(self.index);
         if self.is_running() {
             self.note(&format!("kill {} {}", self.name, crash.name()));
             madsim::runtime::Handle::current().kill(self.id);
         }
-        self.simulation.network.kill(self.index);
         self.platter.crash(crash);
         self.running = None;
     }
 
-    /// Stops the process without killing it (SIGSTOP): it does nothing, and its peers' messages pile up.
+    /// Stops the process without killing it (SIGSTOP): it does nothing, its peers' messages pile up, and connections
+    /// break after the idle timeout.
     pub fn pause(&self) {
         if self.is_running() {
             self.note(&format!("pause {}", self.name));
             madsim::runtime::Handle::current().pause(self.id);
+            self.simulation.network.pause(self.index);
         }
     }
 
@@ -234,6 +237,7 @@ impl Host {
     pub fn resume(&self) {
         if self.is_running() {
             self.note(&format!("resume {}", self.name));
+            self.simulation.network.resume(self.index);
             madsim::runtime::Handle::current().resume(self.id);
         }
     }

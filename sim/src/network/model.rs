@@ -62,7 +62,7 @@ pub struct NetworkConfig {
     pub queue_bytes_max: usize,
     /// The longest message of a reliable channel.
     pub message_bytes_max: usize,
-    /// The longest datagram.
+    /// The longest datagram; by default what gossip counts on.
     pub datagram_bytes_max: usize,
     /// How many connections may wait to be accepted.
     pub backlog_max: usize,
@@ -76,7 +76,7 @@ impl Default for NetworkConfig {
             dial_timeout: Duration::from_secs(5),
             queue_bytes_max: 64 << 20,
             message_bytes_max: 80 << 20,
-            datagram_bytes_max: 1_400,
+            datagram_bytes_max: zipnet_node::gossip::DATAGRAM_BYTES_MAX,
             backlog_max: 1_024,
         }
     }

@@ -70,6 +70,8 @@ pub(super) struct State {
     /// (from, to) of links that are cut.
     pub(super) cut: BTreeSet<(NodeIndex, NodeIndex)>,
     pub(super) isolated: BTreeSet<NodeIndex>,
+    /// Nodes whose process is stopped without being killed.
+    pub(super) paused: BTreeSet<NodeIndex>,
     /// The task that delivers.
     pub(super) waker: Option<Waker>,
     /// When that task will look at the queue at the latest.
@@ -230,6 +232,7 @@ impl State {
             groups: BTreeMap::new(),
             cut: BTreeSet::new(),
             isolated: BTreeSet::new(),
+            paused: BTreeSet::new(),
             waker: None,
             armed: None,
             recorder,
@@ -309,6 +312,7 @@ impl State {
     }
 
     fn forget_process(&mut self, node: NodeIndex) {
+        self.paused.remove(&node);
         for listener in self.listeners.values_mut().filter(|listener| listener.node == node) {
             listener.open = false;
             listener.backlog.clear();
@@ -795,7 +799,8 @@ impl State {
         let (from, to) = (one.node, other.node);
         let open = connection.ends.iter().filter(|end| end.life == Life::Open).count();
         let (forth, back) = (self.is_cut(from, to), self.is_cut(to, from));
-        let blocked = open == 1 || (open == 2 && (forth || back));
+        let silent = self.paused.contains(&from) || self.paused.contains(&to);
+        let blocked = open == 1 || (open == 2 && (forth || back || silent));
         let connection = self.connections.get_mut(&id).expect("found above");
         if blocked != connection.blocked {
             connection.blocked = blocked;

@@ -221,6 +221,25 @@ fn a_killed_peer_is_noticed_by_the_idle_timeout_only() {
 }
 
 #[test]
+fn a_paused_peer_is_noticed_by_the_idle_timeout_but_gets_what_was_sent_if_it_returns_in_time() {
+    run(1, async |simulation| {
+        let (connection, seen, [_a, b]) = connect(&simulation).await;
+        b.pause();
+        connection.send(Channel::Control, message(1)).unwrap();
+        sleep(9_000).await;
+        assert_eq!(numbers(&seen, Channel::Control), []);
+        b.resume();
+        sleep(100).await;
+        assert_eq!(numbers(&seen, Channel::Control), [1]);
+        b.pause();
+        assert_eq!(connection.receive().await, Err(LinkError::Closed(0)));
+        b.resume();
+        sleep(100).await;
+        assert_eq!(end(&seen).map(|(_, error)| error), Some(LinkError::Closed(0)));
+    });
+}
+
+#[test]
 fn a_process_that_ends_closes_its_connections() {
     run(1, async |simulation| {
         let (mut a, mut b) = (host(&simulation, 0), host(&simulation, 1));
