@@ -1,6 +1,21 @@
-//! The ZIPNet protocol as sans-IO state machines.
+//! The ZIPNet protocol as sans-IO state machines: no clock, no socket, no thread, no file, no randomness of its own.
+//!
+//! In reading order: [`id`], [`params`] and [`message`] say what there is; [`committee`] says what the replicated log
+//! means; [`server`], [`aggregator`] and [`client`] are the roles, driven as [`machine`] tells. They compute with
+//! [`pad`], [`slot`], [`seal`], [`fold`] and [`partial`], over [`bitmap`]s of the client [`registry`]. Secrets are in
+//! [`key`] and used by the [`keyring`] only; what is signed stands in [`signing`], what travels in [`wire`].
 #![no_std]
 #![forbid(unsafe_code)]
+// No bytes from a peer may panic, wrap or be cut, and a new variant must break every place that has not thought of it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::float_arithmetic,
+        clippy::wildcard_enum_match_arm
+    )
+)]
 
 extern crate alloc;
 

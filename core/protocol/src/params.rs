@@ -46,12 +46,14 @@ impl RoundParams {
 
     /// Bytes of one slot: payload and tag.
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "constant, and a usize has at least 32 bits here")]
     pub const fn slot_bytes(&self) -> usize {
         self.slot_bytes as usize
     }
 
     /// Bytes of the tag at the end of a slot.
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "constant, and a usize has at least 32 bits here")]
     pub const fn tag_len(&self) -> usize {
         self.tag_len as usize
     }
@@ -64,6 +66,7 @@ impl RoundParams {
 
     /// Bytes of the whole vector.
     #[must_use]
+    #[expect(clippy::as_conversions, reason = "constant, and a usize has at least 32 bits here")]
     pub const fn vector_bytes(&self) -> usize {
         (self.num_slots as usize).saturating_mul(self.slot_bytes())
     }

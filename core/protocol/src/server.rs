@@ -590,10 +590,8 @@ impl<C: Checks> Server<C> {
             return out.report(Report::Refused { kind: "command", reason: Refused::Malformed, from: None });
         };
         let mut reports = Vec::new();
-        let judged = match &command {
-            Command::OpenRound(header) => Some(self.judge_header(header)),
-            _ => None,
-        };
+        let judged =
+            if let Command::OpenRound(header) = &command { Some(self.judge_header(header)) } else { None };
         if let Err(reason) = self.committee.apply(index, &command, &mut reports) {
             if !replay {
                 out.report(Report::Refused { kind: kind(&command), reason, from: None });
@@ -675,12 +673,11 @@ impl<C: Checks> Server<C> {
             }
             Report::ClientsChanged { version, .. } => {
                 if let Some(aggregator) = self.linked_aggregator() {
-                    match command {
-                        Command::ChangeClients(batch) => {
-                            let (version, batch) = (*version, batch.clone());
-                            send(out, aggregator, &Message::RegistryChanged { version, batch });
-                        }
-                        _ => self.send_registry(aggregator, out),
+                    if let Command::ChangeClients(batch) = command {
+                        let (version, batch) = (*version, batch.clone());
+                        send(out, aggregator, &Message::RegistryChanged { version, batch });
+                    } else {
+                        self.send_registry(aggregator, out);
                     }
                 }
             }

@@ -48,7 +48,7 @@ proptest! {
         let (ones, more) = (cut(&ones), cut(&more));
         let make = |set: &BTreeSet<u32>| Bitmap::from_ones(len, set.iter().copied()).expect("all places are inside");
         let (mut one, two) = (make(&ones), make(&more));
-        prop_assert_eq!(one.iter_ones().collect::<BTreeSet<_>>(), ones.clone());
+        prop_assert_eq!(&one.iter_ones().collect::<BTreeSet<_>>(), &ones);
         prop_assert_eq!(one.count_ones() as usize, ones.len());
         prop_assert_eq!(one.is_empty(), ones.is_empty());
         prop_assert_eq!(one.is_disjoint(&two), ones.is_disjoint(&more));
