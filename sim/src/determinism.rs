@@ -169,13 +169,13 @@ mod tests {
         assert!(!agree(&one, &other));
         let mut asked = Vec::new();
         let diverged = diverged(one.clone(), &other, "zipnet-sim run x --seed 0".into(), |window| {
-            asked.push(window);
+            asked.push(Some(window));
             let left = RunResult { window: lines(&["p", "q", "r"]), ..one.clone() };
             let right = RunResult { window: lines(&["p", "X", "r"]), ..other.clone() };
             Ok::<_, ()>((left, right))
         })
         .unwrap();
-        assert_eq!(asked, [1_024..2_048]);
+        assert_eq!(asked, vec![Some(1_024..2_048)]);
         assert_eq!(diverged.verdict, Verdict::Diverged);
         let failure = diverged.failure.unwrap();
         assert_eq!(failure.event, 1_025);

@@ -5,17 +5,18 @@ use core::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 
+#[expect(clippy::disallowed_types, reason = "measures how long a person waits; no run reads it")]
+type Instant = std::time::Instant;
+
 /// Time that passed on the wall clock.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::disallowed_types, reason = "measures how long a person waits; no run reads it")]
-pub(crate) struct Stopwatch(std::time::Instant);
+pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// A stopwatch that starts now.
     #[expect(clippy::disallowed_methods, reason = "measures how long a person waits; no run reads it")]
-    #[expect(clippy::disallowed_types, reason = "measures how long a person waits; no run reads it")]
     pub(crate) fn start() -> Self {
-        Self(std::time::Instant::now())
+        Self(Instant::now())
     }
 
     /// The time since then.

@@ -148,10 +148,10 @@ impl Task {
 
     /// The next run to make, if one can be made right now.
     pub(crate) fn next(&mut self, index: usize) -> Option<Job> {
-        if let Some(seed) = self.hunt.as_mut().and_then(Hunt::next) {
-            let planted = &self.hunt.as_ref().expect("it gave the seed").planted;
-            let defect = Some(planted.defect.clone());
-            return Some(self.job(index, Part::Hunt, seed, defect, false));
+        if let Some((seed, defect)) =
+            self.hunt.as_mut().and_then(|hunt| Some((hunt.next()?, hunt.planted.defect.clone())))
+        {
+            return Some(self.job(index, Part::Hunt, seed, Some(defect), false));
         }
         let seed = self.sweep.next()?;
         let repeat = determinism::is_selected(&self.scenario.path, seed, self.check_determinism);
