@@ -973,4 +973,12 @@ mod tests {
             ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]
         );
     }
+
+    #[test]
+    fn every_variable_is_documented() {
+        let page = include_str!("../../../docs/operating.md");
+        for (variable, _) in VARIABLES {
+            assert!(page.contains(&format!("`{variable}`")), "{variable}");
+        }
+    }
 }

@@ -817,4 +817,12 @@ mod tests {
         targets.retain(|_, targets| targets.len() > 1);
         assert_eq!(targets.into_keys().collect::<Vec<_>>(), ["booting", "spawning"]);
     }
+
+    #[test]
+    fn info_lines_are_documented_by_name() {
+        let page = include_str!("../../../docs/operating.md");
+        for line in every_event().iter().filter_map(Event::line).filter(|line| line.level <= Level::Info) {
+            assert!(page.contains(&format!("`{}`", line.name)), "{}", line.name);
+        }
+    }
 }

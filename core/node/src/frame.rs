@@ -681,7 +681,7 @@ mod tests {
             (Hello { machine_signature: Digest([9; 32]), ..good.clone() }, Refusal::MachineSignature),
             (Hello { store: None, ..good.clone() }, Refusal::Role),
             (Hello { group_proof: None, ..good.clone() }, Refusal::GroupProof),
-            (Hello { group_proof: Some([0; 32]), ..good.clone() }, Refusal::GroupProof),
+            (Hello { group_proof: Some([0; 32]), ..good }, Refusal::GroupProof),
         ];
         for (hello, reason) in table {
             assert_eq!(judge_hello(&own(A, Role::Server), &hello, &EXPORTER, &B, &Strict), Err(reason));
@@ -737,5 +737,13 @@ mod tests {
         assert_eq!(judge_hello(&me, &stranger, &EXPORTER, &B, &Without(Check::GroupProof)), Ok(()));
         let old = Hello { wire_version: 9, ..hello(Role::Server) };
         assert_eq!(judge_hello(&me, &old, &EXPORTER, &B, &Without(Check::Compatibility)), Ok(()));
+    }
+
+    #[test]
+    fn every_refusal_is_documented() {
+        let page = include_str!("../../../docs/operating.md");
+        for reason in Refusal::ALL {
+            assert!(page.contains(&format!("`{}`", reason.name())), "{}", reason.name());
+        }
     }
 }

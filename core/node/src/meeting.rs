@@ -151,11 +151,7 @@ impl Duplicates {
             return;
         };
         if kept.current.incarnation == arrival.incarnation {
-            // Both dialled at once, or one side has lost the connection and the other does not know yet. Both sides
-            // keep the one that the lower peer dialled, and among equals the later one.
-            let preferred = own < peer;
-            let keep_older = kept.current.dialled == preferred && arrival.dialled != preferred;
-            if keep_older {
+            if is_spare(kept.current, arrival, own < peer) {
                 out.push(Order::CloseSpare(arrival.connection));
                 return;
             }
@@ -178,6 +174,14 @@ impl Duplicates {
                 kept.challenge =
                     Some(Challenge { newcomer: arrival, nonce: self.nonce, until: now.after(CHALLENGE) });
                 out.push(Order::Challenge(kept.current.connection, self.nonce));
+            }
+            Some(challenge) if challenge.newcomer.incarnation == arrival.incarnation => {
+                if is_spare(challenge.newcomer, arrival, own < peer) {
+                    out.push(Order::CloseSpare(arrival.connection));
+                } else {
+                    out.push(Order::CloseSpare(challenge.newcomer.connection));
+                    challenge.newcomer = arrival;
+                }
             }
             // The last to come is the most likely to live.
             Some(challenge) => {
@@ -236,6 +240,14 @@ impl Duplicates {
     pub fn current(&self, peer: &PeerId) -> Option<ConnectionId> {
         self.peers.get(peer).map(|kept| kept.current.connection)
     }
+}
+
+/// Whether the later of two connections between the same two processes goes.
+///
+/// Both dialled at once, or one side has lost a connection and the other does not know yet. Both sides keep the one that
+/// the lower peer dialled, and among equals the later one.
+const fn is_spare(earlier: Arrival, later: Arrival, prefers_dialled: bool) -> bool {
+    earlier.dialled == prefers_dialled && later.dialled != prefers_dialled
 }
 
 /// Whether the committee has refused this node: some server did, for a reason of the committee, and no server accepted it.
@@ -660,6 +672,18 @@ mod tests {
         let (mut duplicates, mut out) = duplicates();
         duplicates.arrive(Time(1), peer(7), arrival(3, 3, false), &Strict, &mut out);
         assert_eq!(out, [Order::CloseGhost(ConnectionId(2))]);
+        out.clear();
+        duplicates.tick(Time(2 * SECOND), &mut out);
+        assert_eq!(out, [Order::CloseGhost(ConnectionId(1)), Order::Use(ConnectionId(3))]);
+    }
+
+    #[test]
+    fn crossed_connections_of_one_newcomer_are_one_newcomer() {
+        let (mut duplicates, mut out) = duplicates();
+        // Peer 5 is the lower one, so its own dial is kept.
+        duplicates.arrive(Time(1), peer(7), arrival(3, 2, true), &Strict, &mut out);
+        duplicates.arrive(Time(2), peer(7), arrival(4, 2, false), &Strict, &mut out);
+        assert_eq!(out, [Order::CloseSpare(ConnectionId(2)), Order::CloseSpare(ConnectionId(4))]);
         out.clear();
         duplicates.tick(Time(2 * SECOND), &mut out);
         assert_eq!(out, [Order::CloseGhost(ConnectionId(1)), Order::Use(ConnectionId(3))]);

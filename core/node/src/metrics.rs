@@ -554,7 +554,8 @@ mod tests {
     #[test]
     fn values_are_found_by_name_and_labels() {
         let metrics = busy();
-        let table: &[(&str, &[(&str, &str)], Option<u64>)] = &[
+        type Row = (&'static str, &'static [(&'static str, &'static str)], Option<u64>);
+        let table: &[Row] = &[
             (LEADER_IS_LOCAL, &[], Some(1)),
             (BONDS, &[("peer", "0202020202")], Some(1)),
             (BONDS, &[("peer", "0303030303")], Some(0)),
@@ -589,6 +590,10 @@ mod tests {
     fn table_is_sorted_and_documented() {
         assert!(TABLE.is_sorted_by_key(|(name, ..)| *name));
         assert!(TABLE.iter().all(|(_, _, help)| help.ends_with('.')));
+        let page = include_str!("../../../docs/operating.md");
+        for (name, ..) in TABLE {
+            assert!(page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}{{")), "{name}");
+        }
     }
 
     #[test]
