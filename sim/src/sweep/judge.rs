@@ -48,8 +48,9 @@ pub(crate) fn judge(task: &Task, cut: Option<&str>) -> Judgement {
         });
     }
     // A demand that some seed meets needs all seeds; so does a statistic. What already happened stays happened.
-    if task.judged_over_seeds && !unfinished {
-        let results: Vec<&RunResult> = task.sweep.results().collect();
+    // Without any result there is nothing to judge, and the broken runs say enough.
+    let results: Vec<&RunResult> = task.sweep.results().collect();
+    if task.judged_over_seeds && !unfinished && !results.is_empty() {
         let seeds = results.len();
         for demand in &task.scenario.sometimes {
             if !results.iter().any(|result| result.sometimes.get(&demand.id) == Some(&true)) {

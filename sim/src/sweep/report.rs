@@ -42,6 +42,7 @@ pub(crate) struct Reporter<'o> {
 #[derive(Debug, Default)]
 struct Tally {
     scenarios: usize,
+    runs: usize,
     passed: usize,
     failed: usize,
     repeated: usize,
@@ -157,7 +158,7 @@ impl<'o> Reporter<'o> {
             summary,
             "{}, {}, {} made twice and compared: {}; {} simulated in {}, {} CPU\n{} passed, {} failed",
             counted(tally.scenarios, "scenario"),
-            counted(tally.passed + tally.failed, "run"),
+            counted(tally.runs, "run"),
             tally.repeated,
             self.exit,
             time(tally.simulated),
@@ -185,6 +186,7 @@ impl<'o> Reporter<'o> {
         let all = results(task);
         let sums = Sums::of(&all);
         self.tally.scenarios += 1;
+        self.tally.runs += task.runs();
         let held = task.sweep.results().filter(|result| result.verdict == Verdict::Held).count();
         self.tally.passed += held;
         self.tally.failed += task.sweep.done.len() - held + judgement.findings.len();
