@@ -5,6 +5,7 @@
 //! is tried, once.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aes::Aes128;
@@ -13,9 +14,13 @@ use criterion::{Criterion, Throughput};
 use ctr::Ctr64BE;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::fold::{Fold, xor_into};
-use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, Round};
-use zipnet_core::key::{PublicKey, Signature};
-use zipnet_core::message::{Envelope, Message, Record};
+use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use zipnet_core::key::{NodeSecret, PublicKey, RoundSecret, Signature};
+use zipnet_core::keyring::Keyring;
+use zipnet_core::machine::{Done, Job};
+use zipnet_core::message::{
+    ClientSet, Envelope, Floors, Header, Message, Previous, Record, Role, RosterServer,
+};
 use zipnet_core::pad::{PairKey, pair_key, xor_pad};
 use zipnet_core::params::RoundParams;
 use zipnet_core::partial::{finalise, partial_body};
@@ -78,6 +83,46 @@ fn partial() -> Pair {
             }
             black_box(&mut acc);
         }),
+    }
+}
+
+/// The same as a server does it: keys from the cache, digests and signature included.
+fn job() -> Pair {
+    let mut keyring = Keyring::new(
+        &NodeSecret::from_text("a server"),
+        Role::Server,
+        UniqueId::default(),
+        None,
+        Some(Floors { participants: 1, servers: None }),
+        [1; 32],
+    );
+    let Done::BundleMade(bundle) = keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true })
+    else {
+        unreachable!("a bundle was asked for")
+    };
+    let seed = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let clients: Vec<_> = (0..CLIENTS).map(|number| RoundSecret::from_seed(seed(number)).public()).collect();
+    let header = Header {
+        log: LogId([1; 32]),
+        round: Round(1),
+        nonce: [1; 32],
+        group: GroupId([3; 32]),
+        params: PARAMS,
+        previous: Previous { round: Round(0), record: HEADER, state: HEADER },
+        servers: vec![RosterServer { peer: bundle.peer, epoch: bundle.epoch, round_key: bundle.round_key }],
+        clients: ClientSet { version: RegistryVersion(1), count: 1000, root: HEADER },
+        min_participants: 1,
+    };
+    let job = Job::MakePartial { header: Arc::new(header), aggregate: HEADER, clients: clients.into() };
+    let Pair { reference, target, .. } = partial();
+    Pair {
+        name: "P1 partial as a job of the keyring, per client",
+        per_call: 1000,
+        target,
+        ours: Box::new(move || {
+            black_box(keyring.perform(black_box(&job)));
+        }),
+        reference,
     }
 }
 
@@ -192,8 +237,8 @@ fn xors() -> Pair {
     }
 }
 
-fn all() -> [Pair; 5] {
-    [partial(), fold(), finish(), client(), xors()]
+fn all() -> [Pair; 6] {
+    [partial(), job(), fold(), finish(), client(), xors()]
 }
 
 fn time(calls: u32, operation: &mut dyn FnMut()) -> Duration {

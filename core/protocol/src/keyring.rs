@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::id::{Epoch, GroupId, PeerId, UniqueId};
 use crate::key::{Identity, NodeSecret, PublicKey, RoundSecret, Signature};
@@ -44,10 +45,11 @@ struct RoundKeys {
     pairs: Pairs,
 }
 
-/// Pair keys by group and peer, with the number of the job that used each last.
+/// Pair keys of one group by the peer's key, with the number of the job that used each last.
 #[derive(Debug, Default)]
 struct Pairs {
-    keys: BTreeMap<(GroupId, PublicKey), (PairKey, u64)>,
+    group: GroupId,
+    keys: BTreeMap<PublicKey, (PairKey, u64)>,
     job: u64,
 }
 
@@ -247,7 +249,7 @@ impl Keyring {
         bundle
     }
 
-    fn partial_body(&mut self, header: &Header, clients: &[PublicKey]) -> Option<alloc::vec::Vec<u8>> {
+    fn partial_body(&mut self, header: &Header, clients: &[PublicKey]) -> Option<Vec<u8>> {
         let me = self.peer();
         let round = self.round.as_mut()?;
         if self.group.is_some_and(|group| group != header.group) {
@@ -255,11 +257,10 @@ impl Keyring {
         }
         header.servers.iter().find(|server| server.peer == me && server.round_key == round.public)?;
         let (own, group) = (round.public, header.group);
-        round
+        let pairs = round
             .pairs
-            .learn(&round.secret, group, clients, |shared, client| pair_key(shared, client, &own, &group))?;
-        let pairs = clients.iter().map(|client| round.pairs.get(group, client));
-        Some(partial_body(&header.params, &header.digest(), pairs))
+            .with(&round.secret, group, clients, |shared, client| pair_key(shared, client, &own, &group))?;
+        Some(partial_body(&header.params, &header.digest(), &pairs))
     }
 
     fn seal(&mut self, header: &Header, epoch: Epoch, payload: Option<&[u8]>) -> Done {
@@ -275,18 +276,15 @@ impl Keyring {
         }
         let (own, group) = (round.public, header.group);
         let servers = header.servers.iter().map(|server| &server.round_key);
-        let learnt = round.pairs.learn(&round.secret, group, servers.clone(), |shared, server| {
-            pair_key(shared, &own, server, &group)
-        });
-        if learnt.is_none() {
-            return no_key;
-        }
+        let pairs = round
+            .pairs
+            .with(&round.secret, group, servers, |shared, server| pair_key(shared, &own, server, &group));
+        let Some(pairs) = pairs else { return no_key };
         let slot = payload.map(|_| {
             let drawn = self.slots.below(u64::from(header.params.num_slots()));
             u32::try_from(drawn).expect("a slot is below a number of 32 bits")
         });
-        let pairs = servers.map(|server| round.pairs.get(group, server));
-        let body = seal(&header.params, &digest, pairs, slot.zip(payload));
+        let body = seal(&header.params, &digest, &pairs, slot.zip(payload));
         let mut envelope = Envelope {
             log: header.log,
             round: header.round,
@@ -301,31 +299,33 @@ impl Keyring {
 }
 
 impl Pairs {
-    /// Makes sure that there is a pair key with every peer, and drops those not used lately. `None` if there can be no
-    /// pair key with one of them.
-    fn learn<'a>(
+    /// The pair keys with all peers, in their order; derives those that are new and wipes those not used lately.
+    /// `None` if there can be no pair key with one of them.
+    fn with<'a>(
         &mut self,
         secret: &RoundSecret,
         group: GroupId,
         peers: impl IntoIterator<Item = &'a PublicKey>,
         derive: impl Fn(&[u8; 32], &PublicKey) -> PairKey,
-    ) -> Option<()> {
+    ) -> Option<Vec<PairKey>> {
+        if self.group != group {
+            *self = Self { group, ..Self::default() };
+        }
         self.job = self.job.saturating_add(1);
+        let job = self.job;
+        let peers = peers.into_iter();
+        let mut pairs = Vec::with_capacity(peers.size_hint().0);
         for peer in peers {
-            if let Some((_, used)) = self.keys.get_mut(&(group, *peer)) {
-                *used = self.job;
+            if let Some((pair, used)) = self.keys.get_mut(peer) {
+                *used = job;
+                pairs.push(pair.clone());
             } else {
                 let pair = derive(&*secret.agree(peer)?, peer);
-                self.keys.insert((group, *peer), (pair, self.job));
+                self.keys.insert(*peer, (pair.clone(), job));
+                pairs.push(pair);
             }
         }
-        let job = self.job;
         self.keys.retain(|_, (_, used)| job.saturating_sub(*used) < KEEP_ROUNDS);
-        Some(())
-    }
-
-    fn get(&self, group: GroupId, peer: &PublicKey) -> &PairKey {
-        let (pair, _) = self.keys.get(&(group, *peer)).expect("pair keys are learnt before they are used");
-        pair
+        Some(pairs)
     }
 }
