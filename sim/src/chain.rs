@@ -20,6 +20,9 @@ use zipnet_core::time::Time;
 /// Events per checkpoint.
 pub const BLOCK: u64 = 1_024;
 
+/// Bytes that are hashed at once.
+const BUFFER: usize = 128 << 10;
+
 /// A simulated machine: its place in the order in which the machines of a run were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeIndex(pub u32);
@@ -259,8 +262,10 @@ pub fn first_difference(left: &[Checkpoint], right: &[Checkpoint]) -> Option<Ran
 
 #[derive(Debug)]
 struct Inner {
-    /// Has taken in the previous chain and the records of the unfinished block.
+    /// Has taken in the previous chain and the records of the unfinished block, except for what is buffered.
     hasher: blake3::Hasher,
+    /// Records that wait to be hashed: one long piece is hashed several times as fast as many short ones.
+    buffer: Vec<u8>,
     /// Records in the unfinished block; less than [`BLOCK`].
     in_block: u64,
     events: u64,
@@ -278,6 +283,7 @@ impl Inner {
     fn new(log: Log) -> Self {
         Self {
             hasher: begin(&[0; 32]),
+            buffer: Vec::with_capacity(2 * BUFFER),
             in_block: 0,
             events: 0,
             time: Time::default(),
@@ -300,14 +306,16 @@ impl Inner {
         assert!(at >= self.time, "time ran backwards: {at:?} after {:?}", self.time);
         let len: usize = body.iter().map(|part| part.len()).sum();
         let len = u64::try_from(len).expect("lengths fit 64 bits");
-        let mut header = [0; 21];
-        header[..8].copy_from_slice(&at.0.to_le_bytes());
-        header[8..12].copy_from_slice(&node.0.to_le_bytes());
-        header[12] = kind as u8;
-        header[13..].copy_from_slice(&len.to_le_bytes());
-        self.hasher.update(&header);
+        self.buffer.extend(at.0.to_le_bytes());
+        self.buffer.extend(node.0.to_le_bytes());
+        self.buffer.push(kind as u8);
+        self.buffer.extend(len.to_le_bytes());
         for part in body {
-            self.hasher.update(part);
+            self.buffer.extend_from_slice(part);
+        }
+        if self.buffer.len() >= BUFFER {
+            self.hasher.update(&self.buffer);
+            self.buffer.clear();
         }
 
         let keep = match &self.log {
@@ -327,6 +335,7 @@ impl Inner {
         if self.in_block == BLOCK {
             let checkpoint = self.last();
             self.hasher = begin(&checkpoint.chain);
+            self.buffer.clear();
             self.in_block = 0;
             self.checkpoints.push(checkpoint);
         }
@@ -338,7 +347,11 @@ impl Inner {
             let start = Checkpoint { events: 0, time: Time::default(), chain: [0; 32] };
             return self.checkpoints.last().copied().unwrap_or(start);
         }
-        Checkpoint { events: self.events, time: self.time, chain: *self.hasher.finalize().as_bytes() }
+        Checkpoint {
+            events: self.events,
+            time: self.time,
+            chain: *self.hasher.clone().update(&self.buffer).finalize().as_bytes(),
+        }
     }
 
     fn keep(&mut self, line: &str) {
