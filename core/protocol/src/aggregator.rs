@@ -118,9 +118,8 @@ pub struct Aggregator<C> {
     bundle: Option<Bundle>,
     /// The epoch of the bundle that is being made.
     making: Option<Epoch>,
-    bundle_due: Time,
-    /// Linked servers, each with the log that it last spoke of since it was linked.
-    servers: BTreeMap<PeerId, Option<LogId>>,
+    /// Linked servers.
+    servers: BTreeMap<PeerId, Server>,
     clients: BTreeMap<PeerId, Client>,
     /// Linked clients whose bundle is not in the registry, in the order they came.
     queue: VecDeque<PeerId>,
@@ -146,6 +145,15 @@ pub struct Aggregator<C> {
     missing: Option<(Round, Retry)>,
     farewells: BTreeMap<PeerId, Announcement>,
     stopped: bool,
+}
+
+/// A linked server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Server {
+    /// The log that it spoke of since it was linked and told of the present bundle.
+    log: Option<LogId>,
+    /// When it is told of the bundle again.
+    bundle_due: Time,
 }
 
 /// A linked client.
@@ -235,7 +243,6 @@ impl<C: Checks> Aggregator<C> {
             now: Time::default(),
             bundle: None,
             making: None,
-            bundle_due: Time::default(),
             servers: BTreeMap::new(),
             clients: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -293,8 +300,10 @@ impl<C: Checks> Aggregator<C> {
                 deadline = deadline.or(at, why);
             }
         };
-        if self.awaits_servers() {
-            note(self.bundle_due, "a server that takes this aggregator");
+        if self.bundle.is_some() {
+            for server in self.servers.values().filter(|server| server.log.is_none()) {
+                note(server.bundle_due, "a server that takes this aggregator");
+            }
         }
         if let Some(wanted) = &self.wanted {
             note(wanted.due, "the client registry");
@@ -314,7 +323,9 @@ impl<C: Checks> Aggregator<C> {
         }
         if let Some(current) = &self.current {
             match &current.stage {
-                Stage::Folding(_) => note(current.since.after(self.config.fold_deadline), "the fold deadline"),
+                Stage::Folding(_) => {
+                    note(current.since.after(self.config.fold_deadline), "the fold deadline")
+                }
                 Stage::Forwarding { due, .. } => note(*due, "the aggregate in the log"),
                 Stage::Signing | Stage::Over => {}
             }
@@ -355,16 +366,10 @@ impl<C: Checks> Aggregator<C> {
         self.clients.len()
     }
 
-    /// Whether some linked server has not shown that it takes this node for the aggregator of its log.
-    fn awaits_servers(&self) -> bool {
-        self.bundle.is_some() && self.servers.values().any(Option::is_none)
-    }
-
     fn linked(&mut self, peer: PeerId, role: Role, out: &mut Outbox) {
         match role {
             Role::Server => {
-                self.servers.insert(peer, None);
-                self.bundle_due = self.now;
+                self.servers.insert(peer, Server { log: None, bundle_due: self.now });
             }
             Role::Client => {
                 self.clients.entry(peer).or_default();
@@ -448,9 +453,9 @@ impl<C: Checks> Aggregator<C> {
                 if self.making == Some(bundle.epoch) {
                     self.making = None;
                     self.bundle = Some(bundle);
-                    self.bundle_due = self.now;
                     // All servers are told, also those that know an earlier bundle.
-                    self.servers.values_mut().for_each(|log| *log = None);
+                    let server = Server { log: None, bundle_due: self.now };
+                    self.servers.values_mut().for_each(|known| *known = server);
                 }
             }
             Done::BatchSigned(batch) => {
@@ -585,7 +590,7 @@ impl<C: Checks> Aggregator<C> {
 
     /// Takes note of the log that a server speaks of. False: it is not the log that this aggregator works for.
     fn speaks_of(&mut self, server: PeerId, log: LogId) -> bool {
-        self.servers.insert(server, Some(log));
+        self.servers.entry(server).or_default().log = Some(log);
         self.choose_log();
         self.log == Some(log)
     }
@@ -594,8 +599,8 @@ impl<C: Checks> Aggregator<C> {
     /// present one.
     fn choose_log(&mut self) {
         let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
-        for log in self.servers.values().flatten() {
-            let count = votes.entry(*log).or_default();
+        for log in self.servers.values().filter_map(|server| server.log) {
+            let count = votes.entry(log).or_default();
             *count = count.saturating_add(1);
         }
         let present = self.log.and_then(|log| votes.get(&log)).copied().unwrap_or(0);
@@ -744,7 +749,7 @@ impl<C: Checks> Aggregator<C> {
         let (log, round) = (live.header.log, live.header.round);
         let digest = live.header.digest();
         if self.current.as_ref().is_some_and(|current| current.digest == digest) {
-            self.servers.insert(from, Some(log));
+            self.servers.entry(from).or_default().log = Some(log);
             return Ok(());
         }
         if !self.speaks_of(from, log) {
@@ -996,7 +1001,9 @@ impl<C: Checks> Aggregator<C> {
         let mut fresh = false;
         for announcement in announcements {
             let known = self.farewells.get(&announcement.server);
-            if Some(announcement.log) != self.log || known.is_some_and(|known| known.counter >= announcement.counter) {
+            if Some(announcement.log) != self.log
+                || known.is_some_and(|known| known.counter >= announcement.counter)
+            {
                 continue;
             }
             if announcement.standing != Standing::Leaving {
@@ -1040,21 +1047,22 @@ impl<C: Checks> Aggregator<C> {
     }
 
     fn repeat_bundle(&mut self, out: &mut Outbox) {
-        if !self.awaits_servers() || self.now < self.bundle_due || self.making.is_some() {
-            return;
-        }
-        let Some(bundle) = self.bundle.clone() else { return };
-        self.bundle_due = self.now.after(self.config.resend.saturating_mul(BUNDLE_PACE));
-        let bytes = wire::encode(&Message::Bundle(bundle));
-        for (peer, _) in self.servers.iter().filter(|(_, log)| log.is_none()) {
-            out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+        let (Some(bundle), None) = (&self.bundle, self.making) else { return };
+        let pace = self.config.resend.saturating_mul(BUNDLE_PACE);
+        let mut message = None;
+        for (peer, server) in &mut self.servers {
+            if server.log.is_none() && server.bundle_due <= self.now {
+                server.bundle_due = self.now.after(pace);
+                let bytes = message.get_or_insert_with(|| wire::encode(&Message::Bundle(bundle.clone())));
+                out.push(Effect::Send { to: *peer, bytes: Arc::clone(bytes) });
+            }
         }
     }
 
     /// The server for an attempt: the lowest that speaks of the log first, then one after the other.
     fn server(&self, attempts: u32) -> Option<PeerId> {
         let servers: Vec<PeerId> =
-            self.servers.iter().filter(|(_, log)| **log == self.log).map(|(peer, _)| *peer).collect();
+            self.servers.iter().filter(|(_, server)| server.log == self.log).map(|(peer, _)| *peer).collect();
         let attempts = usize::try_from(attempts).unwrap_or(0);
         servers.get(attempts.checked_rem(servers.len())?).copied()
     }
@@ -1159,7 +1167,9 @@ impl<C: Checks> Aggregator<C> {
     }
 
     fn repeat_missing(&mut self, out: &mut Outbox) {
-        let Some((round, mut retry)) = self.missing.filter(|(_, retry)| retry.due <= self.now) else { return };
+        let Some((round, mut retry)) = self.missing.filter(|(_, retry)| retry.due <= self.now) else {
+            return;
+        };
         if retry.attempts >= RECORD_PATIENCE {
             self.missing = None;
             return;
@@ -1219,7 +1229,10 @@ impl Kept {
     }
 
     fn message(&self) -> Message {
-        Message::Record { record: self.record.clone(), signatures: self.signatures.values().copied().collect() }
+        Message::Record {
+            record: self.record.clone(),
+            signatures: self.signatures.values().copied().collect(),
+        }
     }
 }
 
@@ -1248,6 +1261,3 @@ fn send(out: &mut Outbox, to: PeerId, message: &Message) {
 fn refuse(out: &mut Outbox, kind: &'static str, reason: Refused, from: PeerId) {
     out.report(Report::Refused { kind, reason, from: Some(from) });
 }
-
-#[cfg(test)]
-mod tests;

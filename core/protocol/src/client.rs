@@ -447,9 +447,10 @@ impl<C: Checks> Client<C> {
     }
 
     fn publish(&mut self, request: RequestId, payload: &[u8], out: &mut Outbox) {
-        let padded = self.accepts(payload).map_err(|error| error.reason()).and_then(|()| {
-            pad_payload(payload, &self.config.params).map_err(|_| Refused::WrongLength)
-        });
+        let padded = self
+            .accepts(payload)
+            .map_err(|error| error.reason())
+            .and_then(|()| pad_payload(payload, &self.config.params).map_err(|_| Refused::WrongLength));
         match padded {
             Ok(payload) => {
                 self.queue.insert(self.requests, Request { request, payload, attempts: 0 });
@@ -682,7 +683,9 @@ impl<C: Checks> Client<C> {
 
     fn envelope_sealed(&mut self, envelope: Envelope, slot: Option<u32>, out: &mut Outbox) {
         let Some(current) = &mut self.current else { return };
-        if current.digest != envelope.header || (current.envelope.is_some() && self.checks.enforce(Check::SealOnce)) {
+        if current.digest != envelope.header
+            || (current.envelope.is_some() && self.checks.enforce(Check::SealOnce))
+        {
             return;
         }
         let request = current.request.take();
@@ -829,7 +832,9 @@ impl<C: Checks> Client<C> {
         let content = slot.and_then(|slot| slots.nth(index(slot)));
         let outcome = match content {
             Some(SlotContent::Message(payload)) if payload == request.payload => Outcome::Landed,
-            Some(SlotContent::Message(_) | SlotContent::Garbled | SlotContent::Empty) | None => Outcome::Collided,
+            Some(SlotContent::Message(_) | SlotContent::Garbled | SlotContent::Empty) | None => {
+                Outcome::Collided
+            }
         };
         self.publish_outcome(&request, outcome, record.round, out);
     }
@@ -852,7 +857,8 @@ impl<C: Checks> Client<C> {
                 return Err(("retired", Refused::BadSignature));
             }
             if self.farewells.len() >= FAREWELLS_MAX {
-                let stranger = self.farewells.iter().find(|(_, server)| !self.basis.contains(server)).copied();
+                let stranger =
+                    self.farewells.iter().find(|(_, server)| !self.basis.contains(server)).copied();
                 let Some(stranger) = stranger else { return Err(("retired", Refused::TooMany)) };
                 self.farewells.remove(&stranger);
             }
@@ -876,12 +882,12 @@ impl<C: Checks> Client<C> {
     /// The first round whose record should be here and is not.
     fn wanted_records(&self) -> Option<Round> {
         let (newest, latest) = self.headers.last_key_value()?;
-        let unconfirmed =
-            |round: &Round| self.records.get(round).is_none_or(|kept| kept.record.is_some());
+        let unconfirmed = |round: &Round| self.records.get(round).is_none_or(|kept| kept.record.is_some());
         let provisional = |round: &Round| self.records.contains_key(round);
         let pending = self.pending.keys().find(|round| *round < newest || provisional(round)).copied();
         let seen = self.headers.get(&latest.previous.0);
-        let quiet = seen.is_some_and(|known| known.asked < RECORD_PATIENCE) && unconfirmed(&latest.previous.0);
+        let quiet =
+            seen.is_some_and(|known| known.asked < RECORD_PATIENCE) && unconfirmed(&latest.previous.0);
         let chained = quiet.then_some(latest.previous.0);
         pending.into_iter().chain(chained).min()
     }
@@ -941,7 +947,10 @@ impl<C: Checks> Client<C> {
         }
         let waiting: usize = self.current.iter().filter(|current| current.request.is_some()).count();
         let inside = self.queue.len().saturating_add(self.pending.len()).saturating_add(waiting);
-        assert!(u64::try_from(inside).is_ok_and(|inside| inside <= self.requests), "no message is there twice");
+        assert!(
+            u64::try_from(inside).is_ok_and(|inside| inside <= self.requests),
+            "no message is there twice"
+        );
     }
 }
 
@@ -1031,6 +1040,3 @@ fn send(out: &mut Outbox, to: PeerId, message: &Message) {
 fn refuse(out: &mut Outbox, kind: &'static str, reason: Refused, from: Option<PeerId>) {
     out.report(Report::Refused { kind, reason, from });
 }
-
-#[cfg(test)]
-mod tests;

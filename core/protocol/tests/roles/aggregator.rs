@@ -1,0 +1,375 @@
+use std::time::Duration;
+
+use zipnet_core::aggregator::{Aggregator, Input};
+use zipnet_core::checks::{Check, Checks, Strict};
+use zipnet_core::committee::Refused;
+use zipnet_core::id::{Counter, Digest, Epoch, LogId, RegistryVersion, Round};
+use zipnet_core::machine::{Done, Effect, Job, Report};
+use zipnet_core::message::{Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Role};
+
+use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, sent};
+
+/// Skips one rule.
+#[derive(Clone, Debug)]
+struct Without(Check);
+
+impl Checks for Without {
+    fn enforce(&self, check: Check) -> bool {
+        check != self.0
+    }
+}
+
+fn refusals(effects: &[Effect]) -> Vec<(&'static str, Refused)> {
+    let refusal = |effect: &Effect| match effect {
+        Effect::Report(Report::Refused { kind, reason, .. }) => Some((*kind, *reason)),
+        _ => None,
+    };
+    effects.iter().filter_map(refusal).collect()
+}
+
+fn registry(cast: &Cast, version: u64, clients: &[usize]) -> Message {
+    let clients = cast.registry(version, clients).bundles().to_vec();
+    Message::Registry { log: LOG, version: RegistryVersion(version), counter: Counter(version), clients }
+}
+
+/// Three linked servers, three linked clients in version 1.
+fn registered<C: Checks>(checks: C) -> Play<Aggregator<C>> {
+    let cast = Cast::new();
+    let machine = Aggregator::new(cast.aggregator_config(), checks);
+    let mut play = Play::new(cast, machine);
+    for index in 0..3 {
+        let peer = play.cast.server(index);
+        play.feed(Input::Linked { peer, role: Role::Server });
+    }
+    let message = registry(&play.cast, 1, &[0, 1, 2]);
+    let server = play.cast.server(0);
+    play.hear(server, &message);
+    for index in 0..3 {
+        let peer = play.cast.client(index);
+        play.feed(Input::Linked { peer, role: Role::Client });
+        let bundle = play.cast.clients[index].bundle.clone();
+        play.hear(peer, &Message::Bundle(bundle));
+    }
+    play
+}
+
+fn live<C: Checks>(play: &mut Play<Aggregator<C>>, plan: &Plan) -> LiveHeader {
+    let live = play.cast.live(plan);
+    let server = play.cast.server(0);
+    let effects = play.hear(server, &Message::Live(live.clone()));
+    assert_eq!(refusals(&effects), []);
+    live
+}
+
+/// What a client sends.
+fn send<C: Checks>(play: &mut Play<Aggregator<C>>, client: usize, envelope: &Envelope) -> Vec<Effect> {
+    let from = play.cast.client(client);
+    play.hear(from, &Message::Envelope(envelope.clone()))
+}
+
+fn aggregates(effects: &[Effect]) -> Vec<Aggregate> {
+    let aggregate = |(_, message)| match message {
+        Message::Aggregate(aggregate) => Some(aggregate),
+        _ => None,
+    };
+    sent(effects).into_iter().filter_map(aggregate).collect()
+}
+
+fn batches(effects: &[Effect]) -> Vec<ClientBatch> {
+    let batch = |(_, message)| match message {
+        Message::Propose(Command::ChangeClients(batch)) => Some(batch),
+        _ => None,
+    };
+    sent(effects).into_iter().filter_map(batch).collect()
+}
+
+#[test]
+fn envelope_that_does_not_fit_is_refused_with_its_reason() {
+    type Change = fn(&mut Envelope);
+    let table: [(&str, Change, Refused); 6] = [
+        ("another log", |e| e.log = LogId([9; 32]), Refused::WrongLog),
+        ("another round", |e| e.round = Round(2), Refused::WrongRound),
+        ("another header", |e| e.header = Digest([9; 32]), Refused::WrongHeader),
+        ("another epoch", |e| e.epoch = Epoch(9), Refused::StaleEpoch),
+        ("a byte too few", |e| e.body.truncate(191), Refused::WrongLength),
+        ("a byte too many", |e| e.body.push(0), Refused::WrongLength),
+    ];
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan::round(1));
+    for (what, change, reason) in table {
+        let mut envelope = play.cast.envelope(0, &live);
+        change(&mut envelope);
+        let effects = send(&mut play, 0, &envelope);
+        assert_eq!(refusals(&effects), [("envelope", reason)], "{what}");
+    }
+    assert_eq!(play.machine.round(), Some((Round(1), 0)), "nothing was folded");
+}
+
+#[test]
+fn refused_client_and_stranger_are_not_folded() {
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan { clients: vec![0, 1], version: 1, ..Plan::round(1) });
+    let envelope = play.cast.envelope(2, &live);
+    // The pinned version is not known here: nobody can take part.
+    assert_eq!(refusals(&send(&mut play, 2, &envelope)), [("envelope", Refused::WrongRegistry)]);
+
+    let mut play = registered(Strict);
+    let live = self::live(&mut play, &Plan { refused: vec![1], ..Plan::round(1) });
+    let envelope = play.cast.envelope(1, &live);
+    assert_eq!(refusals(&send(&mut play, 1, &envelope)), [("envelope", Refused::RefusedClient)]);
+    // The two others are everybody.
+    let first = play.cast.envelope(0, &live);
+    assert_eq!(aggregates(&send(&mut play, 0, &first)).len(), 0);
+    let third = play.cast.envelope(2, &live);
+    let aggregate = aggregates(&send(&mut play, 2, &third)).remove(0);
+    assert_eq!(aggregate.participants.iter_ones().collect::<Vec<_>>(), [0, 2]);
+}
+
+#[test]
+fn envelopes_in_any_order_and_number_give_one_aggregate() {
+    let orders: [&[usize]; 4] = [&[0, 1, 2], &[2, 0, 1], &[1, 1, 0, 0, 2], &[2, 2, 2, 1, 0, 1]];
+    let mut results = Vec::new();
+    for order in orders {
+        let mut play = registered(Strict);
+        let live = live(&mut play, &Plan::round(1));
+        let mut effects = Vec::new();
+        for client in order {
+            let envelope = play.cast.envelope(*client, &live);
+            effects.extend(send(&mut play, *client, &envelope));
+            effects.extend(send(&mut play, *client, &envelope));
+        }
+        assert_eq!(refusals(&effects), []);
+        let aggregates = aggregates(&effects);
+        assert!(aggregates.windows(2).all(|pair| pair[0] == pair[1]), "one aggregate per header");
+        results.push(aggregates[0].clone());
+    }
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "the order does not matter");
+}
+
+#[test]
+fn aggregate_opens_to_a_broadcast_of_nothing_but_messages() {
+    let mut play = registered(Strict);
+    let plan = Plan::round(1);
+    let live = live(&mut play, &plan);
+    let mut aggregate = None;
+    for client in 0..3 {
+        let envelope = play.cast.envelope(client, &live);
+        aggregate = aggregates(&send(&mut play, client, &envelope)).pop();
+    }
+    let mut envelopes = vec![(0, aggregate.expect("everybody is in").body)];
+    let zero = vec![0; play.cast.params.vector_bytes()];
+    envelopes.extend([(1, zero.clone()), (2, zero.clone())]);
+    let record = play.cast.record(&plan, &live, &envelopes);
+    assert_eq!(record.broadcast, zero, "three clients sent cover");
+}
+
+#[test]
+fn without_its_rule_an_envelope_is_folded_twice() {
+    let mut play = registered(Without(Check::FoldOnce));
+    let live = live(&mut play, &Plan::round(1));
+    let mut bodies = Vec::new();
+    for client in [0, 0, 1, 2] {
+        let envelope = play.cast.envelope(client, &live);
+        bodies.extend(aggregates(&send(&mut play, client, &envelope)));
+    }
+    let mut strict = registered(Strict);
+    let live = self::live(&mut strict, &Plan::round(1));
+    let mut right = Vec::new();
+    for client in [0, 1, 2] {
+        let envelope = strict.cast.envelope(client, &live);
+        right.extend(aggregates(&send(&mut strict, client, &envelope)));
+    }
+    assert_ne!(bodies[0].body, right[0].body);
+}
+
+#[test]
+fn without_the_floor_a_single_envelope_is_forwarded() {
+    for (floor, expected) in [(true, 0), (false, 3)] {
+        let mut count = 0;
+        if floor {
+            let mut play = registered(Strict);
+            let live = live(&mut play, &Plan::round(1));
+            let envelope = play.cast.envelope(0, &live);
+            send(&mut play, 0, &envelope);
+            count += aggregates(&play.wait(Duration::from_secs(9))).len();
+        } else {
+            let mut play = registered(Without(Check::ParticipantFloor));
+            let live = live(&mut play, &Plan::round(1));
+            let envelope = play.cast.envelope(0, &live);
+            send(&mut play, 0, &envelope);
+            count += aggregates(&play.wait(Duration::from_secs(9))).len();
+        }
+        assert_eq!(count, expected);
+    }
+}
+
+#[test]
+fn header_that_not_every_server_signed_is_refused() {
+    type Change = fn(&mut LiveHeader);
+    let table: [(&str, Change, Refused); 5] = [
+        ("one signature missing", |l| drop(l.signatures.pop()), Refused::NotLive),
+        ("one altered", |l| l.signatures[1].signature.0[0] ^= 1, Refused::BadSignature),
+        ("another header", |l| l.header.nonce[0] ^= 1, Refused::WrongHeader),
+        (
+            "no roster",
+            |l| {
+                l.header.servers.clear();
+                l.signatures.clear();
+            },
+            Refused::UnsortedRoster,
+        ),
+        ("swapped", |l| l.signatures.swap(0, 1), Refused::NotInRoster),
+    ];
+    let mut play = registered(Strict);
+    let good = play.cast.live(&Plan::round(1));
+    for (what, change, reason) in table {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let server = play.cast.server(0);
+        let effects = play.hear(server, &Message::Live(bad));
+        assert_eq!(refusals(&effects), [("live", reason)], "{what}");
+    }
+    assert_eq!(play.machine.round(), None);
+}
+
+#[test]
+fn only_servers_speak_for_the_committee_and_only_clients_send_envelopes() {
+    let mut play = registered(Strict);
+    let plan = Plan::round(1);
+    let live = play.cast.live(&plan);
+    let (server, client) = (play.cast.server(0), play.cast.client(0));
+    let refused = [("message", Refused::WrongRole)];
+    assert_eq!(refusals(&play.hear(client, &Message::Live(live.clone()))), refused);
+    let message = registry(&play.cast, 9, &[0]);
+    assert_eq!(refusals(&play.hear(client, &message)), refused);
+    let envelope = play.cast.envelope(0, &live);
+    assert_eq!(refusals(&play.hear(server, &Message::Envelope(envelope))), refused);
+}
+
+#[test]
+fn client_bundle_that_does_not_fit_is_refused_with_its_reason() {
+    type Change = fn(&mut Bundle);
+    let table: [(&str, Change, Refused); 5] = [
+        ("another role", |b| b.role = Role::Server, Refused::WrongRole),
+        ("another instance", |b| b.instance.0[0] ^= 1, Refused::WrongInstance),
+        ("a weak key", |b| b.round_key.0 = [0; 32], Refused::WeakKey),
+        ("an altered signature", |b| b.signature.0[0] ^= 1, Refused::StaleEpoch),
+        ("an altered epoch", |b| b.epoch = Epoch(2), Refused::BadSignature),
+    ];
+    for (what, change, reason) in table {
+        let mut play = registered(Strict);
+        let client = play.cast.client(0);
+        let mut bundle = play.cast.clients[0].bundle.clone();
+        change(&mut bundle);
+        assert_eq!(refusals(&play.hear(client, &Message::Bundle(bundle))), [("bundle", reason)], "{what}");
+    }
+    let mut play = registered(Strict);
+    let (client, bundle) = (play.cast.client(0), play.cast.clients[1].bundle.clone());
+    let effects = play.hear(client, &Message::Bundle(bundle));
+    assert_eq!(refusals(&effects), [("bundle", Refused::WrongRole)], "somebody else's");
+}
+
+#[test]
+fn batch_that_is_never_applied_is_made_smaller_and_does_not_hold_up_others() {
+    let cast = Cast::new();
+    let machine = Aggregator::new(cast.aggregator_config(), Strict);
+    let mut play = Play::new(cast, machine);
+    let server = play.cast.server(0);
+    play.feed(Input::Linked { peer: server, role: Role::Server });
+    let message = registry(&play.cast, 0, &[]);
+    play.hear(server, &message);
+    for index in 0..3 {
+        let peer = play.cast.client(index);
+        play.feed(Input::Linked { peer, role: Role::Client });
+        let bundle = play.cast.clients[index].bundle.clone();
+        play.hear(peer, &Message::Bundle(bundle));
+    }
+    // The committee refuses every batch with the first client in it, for a reason that the aggregator does not know.
+    let poison = play.cast.client(0);
+    let (mut version, mut applied) = (0, Vec::new());
+    for _ in 0..120 {
+        for batch in batches(&play.wait(RESEND)) {
+            let peers: Vec<_> = batch.register.iter().map(|bundle| bundle.peer).collect();
+            if batch.counter.0 == version + 1 && !peers.contains(&poison) {
+                version += 1;
+                applied.extend(peers);
+                play.hear(server, &Message::RegistryChanged { version: RegistryVersion(version), batch });
+            }
+        }
+    }
+    applied.sort();
+    assert_eq!(applied, [play.cast.client(1), play.cast.client(2)]);
+}
+
+#[test]
+fn registry_of_another_log_waits_until_most_servers_speak_of_it() {
+    let mut play = registered(Strict);
+    let other = LogId([0x99; 32]);
+    let clients = play.cast.registry(5, &[0]).bundles().to_vec();
+    let message = |counter| Message::Registry {
+        log: other,
+        version: RegistryVersion(5),
+        counter,
+        clients: clients.clone(),
+    };
+    let (second, third) = (play.cast.server(1), play.cast.server(2));
+    assert_eq!(refusals(&play.hear(second, &message(Counter(5)))), [("registry", Refused::WrongLog)]);
+    assert_eq!(play.machine.log(), Some(LOG));
+    play.hear(third, &message(Counter(5)));
+    assert_eq!(play.machine.log(), Some(other));
+    assert_eq!(play.machine.registry().map(|registry| registry.len()), Some(1));
+}
+
+#[test]
+fn record_that_does_not_fit_its_header_is_refused() {
+    let mut play = registered(Strict);
+    let plan = Plan::round(1);
+    let live = live(&mut play, &plan);
+    let server = play.cast.server(0);
+    let good = play.cast.record(&plan, &live, &[]);
+    let table: [(&str, fn(&mut zipnet_core::message::Record), &[usize], Refused); 5] = [
+        ("another log", |r| r.log = LogId([9; 32]), &[0, 1, 2], Refused::WrongLog),
+        ("another header", |r| r.header = Digest([9; 32]), &[0, 1, 2], Refused::WrongHeader),
+        ("another roster", |r| r.servers.truncate(2), &[0, 1], Refused::WrongRoster),
+        ("another past", |r| r.previous = Digest([9; 32]), &[0, 1, 2], Refused::WrongPrevious),
+        ("a minority", |_| (), &[0], Refused::BadSignature),
+    ];
+    for (what, change, signers, reason) in table {
+        let mut record = good.clone();
+        change(&mut record);
+        let signatures = play.cast.sign_record(&record, signers);
+        let effects = play.hear(server, &Message::Record { record, signatures });
+        assert_eq!(refusals(&effects), [("record", reason)], "{what}");
+    }
+    let signatures = play.cast.sign_record(&good, &[0, 1, 2]);
+    let effects = play.hear(server, &Message::Record { record: good, signatures });
+    assert_eq!(sent(&effects).len(), 3, "each client gets it");
+}
+
+#[test]
+fn stopped_aggregator_does_nothing_more() {
+    let mut play = registered(Strict);
+    play.feed(Input::Stop);
+    let live = play.cast.live(&Plan::round(1));
+    let server = play.cast.server(0);
+    assert!(play.hear(server, &Message::Live(live)).is_empty());
+    assert_eq!(play.machine.deadline().at, zipnet_core::time::Time::NEVER);
+}
+
+#[test]
+fn late_results_of_jobs_change_nothing() {
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan::round(1));
+    let job = Job::SignAggregate {
+        log: LOG,
+        round: Round(1),
+        header: live.header.digest(),
+        participants: zipnet_core::bitmap::Bitmap::new(3),
+        body: vec![0; 192],
+    };
+    let done = play.cast.aggregator.keyring.perform(&job);
+    assert!(play.feed(Input::Done(done)).is_empty(), "nothing was asked for");
+    let header = live.header.digest();
+    assert!(play.feed(Input::Done(Done::NoKey { round: Round(1), header })).is_empty());
+    assert!(Machine::deadline(&play.machine).at > play.now);
+}
