@@ -77,10 +77,13 @@ const QUEUE_MAX: usize = 1024;
 
 /// A connection of this world.
 type Conn<W> = <<W as World>::Link as Link>::Connection;
+/// When the loop wakes by itself, and the sleep until then.
+type Alarm<W> = (Time, Pin<Box<<<W as World>::Runtime as AsyncRuntime>::Sleep>>);
 /// The consensus of a server.
 type Group<W, C> = Consensus<W, Member<W, C>, Routes<Conn<W>>>;
 
 /// What the loop waits for.
+#[expect(clippy::large_enum_variant, reason = "each is moved once, from its task into the loop")]
 #[derive(Debug)]
 enum Happening<N> {
     /// Another node opened a connection.
@@ -147,6 +150,7 @@ enum Machine<W: World, C: Checks> {
 }
 
 /// What the loop feeds to whichever machine it has.
+#[expect(clippy::large_enum_variant, reason = "each is moved once, from the loop into the machine")]
 #[derive(Clone, Debug)]
 enum Feed {
     Tick,
@@ -373,7 +377,7 @@ impl<W: World, C: Checks> Node<W, C> {
             self.publish(RequestId(0), message.into_bytes());
         }
         let mut orphaned = false;
-        let mut alarm: Option<(Time, Pin<Box<<W::Runtime as AsyncRuntime>::Sleep>>)> = None;
+        let mut alarm: Option<Alarm<W>> = None;
         loop {
             self.tick();
             self.effects();
@@ -1032,7 +1036,7 @@ impl<W: World, C: Checks> Node<W, C> {
             let present = committee.servers().iter().filter(|(_, entry)| entry.takes_part());
             self.world.observe(Event::Restored {
                 index: state.applied.unwrap_or(0),
-                clients: u32::try_from(committee.clients().len()).unwrap_or(u32::MAX),
+                clients: committee.clients().len(),
                 servers: present.map(|(peer, _)| *peer).collect(),
             });
         }

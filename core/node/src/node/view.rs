@@ -45,7 +45,7 @@ impl<W: World, C: Checks> Node<W, C> {
                         (Abandonment::MissingPartial, missing) => Awaits::Partials(missing),
                     },
                 });
-                view.clients = u32::try_from(committee.clients().len()).unwrap_or(u32::MAX);
+                view.clients = committee.clients().len();
                 view.min_participants = committee.participant_floor(committee.servers().keys());
                 view.min_servers = u32::try_from(committee.roster_floor()).ok();
                 let seen = member.server.finalized_at();
