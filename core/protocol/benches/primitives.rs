@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use aes::Aes128;
 use aes::cipher::{KeyIvInit, StreamCipher};
 use criterion::{Criterion, Throughput};
-use ctr::Ctr64BE;
+use ctr::{Ctr64BE, Ctr128BE};
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::fold::{Fold, xor_into};
 use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
@@ -237,8 +237,60 @@ fn xors() -> Pair {
     }
 }
 
-fn all() -> [Pair; 6] {
-    [partial(), job(), fold(), finish(), client(), xors()]
+/// What was decided against: a counter of 128 bits.
+fn wide_counter() -> Pair {
+    let key = [5; 16];
+    let (mut acc, mut other) = (bytes(1), bytes(1));
+    Pair {
+        name: "Ctr128BE into the accumulator",
+        per_call: 1,
+        target: "none; the reference is Ctr64BE",
+        ours: Box::new(move || {
+            Ctr128BE::<Aes128>::new((&key).into(), &[0; 16].into()).apply_keystream(black_box(&mut acc));
+        }),
+        reference: Box::new(move || {
+            Ctr64BE::<Aes128>::new((&key).into(), &[0; 16].into()).apply_keystream(black_box(&mut other));
+        }),
+    }
+}
+
+/// What was decided against: a pad of its own, and an XOR.
+fn scratch_pad() -> Pair {
+    let key = [5; 16];
+    let (mut acc, mut pad, mut other) = (bytes(1), bytes(1), bytes(1));
+    Pair {
+        name: "Ctr64BE into a scratch pad, and an XOR",
+        per_call: 1,
+        target: "none; the reference is Ctr64BE into the accumulator",
+        ours: Box::new(move || {
+            pad.fill(0);
+            Ctr64BE::<Aes128>::new((&key).into(), &[0; 16].into()).apply_keystream(&mut pad);
+            bare_xor(black_box(&mut acc), black_box(&pad));
+        }),
+        reference: Box::new(move || {
+            Ctr64BE::<Aes128>::new((&key).into(), &[0; 16].into()).apply_keystream(black_box(&mut other));
+        }),
+    }
+}
+
+/// What the caches save: the agreement on a pair key.
+fn agreement() -> Pair {
+    let (own, peer) = (RoundSecret::from_seed([1; 32]), RoundSecret::from_seed([2; 32]).public());
+    let pair = pair_keys(1);
+    let mut acc = vec![0; PARAMS.vector_bytes()];
+    Pair {
+        name: "X25519 agreement",
+        per_call: 1,
+        target: "none; the reference is a pad",
+        ours: Box::new(move || {
+            black_box(own.agree(black_box(&peer)));
+        }),
+        reference: Box::new(move || xor_pad(&pair[0], &HEADER, black_box(&mut acc))),
+    }
+}
+
+fn all() -> [Pair; 9] {
+    [partial(), job(), fold(), finish(), client(), xors(), wide_counter(), scratch_pad(), agreement()]
 }
 
 fn time(calls: u32, operation: &mut dyn FnMut()) -> Duration {
@@ -275,7 +327,7 @@ fn main() {
     if !std::env::args().any(|word| word == "--bench") {
         return ratios(1);
     }
-    ratios(200);
+    ratios(100);
     let mut criterion = Criterion::default().configure_from_args();
     for mut pair in all() {
         let mut group = criterion.benchmark_group(pair.name);

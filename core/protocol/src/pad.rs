@@ -40,7 +40,7 @@ pub fn round_key(pair: &PairKey, header: &Digest) -> Zeroizing<[u8; 16]> {
 ///
 /// The pad is AES-128 in counter mode from a zero block. The counter is 64 bits wide here, which is faster than 128
 /// and gives the same bytes up to 2^68 of them. The keystream goes straight into the accumulator: a scratch copy of
-/// the pad would cost more than half as much again.
+/// the pad would cost a quarter more.
 #[inline]
 pub fn xor_pad(pair: &PairKey, header: &Digest, acc: &mut [u8]) {
     Ctr64BE::<Aes128>::new((&*round_key(pair, header)).into(), &[0; 16].into()).apply_keystream(acc);

@@ -138,7 +138,7 @@ impl Fields {
     }
 
     /// Bytes of any length: their number as eight bytes, and their digest under [`Context::Vector`]. The digest of a
-    /// long vector by itself takes a third of the time that it takes behind other fields, where it would begin in the
+    /// long vector by itself takes less than half the time that it takes behind other fields, where it would begin in the
     /// middle of one of blake3's chunks.
     pub fn vector(&mut self, value: &[u8]) -> &mut Self {
         let mut hasher = blake3::Hasher::new_derive_key(Context::Vector.text());
@@ -361,7 +361,7 @@ impl Envelope {
         fields.digest()
     }
 
-    /// Whether the client signed. For disputes: it costs thirty times as much as the client's pad.
+    /// Whether the client signed. For disputes: it costs many times what the client's pad costs.
     #[must_use]
     pub fn verify(&self, client: &PeerId) -> bool {
         key::verify(client, &self.signed_digest(), &self.signature)
