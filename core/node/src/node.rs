@@ -55,6 +55,7 @@ use crate::meeting::{
     Admission, Arrival, Change, ConnectionId, Duplicates, LogView, Membership, Order, Verdict,
     membership_plan, two_logs,
 };
+use crate::status::{CONNECT_TIMEOUT, connect_timeout};
 use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
@@ -194,6 +195,10 @@ struct Node<W: World, C: Checks> {
     stopping: bool,
     end: Option<End>,
     started: Time,
+    /// When a client last had an aggregator.
+    bonded_at: Time,
+    /// The publisher was told that nobody answers.
+    timed_out: bool,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -360,6 +365,8 @@ impl<W: World, C: Checks> Node<W, C> {
             stopping: false,
             end: None,
             started: now,
+            bonded_at: now,
+            timed_out: false,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -980,6 +987,20 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.dial(now);
         self.look_after_members();
+        if self.own.role == Role::Client {
+            self.look_after_bond(now);
+        }
+    }
+
+    /// Tells a publisher when its instance has not answered for too long.
+    fn look_after_bond(&mut self, now: Time) {
+        if self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator) {
+            self.bonded_at = now;
+            self.timed_out = false;
+        } else if !self.timed_out && now.since(self.bonded_at) >= CONNECT_TIMEOUT {
+            self.timed_out = true;
+            self.world.observe(Event::Warned(connect_timeout(self.config.instance.name())));
+        }
     }
 
     /// Dials whoever this node should be linked with and is not.

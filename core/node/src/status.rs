@@ -55,6 +55,8 @@ pub struct View {
     pub patience: Duration,
     /// Whether a client is in the registry.
     pub enrolled: bool,
+    /// How long a client has been without an aggregator.
+    pub unbonded: Duration,
     /// What else an operator should know.
     pub warnings: Vec<String>,
 }
@@ -116,6 +118,7 @@ impl View {
             finalized: None,
             patience: Duration::from_secs(18),
             enrolled: false,
+            unbonded: Duration::ZERO,
             warnings: Vec::new(),
         }
     }
@@ -248,6 +251,18 @@ impl Status {
     }
 }
 
+/// After how long without an aggregator a client gives its publisher a `ConnectTimeout`.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a publisher sees whose instance does not answer: it was retired, or never existed under this name.
+#[must_use]
+pub fn connect_timeout(instance: &str) -> String {
+    format!(
+        "ConnectTimeout: no aggregator of instance {instance} answered for {} s; it may have been retired",
+        CONNECT_TIMEOUT.as_secs()
+    )
+}
+
 impl View {
     fn answers(&self, peer: &PeerId) -> bool {
         *peer == self.me || self.linked.contains(peer)
@@ -357,6 +372,9 @@ fn aggregator_causes(view: &View) -> Vec<String> {
 
 fn client_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
+    if view.unbonded >= CONNECT_TIMEOUT {
+        causes.push(connect_timeout(&view.instance));
+    }
     match view.aggregator {
         None => {
             causes.push("no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned())

@@ -55,8 +55,14 @@ impl<W: World, C: Checks> Node<W, C> {
                     age: now.since(if seen == Time::default() { self.started } else { seen }),
                 });
             }
-            Machine::Aggregator(_) => {}
-            Machine::Client(client) => view.enrolled = client.is_enrolled(),
+            Machine::Aggregator(aggregator) => {
+                view.aggregator = aggregator.registry().map(|_| self.own.peer);
+                view.clients = aggregator.registry().map_or(0, |registry| registry.len());
+            }
+            Machine::Client(client) => {
+                view.enrolled = client.is_enrolled();
+                view.unbonded = now.since(self.bonded_at);
+            }
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;
