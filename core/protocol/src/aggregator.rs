@@ -51,6 +51,7 @@ pub struct Config {
 
 /// What happened to an aggregator. Complete: a log of (time, input) is a whole run, and holds no secret.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "an input lives for one call")]
 pub enum Input {
     /// Time passed. Harmless at any moment.
     Tick,

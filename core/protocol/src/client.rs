@@ -58,6 +58,7 @@ pub struct Config {
 /// What happened to a client. Complete: a log of (time, input) is a whole run. It holds no key, but it does hold the
 /// messages: production writes no such log.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "an input lives for one call")]
 pub enum Input {
     /// Time passed. Harmless at any moment.
     Tick,

@@ -5,7 +5,7 @@ use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, Digest, Epoch, LogId, RegistryVersion, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
-use zipnet_core::message::{Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Role};
+use zipnet_core::message::{Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, Role};
 
 use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, sent};
 
@@ -327,7 +327,8 @@ fn record_that_does_not_fit_its_header_is_refused() {
     let live = live(&mut play, &plan);
     let server = play.cast.server(0);
     let good = play.cast.record(&plan, &live, &[]);
-    let table: [(&str, fn(&mut zipnet_core::message::Record), &[usize], Refused); 5] = [
+    type Change = fn(&mut Record);
+    let table: [(&str, Change, &[usize], Refused); 5] = [
         ("another log", |r| r.log = LogId([9; 32]), &[0, 1, 2], Refused::WrongLog),
         ("another header", |r| r.header = Digest([9; 32]), &[0, 1, 2], Refused::WrongHeader),
         ("another roster", |r| r.servers.truncate(2), &[0, 1], Refused::WrongRoster),

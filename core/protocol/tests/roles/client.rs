@@ -288,7 +288,8 @@ fn signatures_under_another_record_confirm_nothing() {
 
 #[test]
 fn record_that_does_not_fit_its_header_is_refused() {
-    let table: [(&str, fn(&mut Record), &[usize], Refused); 7] = [
+    type Change = fn(&mut Record);
+    let table: [(&str, Change, &[usize], Refused); 7] = [
         ("another log", |r| r.log = LogId([9; 32]), &[0, 1, 2], Refused::WrongLog),
         ("another header", |r| r.header = Digest([9; 32]), &[0, 1, 2], Refused::WrongHeader),
         ("another roster", |r| r.servers.truncate(2), &[0, 1], Refused::WrongRoster),
@@ -313,7 +314,7 @@ fn record_that_does_not_fit_its_header_is_refused() {
         assert_eq!(refusals(&effects), [reason], "{what}");
     }
     // A round that the client has not seen, by servers that it does not know.
-    let mut unseen = good.clone();
+    let mut unseen = good;
     unseen.round = Round(9);
     unseen.servers = vec![play.cast.server(3)];
     assert_eq!(refusals(&hear_record(&mut play, &unseen, &[3])), [Refused::WrongRoster]);

@@ -1,5 +1,7 @@
 //! What the machines of aggregator and client accept, refuse and survive.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
+
 mod aggregator;
 mod cast;
 mod client;
