@@ -24,7 +24,6 @@ use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::fold::xor_into;
 use crate::id::{Counter, Digest, GroupId, LogId, PeerId, Round, UniqueId};
-use crate::key::{PublicKey, RoundSecret};
 use crate::machine::{Abandonment, Report};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Header, HeaderSignature,
@@ -946,7 +945,8 @@ impl<C: Checks> Committee<C> {
         if batch.counter != self.state.clients.counter().next() {
             return Err(Refused::StaleCounter);
         }
-        if batch.register.len() > ClientBatch::LEN_MAX || batch.expire.len() > ClientBatch::LEN_MAX {
+        let room = self.state.clients.has_room(batch.register.len());
+        if !room || batch.register.len() > ClientBatch::LEN_MAX || batch.expire.len() > ClientBatch::LEN_MAX {
             return Err(Refused::TooMany);
         }
         if !batch.verify(&aggregator.peer) {
@@ -1053,7 +1053,7 @@ impl<C: Checks> Committee<C> {
         if bundle.instance != self.config.instance {
             return Err(Refused::WrongInstance);
         }
-        if is_weak(&bundle.round_key) {
+        if !bundle.round_key.is_contributory() {
             return Err(Refused::WeakKey);
         }
         if !bundle.verify() {
@@ -1078,11 +1078,6 @@ impl<C: Checks> Committee<C> {
         }
         Ok(open)
     }
-}
-
-/// Whether an X25519 key is of low order: the result with any secret is then zero, so any secret finds out.
-pub(crate) fn is_weak(key: &PublicKey) -> bool {
-    RoundSecret::from_seed([1; 32]).agree(key).is_none()
 }
 
 impl From<&Bundle> for RosterServer {
