@@ -373,7 +373,10 @@ impl<C: Checks> Aggregator<C> {
                 self.servers.insert(peer, Server { log: None, bundle_due: self.now });
             }
             Role::Client => {
-                self.clients.entry(peer).or_default();
+                let client = self.clients.entry(peer).or_default();
+                // What went over the link before may be lost.
+                client.shown = None;
+                client.served = None;
                 self.present(&peer);
                 if !self.farewells.is_empty() {
                     send(out, peer, &self.retired());
@@ -1116,10 +1119,12 @@ impl<C: Checks> Aggregator<C> {
         let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
         let mut register = Vec::new();
         let mut later = VecDeque::new();
+        // A client that was linked anew may stand in the queue twice.
+        let mut taken = BTreeSet::new();
         while register.len() < self.batch_len
             && let Some(peer) = self.queue.pop_front()
         {
-            let Some(client) = self.clients.get_mut(&peer) else { continue };
+            let Some(client) = self.clients.get_mut(&peer).filter(|_| taken.insert(peer)) else { continue };
             let entry = registry.get(&peer);
             match &client.bundle {
                 Some(bundle) if entry.is_none_or(|entry| entry.epoch < bundle.epoch) => {

@@ -5,9 +5,11 @@ use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, Digest, Epoch, LogId, RegistryVersion, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
-use zipnet_core::message::{Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, Role};
+use zipnet_core::message::{
+    Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, Role,
+};
 
-use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, sent};
+use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, made, sent};
 
 /// Skips one rule.
 #[derive(Clone, Debug)]
@@ -373,4 +375,35 @@ fn late_results_of_jobs_change_nothing() {
     let header = live.header.digest();
     assert!(play.feed(Input::Done(Done::NoKey { round: Round(1), header })).is_empty());
     assert!(Machine::deadline(&play.machine).at > play.now);
+}
+
+#[test]
+fn client_that_is_linked_anew_is_registered_once_and_shown_the_round_again() {
+    let mut play = registered(Strict);
+    let (server, client) = (play.cast.server(0), play.cast.client(0));
+    // A batch is under way, so that others wait.
+    for epoch in [2, 3] {
+        let job = Job::MakeBundle { epoch: Epoch(epoch), fresh_key: true };
+        let index = usize::from(epoch == 3);
+        play.cast.clients[index].bundle = made(play.cast.clients[index].keyring.perform(&job));
+    }
+    let second = play.cast.client(1);
+    let renewed = play.cast.clients[1].bundle.clone();
+    let first = batches(&play.hear(second, &Message::Bundle(renewed))).remove(0);
+    for _ in 0..3 {
+        play.feed(Input::Unlinked { peer: client });
+        play.feed(Input::Linked { peer: client, role: Role::Client });
+        let bundle = play.cast.clients[0].bundle.clone();
+        play.hear(client, &Message::Bundle(bundle));
+    }
+    let effects = play.hear(server, &Message::RegistryChanged { version: RegistryVersion(2), batch: first });
+    let batch = batches(&effects).remove(0);
+    assert_eq!(batch.register.len(), 1);
+    play.hear(server, &Message::RegistryChanged { version: RegistryVersion(3), batch });
+
+    live(&mut play, &Plan { version: 3, ..Plan::round(1) });
+    play.feed(Input::Linked { peer: client, role: Role::Client });
+    let bundle = play.cast.clients[0].bundle.clone();
+    let effects = play.hear(client, &Message::Bundle(bundle));
+    assert!(matches!(&sent(&effects)[..], [(to, Message::LiveFor { .. })] if *to == client));
 }
