@@ -58,6 +58,8 @@ pub struct DiskCounts {
     pub syncs: u64,
     /// Power failures, [`Crash::KeepAll`] included.
     pub crashes: u64,
+    /// Operations that were not synced and did not survive a power failure whole.
+    pub lost: u64,
 }
 
 /// The disk of a machine. Clones are the same disk.
@@ -78,6 +80,7 @@ impl Platter {
             fails_at: None,
             lies: false,
             delay_max: Duration::from_millis(2),
+            history: None,
             counts: DiskCounts::default(),
         })))
     }
@@ -132,6 +135,19 @@ impl Platter {
         state.generation += 1;
         let text = "the disk was replaced by an empty one";
         state.recorder.note(crate::runtime::now(), state.node, Kind::DiskCrash, text);
+    }
+
+    /// From now on every byte written is kept for [`Platter::held`], whatever happens to the files.
+    pub fn keep_history(&self) {
+        self.state().history.get_or_insert_default();
+    }
+
+    /// Whether these bytes were ever written in one piece since [`Platter::keep_history`].
+    #[must_use]
+    pub fn held(&self, wanted: &[u8]) -> bool {
+        let state = self.state();
+        let history = state.history.as_deref().unwrap_or_default();
+        history.windows(wanted.len().max(1)).any(|window| window == wanted)
     }
 
     /// How long blocking work takes at most; 2 ms unless told otherwise.
@@ -278,6 +294,9 @@ impl redb::StorageBackend for SimBackend {
             state.record(Kind::DiskWrite, &self.name, b"write", &[&offset.to_le_bytes(), data], || {
                 format!("{} write {offset}+{}", self.name, data.len())
             });
+            if let Some(history) = &mut state.history {
+                history.extend_from_slice(data);
+            }
             // Whether a write at which the power fails happened is for the crash to say.
             file.write(offset, data);
             state.power()
@@ -323,6 +342,8 @@ struct State {
     fails_at: Option<u64>,
     lies: bool,
     delay_max: Duration,
+    /// Every byte ever written, one write behind the other, if somebody wants to search it.
+    history: Option<Vec<u8>>,
     counts: DiskCounts,
 }
 
@@ -359,7 +380,7 @@ impl State {
 
     fn crash(&mut self, crash: Crash) {
         for file in self.files.values_mut() {
-            file.crash(crash, &mut self.random);
+            self.counts.lost += file.crash(crash, &mut self.random);
         }
         self.off = false;
         self.fails_at = None;

@@ -11,6 +11,10 @@
 //! - [`disk`]: files that lose, tear and reorder what was not synced.
 //! - [`network`]: connections over links that delay, lose, repeat and are cut.
 //! - [`world`]: the three of them as the world of one node, and the host that starts and kills it.
+//! - [`check`]: what must hold in every run.
+//! - `cluster`: the machines of a run, handled as an operator handles them.
+//! - [`engine`]: carries out a scenario.
+//! - `defect`, `adversary`: what is broken on purpose, and who lies.
 //! - [`one`]: one scenario, one seed, one process, one result line.
 //! - `determinism`: whether a run repeated does the same, and where two runs part.
 //! - `sweep`: many scenarios over many seeds, and what they add up to.
@@ -25,15 +29,25 @@ compile_error!(
 );
 
 #[cfg(madsim)]
+mod adversary;
+#[cfg(madsim)]
 pub mod chain;
 #[cfg(madsim)]
+pub mod check;
+#[cfg(madsim)]
 pub mod cli;
+#[cfg(madsim)]
+mod cluster;
+#[cfg(madsim)]
+mod defect;
 #[cfg(madsim)]
 mod determinism;
 #[cfg(madsim)]
 pub mod disk;
 #[cfg(madsim)]
 mod doctor;
+#[cfg(madsim)]
+pub mod engine;
 #[cfg(madsim)]
 pub mod network;
 #[cfg(madsim)]

@@ -33,7 +33,7 @@ pub mod link;
 pub mod model;
 mod state;
 
-pub use link::{SimConnection, SimLink};
+pub use link::{SimConnection, SimLink, Tap};
 pub use model::{Model, NetworkConfig, NetworkCounts, Ways};
 
 use state::{Effects, State};

@@ -12,6 +12,7 @@ use zipnet_reports::{Exit, RunResult, Seconds};
 use zipnet_scenarios::Scenario;
 
 use crate::cli::warn;
+use crate::engine;
 use crate::stopwatch::{Stopwatch, processor_time};
 use crate::sweep::selection;
 
@@ -74,7 +75,7 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     }
     let watch = Stopwatch::start();
     let used_before = processor_time();
-    let mut result = run_engine(
+    let mut result = engine::run(
         scenario,
         flags.seed,
         &Options {
@@ -89,8 +90,10 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     result.scenario = flags.scenario.display().to_string();
     result.seed = flags.seed;
     result.defect.clone_from(&flags.defect);
+    result.scenario = flags.scenario.display().to_string();
     if let Some(failure) = &mut result.failure {
         failure.file.clone_from(&result.scenario);
+        failure.file = flags.scenario.display().to_string();
         failure.reproduce = reproduce(&flags.scenario, flags.seed, flags.defect.as_deref());
     }
     if let Some(out) = &flags.out {
@@ -98,10 +101,6 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     }
     result.write_line(std::io::stdout().lock()).map_err(|reason| format!("print the result: {reason}"))?;
     Ok(Exit::Held)
-}
-
-fn run_engine(_scenario: &Scenario, _seed: u64, _options: &Options) -> Result<RunResult, String> {
-    Err("run the scenario: this build has no engine".to_owned())
 }
 
 /// The command that shows a run again.

@@ -17,7 +17,7 @@ use zipnet_node::world::{Address, World};
 
 use crate::chain::{Kind, NodeIndex, Recorder};
 use crate::disk::{Crash, Platter, SimDisk};
-use crate::network::{Network, NetworkConfig, SimLink};
+use crate::network::{Network, NetworkConfig, SimLink, Tap};
 use crate::random::Random;
 use crate::runtime::{Local, SimRuntime, enrol, now};
 
@@ -75,7 +75,7 @@ impl Simulation {
             platter: platter.clone(),
         };
         enrol(id, local);
-        let entropy = Arc::new(Mutex::new(random.fork("entropy")));
+        let entropy = Arc::new(Mutex::new(Entropy { random: random.fork("entropy"), drawn: Vec::new() }));
         let simulation = self.clone();
         Host {
             simulation,
@@ -88,6 +88,7 @@ impl Simulation {
             entropy,
             id,
             incarnation: 0,
+            tap: None,
             running: None,
         }
     }
@@ -128,8 +129,14 @@ impl fmt::Debug for Simulation {
     }
 }
 
-/// A machine, and the process on it if one runs.
+/// What a machine draws its secrets from, and what was drawn: whoever simulates a burglary knows what to look for.
 #[derive(Debug)]
+struct Entropy {
+    random: Random,
+    drawn: Vec<[u8; 32]>,
+}
+
+/// A machine, and the process on it if one runs.
 pub struct Host {
     simulation: Simulation,
     index: NodeIndex,
@@ -138,10 +145,12 @@ pub struct Host {
     peer: PeerId,
     platter: Platter,
     clock: WallClock,
-    entropy: Arc<Mutex<Random>>,
+    entropy: Arc<Mutex<Entropy>>,
     id: madsim::task::NodeId,
     /// How many processes ran on this machine.
     incarnation: u64,
+    /// Between the process of the next start and the network.
+    tap: Option<Arc<dyn Tap>>,
     /// Whether the process of this incarnation lives; none if it was killed or none was started.
     running: Option<Arc<Mutex<Life>>>,
 }
@@ -172,6 +181,7 @@ impl Host {
         self.note(&format!("start {} {}", self.name, self.incarnation));
         let link =
             self.simulation.network.bind(self.index, self.incarnation, self.peer, self.address.clone());
+        let link = link.with_tap(self.tap.clone());
         let world = SimWorld(Arc::new(Inner {
             node: self.index,
             link,
@@ -288,6 +298,17 @@ impl Host {
         self.address = address;
     }
 
+    /// What stands between the process of the next start and the network.
+    pub fn set_tap(&mut self, tap: Option<Arc<dyn Tap>>) {
+        self.tap = tap;
+    }
+
+    /// All secret randomness that processes on this machine have drawn.
+    #[must_use]
+    pub fn drawn_entropy(&self) -> Vec<[u8; 32]> {
+        lock(&self.entropy).drawn.clone()
+    }
+
     /// The disk.
     #[must_use]
     pub const fn platter(&self) -> &Platter {
@@ -308,6 +329,18 @@ impl Host {
 
     fn note(&self, text: &str) {
         self.simulation.recorder.note(now(), self.index, Kind::Note, text);
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("index", &self.index)
+            .field("name", &self.name)
+            .field("peer", &self.peer)
+            .field("incarnation", &self.incarnation)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
     }
 }
 
@@ -416,7 +449,7 @@ struct Inner {
     disk: SimDisk,
     clock: WallClock,
     /// Of the machine, so that no restart repeats it.
-    entropy: Arc<Mutex<Random>>,
+    entropy: Arc<Mutex<Entropy>>,
     recorder: Recorder,
     sink: Sink,
 }
@@ -451,7 +484,10 @@ impl World for SimWorld {
     }
 
     fn entropy(&self) -> [u8; 32] {
-        lock(&self.0.entropy).bytes()
+        let mut entropy = lock(&self.0.entropy);
+        let bytes = entropy.random.bytes();
+        entropy.drawn.push(bytes);
+        bytes
     }
 
     fn observe(&self, event: Event) {

@@ -120,18 +120,21 @@ impl File {
         self.visible = self.len;
     }
 
-    /// Decides what of the pending operations is durable; the view is what is durable then.
-    pub(super) fn crash(&mut self, crash: Crash, random: &mut Random) {
+    /// Decides what of the pending operations is durable; the view is what is durable then. Says how many operations did
+    /// not survive whole.
+    pub(super) fn crash(&mut self, crash: Crash, random: &mut Random) -> u64 {
         self.opened = false;
         let pending = core::mem::take(&mut self.pending);
+        let mut lost = size(pending.len());
         match crash {
             Crash::KeepAll => {
                 self.sync();
-                return;
+                return 0;
             }
             Crash::LoseAll => {}
             Crash::Prefix => {
                 let survive = random.index(pending.len() + 1);
+                lost -= size(survive);
                 for operation in pending.into_iter().take(survive) {
                     self.durable.apply(operation);
                 }
@@ -139,7 +142,10 @@ impl File {
             Crash::Torn => {
                 for operation in pending {
                     match random.below(3) {
-                        0 => self.durable.apply(operation),
+                        0 => {
+                            lost -= 1;
+                            self.durable.apply(operation);
+                        }
                         1 => {}
                         _ => self.durable.tear(operation, random),
                     }
@@ -149,6 +155,7 @@ impl File {
         self.overlay.clear();
         self.len = self.durable.len;
         self.visible = self.len;
+        lost
     }
 
     /// The page of the view, copied from the durable image if nobody wrote to it since the last sync.

@@ -13,14 +13,23 @@ use super::Network;
 use super::state::Side;
 use crate::chain::NodeIndex;
 
+/// Stands between a process and the network: what a dishonest node does to its own messages.
+pub trait Tap: Send + Sync {
+    /// What is sent instead of a message.
+    fn sends(&self, to: PeerId, channel: Channel, message: Bytes) -> Bytes;
+    /// Whether a message is let through to the process.
+    fn receives(&self, from: PeerId, channel: Channel, message: &Bytes) -> bool;
+}
+
 /// The network as one incarnation of a node reaches it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SimLink {
     network: Network,
     node: NodeIndex,
     incarnation: u64,
     peer: PeerId,
     address: Address,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 impl SimLink {
@@ -31,7 +40,24 @@ impl SimLink {
         peer: PeerId,
         address: Address,
     ) -> Self {
-        Self { network, node, incarnation, peer, address }
+        Self { network, node, incarnation, peer, address, tap: None }
+    }
+
+    /// The same with a tap on every connection to come.
+    #[must_use]
+    pub fn with_tap(self, tap: Option<Arc<dyn Tap>>) -> Self {
+        Self { tap, ..self }
+    }
+}
+
+impl fmt::Debug for SimLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimLink")
+            .field("node", &self.node)
+            .field("incarnation", &self.incarnation)
+            .field("peer", &self.peer)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +78,7 @@ impl Link for SimLink {
                 self.network.act(|state, _| state.poll_dial(waiting.number, context.waker()))
             })
             .await?;
-            Ok(SimConnection::new(&self.network, id, Side::Dialler))
+            Ok(SimConnection::new(&self.network, id, Side::Dialler, self.tap.clone()))
         }
     }
 
@@ -62,7 +88,10 @@ impl Link for SimLink {
                 .network
                 .act(|state, _| state.poll_accept(&self.address, self.incarnation, context.waker()));
             match accepted {
-                Poll::Ready(Ok(id)) => Poll::Ready(Ok(SimConnection::new(&self.network, id, Side::Acceptor))),
+                Poll::Ready(Ok(id)) => {
+                    let tap = self.tap.clone();
+                    Poll::Ready(Ok(SimConnection::new(&self.network, id, Side::Acceptor, tap)))
+                },
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => Poll::Pending,
             }
@@ -93,12 +122,13 @@ struct Handle {
     peer: PeerId,
     exporter: [u8; 32],
     dialled: Option<Address>,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 impl SimConnection {
-    fn new(network: &Network, id: u64, side: Side) -> Self {
+    fn new(network: &Network, id: u64, side: Side, tap: Option<Arc<dyn Tap>>) -> Self {
         let (peer, exporter, dialled) = network.lock().describe(id, side);
-        Self(Arc::new(Handle { network: network.clone(), id, side, peer, exporter, dialled }))
+        Self(Arc::new(Handle { network: network.clone(), id, side, peer, exporter, dialled, tap }))
     }
 }
 
@@ -116,13 +146,25 @@ impl Connection for SimConnection {
     }
 
     fn send(&self, channel: Channel, message: Bytes) -> Result<(), LinkError> {
-        let Handle { network, id, side, .. } = &*self.0;
+        let Handle { network, id, side, peer, tap, .. } = &*self.0;
+        let message = match tap {
+            Some(tap) => tap.sends(*peer, channel, message),
+            None => message,
+        };
         network.act(|state, effects| state.send(*id, *side, channel, message, effects))
     }
 
     fn receive(&self) -> impl Future<Output = Result<(Channel, Bytes), LinkError>> + Send {
-        let Handle { network, id, side, .. } = &*self.0;
-        poll_fn(move |context| network.lock().poll_receive(*id, *side, context.waker()))
+        let Handle { network, id, side, peer, tap, .. } = &*self.0;
+        poll_fn(move |context| {
+            loop {
+                let polled = network.lock().poll_receive(*id, *side, context.waker());
+                match (&polled, tap) {
+                    (Poll::Ready(Ok((channel, message))), Some(tap)) if !tap.receives(*peer, *channel, message) => {}
+                    _ => return polled,
+                }
+            }
+        })
     }
 
     fn close(&self, code: u32) {

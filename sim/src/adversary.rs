@@ -1,0 +1,129 @@
+//! Liars: real nodes with one named deviation.
+//!
+//! A liar runs the same node as everybody else. It leaves out the rule that would stop an honest node from doing the
+//! deed, and what arrives at it and leaves it is changed on the way, signed with its own key.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use zipnet_core::bitmap::Bitmap;
+use zipnet_core::checks::Check;
+use zipnet_core::id::{Digest, PeerId};
+use zipnet_core::key::{Identity, NodeSecret};
+use zipnet_core::message::{Aggregate, Message};
+use zipnet_core::wire;
+use zipnet_node::world::Channel;
+use zipnet_scenarios::words::Deviation;
+
+use crate::defect::Switch;
+use crate::network::Tap;
+
+/// How many headers are remembered.
+const HEADERS_MAX: usize = 16;
+
+/// How a node deviates. Survives restarts of the node; clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Liar {
+    shared: Arc<Mutex<Shared>>,
+    /// What the node leaves out while it lies.
+    left_out: Arc<AtomicU64>,
+}
+
+struct Shared {
+    deviation: Deviation,
+    identity: Option<Identity>,
+    /// By header: the one client whose envelope is let in.
+    chosen: BTreeMap<Digest, PeerId>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { deviation: Deviation::Honest, identity: None, chosen: BTreeMap::new() }
+    }
+}
+
+impl Liar {
+    /// From now on it deviates in this way.
+    pub(crate) fn deviate(&self, deviation: Deviation) {
+        self.with(|shared| shared.deviation = deviation);
+        let left_out = match deviation {
+            Deviation::Honest => 0,
+            Deviation::SingleParticipant | Deviation::ForgeParticipants => {
+                Switch::bit(Check::ParticipantFloor)
+            }
+        };
+        self.left_out.store(left_out, Ordering::SeqCst);
+    }
+
+    /// Whether it deviates.
+    pub(crate) fn is_lying(&self) -> bool {
+        self.with(|shared| shared.deviation != Deviation::Honest)
+    }
+
+    /// Signs with this secret.
+    pub(crate) fn is_called(&self, secret: &str) {
+        self.with(|shared| shared.identity = Some(Identity::from_secret(&NodeSecret::from_text(secret))));
+    }
+
+    /// Which rules the node leaves out, as long as it lies.
+    pub(crate) fn switch(&self) -> Switch {
+        Switch(Arc::clone(&self.left_out))
+    }
+
+    /// What changes the node's messages.
+    pub(crate) fn tap(&self) -> Arc<dyn Tap> {
+        Arc::new(self.clone())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Shared) -> T) -> T {
+        act(&mut self.shared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Liar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Liar({})", self.with(|shared| shared.deviation))
+    }
+}
+
+impl Tap for Liar {
+    /// Envelopes of all clients but one are lost on the way.
+    fn receives(&self, from: PeerId, channel: Channel, message: &Bytes) -> bool {
+        self.with(|shared| {
+            if shared.deviation == Deviation::Honest || channel != Channel::Protocol {
+                return true;
+            }
+            let Ok(Message::Envelope(envelope)) = wire::decode(message) else { return true };
+            while shared.chosen.len() >= HEADERS_MAX {
+                shared.chosen.pop_first();
+            }
+            *shared.chosen.entry(envelope.header).or_insert(from) == from
+        })
+    }
+
+    /// Aggregates claim participants that they do not hold.
+    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Bytes {
+        self.with(|shared| {
+            if shared.deviation != Deviation::ForgeParticipants || channel != Channel::Protocol {
+                return message;
+            }
+            let (Ok(Message::Aggregate(aggregate)), Some(identity)) = (wire::decode(&message), &shared.identity) else {
+                return message;
+            };
+            Bytes::from_owner(wire::encode(&Message::Aggregate(forged(aggregate, identity))))
+        })
+    }
+}
+
+/// The same aggregate, said to hold everybody.
+fn forged(mut aggregate: Aggregate, identity: &Identity) -> Aggregate {
+    let len = aggregate.participants.len();
+    if let Some(everybody) = Bitmap::from_ones(len, 0..len) {
+        aggregate.participants = everybody;
+        aggregate.signature = identity.sign(&aggregate.digest());
+    }
+    aggregate
+}

@@ -1,0 +1,338 @@
+//! What is waited for.
+
+use core::time::Duration;
+
+use openraft_rt::AsyncRuntime;
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::Outcome as Fate;
+use zipnet_core::time::Time;
+use zipnet_node::status::Status;
+use zipnet_reports::Verdict;
+use zipnet_scenarios::node::{Nodes, Role, Which};
+use zipnet_scenarios::verbs::Condition;
+use zipnet_scenarios::words::{Cause, Outcome, Reason, Since, Word as _};
+
+use super::select::Purpose;
+use super::{Going, Run, duration};
+use crate::cluster::{Mark, NodeId};
+use crate::runtime::SimRuntime;
+
+/// How long a node may take to say how it stands.
+const VIEW_WAIT: Duration = Duration::from_secs(1);
+
+/// A condition with its nodes, from the moment on from which it is waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Wait {
+    condition: Condition,
+    /// The nodes that it is about, apart from `:all` of [`Condition::RoundsFinalized`].
+    nodes: Vec<NodeId>,
+    /// Deployments all of whose servers that are up it is about.
+    all_of: Vec<usize>,
+    /// The node that a sentence names.
+    names: Option<NodeId>,
+    includes: Vec<NodeId>,
+    excludes: Vec<NodeId>,
+    mark: Mark,
+    since: Time,
+}
+
+impl Wait {
+    pub(super) const fn verb(&self) -> &'static str {
+        self.condition.verb()
+    }
+}
+
+impl Run<'_> {
+    /// Decides which nodes a condition is about. Counts begin at `mark`.
+    pub(super) async fn begin_wait(&mut self, condition: &Condition, mark: Mark) -> Going<Wait> {
+        let mut wait = Wait {
+            condition: condition.clone(),
+            nodes: Vec::new(),
+            all_of: Vec::new(),
+            names: None,
+            includes: Vec::new(),
+            excludes: Vec::new(),
+            mark,
+            since: self.now(),
+        };
+        match condition {
+            Condition::RoundsFinalized { node, .. } => {
+                let (all, some): (Vec<_>, Vec<_>) =
+                    node.0.iter().cloned().partition(|node| node.which == Which::All && node.role == Role::Server);
+                wait.all_of = all.iter().map(|node| self.cluster.home(node)).collect();
+                if !some.is_empty() {
+                    wait.nodes = self.choose(&Nodes(some), Purpose::Look).await?;
+                }
+            }
+            Condition::LogEvent { node, .. }
+            | Condition::Exited { node, .. }
+            | Condition::Refused { node, .. }
+            | Condition::Outcome { node, .. } => wait.nodes = self.choose(node, Purpose::Look).await?,
+            Condition::Status { node, names, .. } => {
+                wait.nodes = self.choose(node, Purpose::Look).await?;
+                if let Some(names) = names {
+                    wait.names = Some(self.choose_one(names, Purpose::Look).await?);
+                }
+            }
+            Condition::Voters { includes, excludes, .. } => {
+                wait.includes = self.choose_some(includes.as_ref()).await?;
+                wait.excludes = self.choose_some(excludes.as_ref()).await?;
+            }
+            Condition::Leader {} | Condition::Registered { .. } | Condition::Stalled { .. } => {}
+        }
+        Ok(wait)
+    }
+
+    /// The nodes, or none.
+    pub(super) async fn choose_some(&mut self, nodes: Option<&Nodes>) -> Going<Vec<NodeId>> {
+        match nodes {
+            Some(nodes) => self.choose(nodes, Purpose::Look).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the condition holds at this moment.
+    pub(super) async fn is_met(&self, wait: &Wait, line: u32) -> Going<bool> {
+        let nodes = &wait.nodes;
+        Ok(match &wait.condition {
+            Condition::RoundsFinalized { count, .. } => {
+                let mut all = nodes.clone();
+                for home in &wait.all_of {
+                    let up = self.cluster.servers_up(*home);
+                    if up.is_empty() {
+                        return Ok(false);
+                    }
+                    all.extend(up);
+                }
+                let count = count.get().get();
+                all.iter().all(|node| self.witness.lines_since(*node, "round-finalized", &wait.mark) >= count)
+            }
+            Condition::LogEvent { event, count, since, .. } => {
+                nodes.iter().all(|node| self.lines(*node, event.name(), *since, &wait.mark) >= count.get())
+            }
+            Condition::Leader {} => self.is_led(),
+            Condition::Voters { count, .. } => {
+                self.voters(&wait.includes, &wait.excludes).is_ok_and(|voters| voters == count.get())
+            }
+            Condition::Registered { servers, clients } => self
+                .registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get()))
+                .is_ok(),
+            Condition::Exited { code, .. } => {
+                for node in nodes {
+                    match self.cluster.exit(*node) {
+                        Some(exit) if u64::from(exit.code) == code.get() => {}
+                        Some(exit) => {
+                            let name = self.cluster.name(*node);
+                            let detail = format!("{name} ended with code {}: {}", exit.code, exit.reason);
+                            return Err(self.failed(Verdict::Violated, Some(line), detail));
+                        }
+                        None => return Ok(false),
+                    }
+                }
+                true
+            }
+            Condition::Stalled { r#for } => {
+                let last = self.witness.last_finalized().unwrap_or_default().max(wait.since);
+                self.now().since(last) >= duration(*r#for)
+            }
+            Condition::Status { cause, .. } => {
+                for node in nodes {
+                    if self.has_cause(*node, *cause, wait.names).await.is_err() {
+                        return Ok(false);
+                    }
+                }
+                true
+            }
+            Condition::Refused { reason, .. } => {
+                nodes.iter().all(|node| self.is_refused(*node, *reason, &wait.mark))
+            }
+            Condition::Outcome { equals, .. } => nodes.iter().all(|node| self.outcome(*node) == Some(*equals)),
+        })
+    }
+
+    /// How things stand with a condition that does not hold, for whoever reads the failure.
+    pub(super) async fn told(&self, wait: &Wait) -> String {
+        let named = |node: &NodeId| self.cluster.name(*node).to_owned();
+        let each = |tell: &dyn Fn(NodeId) -> String| {
+            let told: Vec<_> = wait.nodes.iter().map(|node| format!("{} {}", named(node), tell(*node))).collect();
+            told.join(", ")
+        };
+        match &wait.condition {
+            Condition::RoundsFinalized { .. } => {
+                let mut all = wait.nodes.clone();
+                all.extend(wait.all_of.iter().flat_map(|home| self.cluster.servers_up(*home)));
+                let mut told = Vec::new();
+                for node in all {
+                    let count = self.witness.lines_since(node, "round-finalized", &wait.mark);
+                    told.push(format!("{} saw {count} ({})", named(&node), self.causes(node).await));
+                }
+                if told.is_empty() { "no server is up".to_owned() } else { told.join(", ") }
+            }
+            Condition::LogEvent { event, since, .. } => each(&|node| {
+                format!("printed {} {} times", event, self.lines(node, event.name(), *since, &wait.mark))
+            }),
+            Condition::Leader {} => {
+                let all = self.cluster.servers_up(0);
+                let told: Vec<_> = all
+                    .iter()
+                    .map(|node| {
+                        let leader = self.witness.of(*node, |known| known.leader);
+                        format!("{} says {leader:?}", named(node))
+                    })
+                    .collect();
+                told.join(", ")
+            }
+            Condition::Voters { .. } => match self.voters(&wait.includes, &wait.excludes) {
+                Ok(count) => format!("{count} vote"),
+                Err(told) => told,
+            },
+            Condition::Registered { servers, clients } => self
+                .registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get()))
+                .err()
+                .unwrap_or_default(),
+            Condition::Exited { .. } => each(&|node| {
+                if self.cluster.is_up(node) { "runs".to_owned() } else { "did not end by itself".to_owned() }
+            }),
+            Condition::Stalled { .. } => format!("the last round was finalised at {:?}", self.witness.last_finalized()),
+            Condition::Status { cause, .. } => {
+                let mut told = Vec::new();
+                for node in &wait.nodes {
+                    if let Err(text) = self.has_cause(*node, *cause, wait.names).await {
+                        told.push(text);
+                    }
+                }
+                told.join(", ")
+            }
+            Condition::Refused { reason, .. } => each(&|node| {
+                let is = self.is_refused(node, *reason, &wait.mark);
+                format!("{} refused for {reason}", if is { "was" } else { "was not" })
+            }),
+            Condition::Outcome { .. } => each(&|node| format!("knows {:?}", self.outcome(node))),
+        }
+    }
+
+    /// Lines that a node printed.
+    pub(super) fn lines(&self, node: NodeId, event: &str, since: Since, mark: &Mark) -> u64 {
+        match since {
+            Since::Step => self.witness.lines_since(node, event, mark),
+            Since::Start => self.witness.of(node, |known| known.lines_since_start(event)),
+            Since::Run => self.witness.of(node, |known| known.lines_in_all(event)),
+        }
+    }
+
+    /// Whether exactly one server of the main deployment leads, and the others that are up follow it.
+    fn is_led(&self) -> bool {
+        let up = self.cluster.servers_up(0);
+        let leaders: Vec<_> = up.iter().filter(|node| self.witness.of(**node, |known| known.leads())).collect();
+        let [leader] = leaders.as_slice() else { return false };
+        let peer = self.cluster.peer(**leader);
+        let follows = |node: &NodeId| {
+            self.witness.of(*node, |known| known.leader.and_then(|(_, leader, _)| leader)) == Some(peer)
+        };
+        up.iter().all(follows)
+    }
+
+    /// How many vote in the committed membership, as the leader of the main deployment applies it.
+    pub(super) fn voters(&self, includes: &[NodeId], excludes: &[NodeId]) -> Result<u64, String> {
+        let leader = self.cluster.leader(0).ok_or("nobody leads")?;
+        let members = self.witness.of(leader, |known| known.members.clone());
+        let (_, members) = members.ok_or("the leader has not applied a membership")?;
+        if members.joint {
+            return Err("a change of voters is in progress".to_owned());
+        }
+        let votes = |node: &NodeId| members.voters.iter().any(|voter| voter.peer == self.cluster.peer(*node));
+        if let Some(missing) = includes.iter().find(|node| !votes(node)) {
+            return Err(format!("{} has no vote", self.cluster.name(*missing)));
+        }
+        if let Some(left) = excludes.iter().find(|node| votes(node)) {
+            return Err(format!("{} has a vote", self.cluster.name(*left)));
+        }
+        Ok(u64::try_from(members.voters.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether the registries of every server of the main deployment that is up hold as many nodes.
+    pub(super) fn registries(&self, servers: Option<u64>, clients: Option<u64>) -> Result<(), String> {
+        let up = self.cluster.servers_up(0);
+        if up.is_empty() {
+            return Err("no server is up".to_owned());
+        }
+        for node in up {
+            for (wanted, metric) in
+                [(servers, "zipnet_server_registry_size"), (clients, "zipnet_client_registry_size")]
+            {
+                let Some(wanted) = wanted else { continue };
+                let size = self.witness.of(node, |known| known.metrics.as_ref().map(|metrics| metrics.total(metric)));
+                let size = size.unwrap_or(0);
+                if size != wanted {
+                    return Err(format!("{metric} of {} is {size}, expected {wanted}", self.cluster.name(node)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How a node stands. None if it does not answer.
+    pub(super) async fn status(&self, node: NodeId) -> Option<Status> {
+        let handle = self.cluster.handle(node)?;
+        let view = SimRuntime::timeout(VIEW_WAIT, handle.view()).await.ok()??;
+        Some(Status::of(&view))
+    }
+
+    /// What a node says about why it is not ready.
+    async fn causes(&self, node: NodeId) -> String {
+        match self.status(node).await {
+            None => "does not answer".to_owned(),
+            Some(status) if status.causes.is_empty() => "is ready".to_owned(),
+            Some(status) => status.causes.join("; "),
+        }
+    }
+
+    /// Whether the status of a node has this cause in words, and names a node.
+    pub(super) async fn has_cause(&self, node: NodeId, cause: Cause, names: Option<NodeId>) -> Result<(), String> {
+        let name = self.cluster.name(node);
+        let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
+        let named = names.map(|named| self.cluster.peer(named).short());
+        let fits = |sentence: &&String| {
+            says(sentence, cause) && named.as_ref().is_none_or(|named| sentence.contains(named.as_str()))
+        };
+        if status.causes.iter().chain(&status.notes).any(|sentence| fits(&sentence)) {
+            return Ok(());
+        }
+        Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
+    }
+
+    /// Whether a node was refused for a reason since a moment.
+    pub(super) fn is_refused(&self, node: NodeId, reason: Reason, mark: &Mark) -> bool {
+        let peer: PeerId = self.cluster.peer(node);
+        self.witness.refused_since(peer, mark, |name| match reason {
+            Reason::RosterTooSmall => name == "roster-too-small" || name == "pin-missing",
+            Reason::TooFewParticipants => name == "too-few-participants" || name == "below-floor",
+            _ => name == reason.name(),
+        })
+    }
+
+    /// What became of the latest message that a step gave to a client.
+    fn outcome(&self, node: NodeId) -> Option<Outcome> {
+        let request = self.requests.get(&node)?;
+        match self.witness.of(node, |known| known.published.get(request).copied())? {
+            Fate::Landed => Some(Outcome::Landed),
+            Fate::Unknown => Some(Outcome::Unknown),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a sentence of a status is about this cause.
+fn says(sentence: &str, cause: Cause) -> bool {
+    match cause {
+        Cause::TooFewClients => sentence.starts_with("too few clients"),
+        Cause::NoLeader => sentence.starts_with("no leader"),
+        Cause::BundlesMissing => sentence.starts_with("bundles are not replicated"),
+        Cause::AwaitingServer => {
+            sentence.contains("waiting for the header signature of") || sentence.contains("waiting for the partial of")
+        }
+        Cause::VoteStillCounts => sentence.contains("its vote still counts"),
+        Cause::NoAnonymity => sentence.starts_with("no anonymity"),
+        Cause::ConnectTimeout => sentence.contains("ConnectTimeout"),
+    }
+}

@@ -1,0 +1,192 @@
+//! The steps of a scenario, in order.
+
+use zipnet_core::time::Time;
+use zipnet_reports::{Seconds, Step, StepOutcome, Verdict};
+use zipnet_scenarios::scenario::{Expectation, ForEach, StepId};
+use zipnet_scenarios::verbs::{Check as Examined, Condition};
+
+use super::{Found, Going, LOOK, Pending, Run, duration};
+use crate::cluster::NodeId;
+
+impl Run<'_> {
+    /// Every step, in order.
+    pub(super) async fn procedure(&mut self) -> Going {
+        let steps = &self.scenario.steps;
+        let mut next = 0;
+        while let Some(step) = steps.get(next) {
+            let Some(for_each) = &step.for_each else {
+                self.carry_out_step(next).await?;
+                next += 1;
+                continue;
+            };
+            let body = steps.iter().skip(next + 1).take_while(|other| other.with.as_ref().is_some_and(|with| with.0 == step.id));
+            let end = next + 1 + body.count();
+            for node in self.turns(for_each) {
+                self.each = Some(node);
+                for step in next..end {
+                    self.carry_out_step(step).await?;
+                }
+            }
+            self.each = None;
+            next = end;
+        }
+        self.step = None;
+        Ok(())
+    }
+
+    /// Whose turns a group is done for.
+    fn turns(&self, for_each: &ForEach) -> Vec<NodeId> {
+        match for_each {
+            ForEach::Role(role) => {
+                self.cluster.of_role(0, *role).filter(|node| self.cluster.is_up(*node)).collect()
+            }
+            ForEach::Nodes(nodes) => nodes.iter().filter_map(|node| self.cluster.find(node)).collect(),
+        }
+    }
+
+    async fn carry_out_step(&mut self, place: usize) -> Going {
+        let Some(step) = self.scenario.steps.get(place) else { return Ok(()) };
+        let turn = self.each.map(|node| format!("[{}]", self.cluster.name(node))).unwrap_or_default();
+        self.cluster.simulation.note(&format!("step {}{turn}", step.id));
+        let now = self.now();
+        self.steps.push(Step {
+            id: format!("{}{turn}", step.id),
+            say: step.say.clone(),
+            started_s: Seconds::from_nanos(now.0),
+            ended_s: None,
+            outcome: StepOutcome::Unfinished,
+        });
+        self.step = Some(place);
+        self.mark = self.witness.mark(now);
+        self.acted.clear();
+        self.begun.entry(step.id.clone()).or_insert(now);
+        self.allowed_exits = self.exits_of(place);
+        if self.faults.turn(&mut self.cluster, Some(&step.id)) {
+            self.rewire();
+        }
+        let done = self.do_and_see(place).await;
+        let now = self.now();
+        if let Some(record) = self.steps.last_mut() {
+            let own = |found: &Found| found.property == step.id;
+            record.outcome = match &done {
+                Ok(()) => StepOutcome::Done,
+                Err(found) if own(found) => StepOutcome::Failed,
+                Err(_) => StepOutcome::Unfinished,
+            };
+            if done.is_ok() {
+                record.ended_s = Some(Seconds::from_nanos(now.0));
+            }
+        }
+        done?;
+        let groups = self.cluster.all().map(|(node, _)| self.witness.of(node, |known| known.group)).collect();
+        self.groups.insert(step.id.clone(), groups);
+        for expect in 0..self.scenario.expects.len() {
+            self.begin_eventually(expect, Some(&step.id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn do_and_see(&mut self, place: usize) -> Going {
+        let Some(step) = self.scenario.steps.get(place) else { return Ok(()) };
+        for act in &step.acts {
+            self.act(&act.verb, act.place.line).await?;
+        }
+        for until in &step.untils {
+            let wait = self.begin_wait(&until.condition, self.mark.clone()).await?;
+            let end = self.now().after(duration(until.within));
+            loop {
+                self.look()?;
+                if self.is_met(&wait, until.place.line).await? {
+                    break;
+                }
+                if self.now() >= end {
+                    let told = self.told(&wait).await;
+                    let detail = format!("{} was not so within {}: {told}", until.condition.verb(), until.within);
+                    return Err(self.failed(Verdict::NotConverged, Some(until.place.line), detail));
+                }
+                self.pass(self.now().after(LOOK)).await?;
+            }
+        }
+        for check in &step.checks {
+            self.look()?;
+            if let Err(detail) = self.examine(&check.verb).await? {
+                let detail = format!("{}: {detail}", check.verb.verb());
+                return Err(self.failed(Verdict::Violated, Some(check.place.line), detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// How processes may end by themselves in a step, as far as it says so.
+    fn exits_of(&self, place: usize) -> Vec<(NodeId, u64)> {
+        let Some(step) = self.scenario.steps.get(place) else { return Vec::new() };
+        let waited = step.untils.iter().filter_map(|until| match &until.condition {
+            Condition::Exited { node, code } => Some((node, code.get())),
+            _ => None,
+        });
+        let checked = step.checks.iter().filter_map(|check| match &check.verb {
+            Examined::ExitCode { node: Some(node), equals } => Some((node, equals.get())),
+            _ => None,
+        });
+        let mut exits = Vec::new();
+        for (nodes, code) in waited.chain(checked) {
+            exits.extend(nodes.0.iter().flat_map(|node| self.everyone(node)).map(|node| (node, code)));
+        }
+        exits
+    }
+
+    /// A failure of the step that is carried out.
+    pub(super) fn failed(&self, verdict: Verdict, line: Option<u32>, detail: String) -> Box<Found> {
+        let step = self.step.and_then(|step| self.scenario.steps.get(step));
+        Box::new(Found {
+            verdict,
+            property: step.map_or_else(|| "procedure".to_owned(), |step| step.id.clone()),
+            sentence: step.map(|step| step.say.clone()).unwrap_or_default(),
+            line: line.or_else(|| step.map(|step| step.place.line)).unwrap_or(1),
+            node: self.each.map(|node| self.cluster.name(node).to_owned()),
+            detail,
+            place: None,
+        })
+    }
+
+    /// The time of an `eventually` begins if it begins here: at the end of this step, or of the last one.
+    pub(super) async fn begin_eventually(&mut self, expect: usize, step: Option<&str>) -> Going {
+        let Some(expected) = self.scenario.expects.get(expect) else { return Ok(()) };
+        let Expectation::Eventually { condition, within, after } = &expected.what else { return Ok(()) };
+        if after.as_ref().map(|StepId(id)| id.as_str()) != step {
+            return Ok(());
+        }
+        let mark = self.witness.mark(self.now());
+        let wait = self.begin_wait(condition, mark).await?;
+        let until = self.now().after(duration(*within));
+        self.pending.retain(|pending| pending.expect != expect);
+        self.pending.push(Pending { expect, wait, until });
+        Ok(())
+    }
+
+    /// Looks at every `eventually` whose time runs.
+    pub(super) async fn check_pending(&mut self) -> Going<Time> {
+        let mut open = Vec::new();
+        for pending in core::mem::take(&mut self.pending) {
+            let Some(expected) = self.scenario.expects.get(pending.expect) else { continue };
+            if self.is_met(&pending.wait, expected.place.line).await? {
+                continue;
+            }
+            if self.now() >= pending.until {
+                let told = self.told(&pending.wait).await;
+                return Err(Box::new(Found {
+                    verdict: Verdict::NotConverged,
+                    property: expected.id.clone(),
+                    sentence: expected.say.clone(),
+                    line: expected.place.line,
+                    node: None,
+                    detail: format!("{} did not come true in time: {told}", pending.wait.verb()),
+                    place: None,
+                }));
+            }
+            open.push(pending);
+        }
+        self.pending = open;
+        Ok(Time::NEVER)
+    }
+}
