@@ -631,7 +631,7 @@ impl<C: Checks> Server<C> {
                 self.newcomer = false;
                 self.held = None;
                 let verdict = judged.unwrap_or(Err(Refused::NotInRoster));
-                if let (Err(reason), false) = (verdict, replay) {
+                if let (Err(reason), false) = (verdict, replay || verdict == Err(Refused::NotInRoster)) {
                     out.report(Report::HeaderDeclined { round: header.round, header: *digest, reason });
                 }
                 let header = *digest;
