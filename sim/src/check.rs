@@ -78,7 +78,7 @@ pub struct Violation {
 }
 
 /// A property of all runs.
-pub trait Property: std::fmt::Debug {
+pub trait Property: std::fmt::Debug + Send {
     /// As expectations and canaries spell it.
     fn name(&self) -> &'static str;
 
