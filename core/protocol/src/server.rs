@@ -174,6 +174,8 @@ pub struct Server<C> {
     bundle_made: Time,
     bundle_wanted: bool,
     promise: Option<Promise>,
+    /// Partials that are being made: how many participants each has, by header.
+    making: BTreeMap<Digest, u32>,
     /// The last header that this process signed; never another one of that round or an earlier one.
     signed: Option<(LogId, Round, Digest)>,
     /// When this server saw the open round opened, or took over the leadership.
@@ -222,6 +224,7 @@ impl<C: Checks> Server<C> {
             bundle_made: Time::default(),
             bundle_wanted: false,
             promise: None,
+            making: BTreeMap::new(),
             signed: None,
             opened_at: Time::default(),
             last_opened: None,
@@ -557,6 +560,7 @@ impl<C: Checks> Server<C> {
             Done::Approved(approval) => out.push(Effect::Propose(Command::ApproveAggregator(approval))),
             Done::RefusalSigned(refusal) => out.push(Effect::Propose(Command::RefuseClient(refusal))),
             Done::NoKey { round: _, header } => {
+                self.making.remove(&header);
                 if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == header) {
                     promise.no_key = true;
                 }
@@ -568,14 +572,13 @@ impl<C: Checks> Server<C> {
     }
 
     fn partial_made(&mut self, partial: Box<Partial>, out: &mut Outbox) {
-        let open = self.committee.open().filter(|open| open.digest == partial.header);
-        let applied = open.and_then(|open| open.aggregate.as_ref());
+        let Some(participants) = self.making.remove(&partial.header) else { return };
         out.report(Report::PartialMade {
             log: partial.log,
             round: partial.round,
             header: partial.header,
             aggregate: partial.aggregate,
-            participants: applied.map_or(0, |applied| applied.participants.count_ones()),
+            participants,
             floor: self.config.floors.participants,
         });
         if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == partial.header) {
@@ -910,13 +913,15 @@ impl<C: Checks> Server<C> {
         }
     }
 
-    fn attempt_partial(&self, out: &mut Outbox) {
+    fn attempt_partial(&mut self, out: &mut Outbox) {
         let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
         let Some(applied) = &open.aggregate else { return };
         match &promise.partial {
             Some(partial) => {
                 out.push(Effect::Propose(Command::SubmitPartial(Partial::clone(partial))));
             }
+            // Under load it takes longer than the wait for an answer.
+            None if self.making.contains_key(&open.digest) => {}
             None => {
                 let clients: Arc<[PublicKey]> = applied
                     .participants
@@ -924,6 +929,7 @@ impl<C: Checks> Server<C> {
                     .filter_map(|index| Some(open.clients.at(index)?.1.round_key))
                     .collect();
                 let (header, aggregate) = (Arc::clone(&open.header), applied.digest);
+                self.making.insert(open.digest, applied.participants.count_ones());
                 out.push(Effect::Work(Job::MakePartial { header, aggregate, clients }));
             }
         }
