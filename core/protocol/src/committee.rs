@@ -230,6 +230,19 @@ impl OpenRound {
         Some(LiveHeader { header: Header::clone(&self.header), signatures })
     }
 
+    /// Whether all vectors and bitmaps are as long as the header says: what later commands are combined with.
+    fn fits(&self, params: &RoundParams) -> bool {
+        let count = self.header.clients.count;
+        let applied = self.aggregate.as_ref();
+        self.header.params == *params
+            && self.clients.set() == self.header.clients
+            && self.signatures.values().all(|signed| signed.refused.len() == count)
+            && self.refused.as_ref().is_none_or(|refused| refused.len() == count)
+            && applied.is_none_or(|applied| {
+                applied.participants.len() == count && applied.body.len() == params.vector_bytes()
+            })
+    }
+
     /// What the round waits for, and from whom.
     #[must_use]
     pub fn awaited(&self) -> (Abandonment, Vec<PeerId>) {
@@ -286,6 +299,8 @@ struct State {
     /// The words by which servers said that they leave for good; clients lower their floors by them.
     farewells: VecDeque<Announcement>,
     aggregator: Option<Bundle>,
+    /// The newest bundle of every aggregator that another one replaced: approvals of it were said before.
+    replaced: BTreeMap<PeerId, Bundle>,
     candidates: BTreeMap<PeerId, Candidate>,
     clients: ClientRegistry,
     /// Who refuses whom; a refused client is out of the registry.
@@ -372,10 +387,11 @@ impl<C: Checks> Committee<C> {
     /// Replaces the state by that of a snapshot.
     ///
     /// # Errors
-    /// If the bytes are not a snapshot of this format; the state is unchanged then.
+    /// If the bytes are not a snapshot of this format, or the vectors and bitmaps of its open round do not fit each other;
+    /// the state is unchanged then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
-        match postcard::take_from_bytes(snapshot) {
-            Ok((state, [])) => {
+        match postcard::take_from_bytes::<State>(snapshot) {
+            Ok((state, [])) if state.open.as_ref().is_none_or(|open| open.fits(&self.config.params)) => {
                 self.state = state;
                 Ok(())
             }
@@ -417,6 +433,13 @@ impl<C: Checks> Committee<C> {
     #[must_use]
     pub fn aggregator(&self) -> Option<&Bundle> {
         self.state.aggregator.as_ref()
+    }
+
+    /// The newest bundle with which this peer was the aggregator of the log.
+    #[must_use]
+    pub fn last_aggregator(&self, peer: &PeerId) -> Option<&Bundle> {
+        let current = self.state.aggregator.as_ref().filter(|current| current.peer == *peer);
+        current.or_else(|| self.state.replaced.get(peer))
     }
 
     /// Whether this server's approval of this bundle is in the log.
@@ -712,10 +735,17 @@ impl<C: Checks> Committee<C> {
         let state = &self.state;
         let covered = (
             (state.log, &state.voters, &state.servers, &state.retired, &state.farewells),
-            (&state.aggregator, &state.candidates, state.clients.set(), state.clients.counter()),
+            (
+                &state.aggregator,
+                &state.replaced,
+                &state.candidates,
+                state.clients.set(),
+                state.clients.counter(),
+            ),
             (&state.refusals, &state.barred, state.opened, state.previous.round, state.previous.record),
         );
-        let bytes = postcard::to_allocvec(&covered).expect("the state holds nothing that postcard can not encode");
+        let bytes =
+            postcard::to_allocvec(&covered).expect("the state holds nothing that postcard can not encode");
         state_digest(&bytes)
     }
 
@@ -751,7 +781,10 @@ impl<C: Checks> Committee<C> {
     ) -> Result<(), Refused> {
         self.require_log(announcement.log)?;
         let server = bundle.peer;
-        if bundle.role != Role::Server || bundle.floors.is_none() || announcement.standing != Standing::Registered {
+        if bundle.role != Role::Server
+            || bundle.floors.is_none()
+            || announcement.standing != Standing::Registered
+        {
             return Err(Refused::WrongRole);
         }
         if announcement.server != server || announcement.epoch != bundle.epoch {
@@ -868,7 +901,8 @@ impl<C: Checks> Committee<C> {
         reports: &mut Vec<Report>,
     ) -> Result<(), Refused> {
         self.require_log(testimony.log)?;
-        let others = self.state.voters.iter().filter(|voter| **voter != testimony.server).count();
+        let others: BTreeSet<_> =
+            self.state.voters.iter().copied().filter(|voter| *voter != testimony.server).collect();
         if testimony.witness == testimony.server || !self.state.voters.contains(&testimony.witness) {
             return Err(Refused::NotVoter);
         }
@@ -883,7 +917,8 @@ impl<C: Checks> Committee<C> {
             return Err(Refused::BadSignature);
         }
         server.testimonies.insert(testimony.witness);
-        if is_majority(server.testimonies.len(), others) {
+        let witnesses = server.testimonies.intersection(&others).count();
+        if is_majority(witnesses, others.len()) {
             self.abandon_without(index, &testimony.server, reports);
             self.retire(testimony.server, true, reports);
         }
@@ -906,7 +941,7 @@ impl<C: Checks> Committee<C> {
         if !self.state.voters.contains(&approval.server) {
             return Err(Refused::NotVoter);
         }
-        let same = self.state.aggregator.as_ref().filter(|current| current.peer == bundle.peer);
+        let same = self.last_aggregator(&bundle.peer);
         if same.is_some_and(|current| bundle.epoch <= current.epoch) {
             return Err(if same == Some(bundle) { Refused::Duplicate } else { Refused::StaleEpoch });
         }
@@ -930,10 +965,15 @@ impl<C: Checks> Committee<C> {
             *candidate = fresh();
         }
         candidate.approvals.insert(approval.server);
-        let approved = candidate.approvals.iter().filter(|server| self.state.voters.contains(*server)).count();
+        let approved =
+            candidate.approvals.iter().filter(|server| self.state.voters.contains(*server)).count();
         if is_majority(approved, self.state.voters.len()) {
             self.state.candidates.clear();
-            self.state.aggregator = Some(bundle.clone());
+            self.state.replaced.remove(&bundle.peer);
+            let before = self.state.aggregator.replace(bundle.clone());
+            if let Some(before) = before.filter(|before| before.peer != bundle.peer) {
+                self.state.replaced.insert(before.peer, before);
+            }
             reports.push(Report::AggregatorRegistered { aggregator: bundle.peer });
         }
         Ok(())
@@ -994,7 +1034,10 @@ impl<C: Checks> Committee<C> {
                 return Err(Refused::StaleEpoch);
             }
             self.state.refusals.entry(refusal.client).or_default().insert(refusal.server);
-            let until = Round(self.state.opened.0.saturating_add(BARRED_ROUNDS));
+            let opened = self.state.opened;
+            let until = Round(opened.0.saturating_add(BARRED_ROUNDS));
+            // Bars that are over say nothing any more.
+            self.state.barred.retain(|_, until| opened < *until);
             self.state.barred.insert(refusal.client, until);
             let counter = self.state.clients.counter();
             self.state.clients.apply(&[], &[(refusal.client, refusal.epoch)], counter);
@@ -1086,3 +1129,5 @@ impl From<&Bundle> for RosterServer {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod tests;
