@@ -34,7 +34,7 @@ use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::Keyring;
-use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, RequestId};
+use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, Report, RequestId};
 use zipnet_core::message::{Command, Message, Role};
 use zipnet_core::random::Random;
 use zipnet_core::server::{self, Server};
@@ -64,6 +64,8 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// The longest wait between dials of one address.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// After how long without a majority a leader says that nobody leads: the others may have elected another one.
+const DESERTED: Duration = Duration::from_secs(6);
 /// How long an orderly stop of a server may take.
 const STOP_BUDGET: Duration = Duration::from_secs(4);
 /// How long of that the partial of the open round may take.
@@ -189,6 +191,8 @@ struct Node<W: World, C: Checks> {
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
+    /// This server leads, and has not heard of a majority for too long.
+    deserted: bool,
     changing: bool,
     /// What was read back from the disk was reported.
     restored: bool,
@@ -258,7 +262,19 @@ impl<W: World, C: Checks> Node<W, C> {
                 if !checks.enforce(Check::FreshStore) {
                     entropy = me.0;
                 }
-                let id = identity::store_id(world, me, entropy).await.map_err(store_failed)?;
+                let id = match identity::store_id(world, me, group, entropy).await {
+                    Err(identity::StoreError::OtherGroup) => {
+                        let text = "the state folder is of another committee secret, machine or round parameters: \
+                                    it was set aside, and this server joins as a new one";
+                        world.observe(Event::Warned(text.to_owned()));
+                        let set_aside = world.disk().set_aside();
+                        set_aside
+                            .map_err(|error| disk_failed(format!("set the old state aside: {error}")))?;
+                        identity::store_id(world, me, group, entropy).await
+                    }
+                    id => id,
+                };
+                let id = id.map_err(store_failed)?;
                 store = Some(id);
                 let server = server::Config {
                     committee: committee::Config { instance: own.instance, group, params: build.params },
@@ -360,6 +376,7 @@ impl<W: World, C: Checks> Node<W, C> {
             dials: BTreeMap::new(),
             store,
             steadfast,
+            deserted: false,
             changing: false,
             restored: false,
             stopping: false,
@@ -524,6 +541,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 Feed::Stop => server::Input::Stop,
             }),
             Machine::Aggregator(machine) => {
+                let before = machine.registry().map(|registry| registry.version());
                 let input = match feed {
                     Feed::Tick => aggregator::Input::Tick,
                     Feed::Received { from, bytes } => aggregator::Input::Received { from, bytes },
@@ -533,6 +551,14 @@ impl<W: World, C: Checks> Node<W, C> {
                     Feed::Stop => aggregator::Input::Stop,
                 };
                 machine.handle(now, input, &mut self.outbox);
+                // The registry's size is a metric of the aggregator as well.
+                if let Some(registry) = machine.registry()
+                    && before != Some(registry.version())
+                {
+                    let (version, count) = (registry.version(), registry.len());
+                    let count = u32::try_from(count).unwrap_or(u32::MAX);
+                    self.outbox.report(Report::ClientsChanged { version, count });
+                }
             }
             Machine::Client(machine) => {
                 let input = match feed {
@@ -776,7 +802,9 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// The other end's hello arrived.
     fn greeted(&mut self, id: ConnectionId, peer: PeerId, hello: Hello) {
-        let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none()) else { return };
+        let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none() && !entry.refused) else {
+            return;
+        };
         let exporter = entry.connection.exporter();
         let dialled = entry.connection.dialled().is_some();
         if let Err(reason) = judge_hello(&self.own, &hello, &exporter, &peer, &self.checks) {
@@ -825,7 +853,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let Machine::Server { group, .. } = &self.machine else { return Verdict::Same };
         let present = self.present();
         let (log, has_records) = (present.log, present.has_records);
-        let has_quorum = group.state().leader.is_some();
+        let has_quorum = group.state().leader.is_some() && !self.deserted;
         let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
         let other = LogView {
             log: hello.log,
@@ -839,7 +867,11 @@ impl<W: World, C: Checks> Node<W, C> {
     fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
         self.world.observe(Event::PeerRefused { peer, reason });
         self.links.send(id, &Frame::HelloRefused { reason });
-        self.closed(id, None);
+        // The other end may be refusing for the same reason: its word is waited for, so that both know.
+        match self.links.get_mut(id) {
+            Some(entry) if entry.hello.is_none() && !entry.refused => entry.refused = true,
+            Some(_) | None => self.closed(id, None),
+        }
     }
 
     /// A peer does not want to talk. If this node came to join and nobody has accepted it, it gives up.
@@ -1046,8 +1078,21 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// Tells the machine how consensus stands; the leader also looks after the membership.
     fn look_after_members(&mut self) {
-        let Machine::Server { member, group } = &self.machine else { return };
+        let Machine::Server { group, .. } = &self.machine else { return };
         let state = group.state();
+        let leads = state.role == consensus::Role::Leader;
+        let deserted = leads && state.quorum_acked.is_some_and(|ago| ago > DESERTED);
+        if deserted != self.deserted {
+            self.deserted = deserted;
+            if leads {
+                let leader = (!deserted)
+                    .then_some(RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() });
+                let told = consensus::Event::Leader { term: state.term, leader, me: !deserted };
+                self.world.observe(Event::Consensus(told));
+                self.led(leader.map(|leader| leader.peer));
+            }
+        }
+        let Machine::Server { member, group } = &self.machine else { return };
         let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
         let mut member = lock(member);
         member.handle(server::Input::CaughtUp(caught_up));
@@ -1167,6 +1212,9 @@ fn store_failed(error: identity::StoreError) -> Exit {
     match error {
         identity::StoreError::Disk(reason) => Exit { code: 1, reason },
         identity::StoreError::Foreign(reason) => Exit { code: 65, reason },
+        identity::StoreError::OtherGroup => {
+            Exit { code: 65, reason: "the state folder is still of another committee".to_owned() }
+        }
     }
 }
 

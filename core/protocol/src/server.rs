@@ -796,7 +796,9 @@ impl<C: Checks> Server<C> {
                 let testified = |entry: &committee::Server| entry.testimonies.contains(&me);
                 let failures = self.failures.get(server).copied().unwrap_or(0);
                 let known = self.committee.servers().get(server);
-                let probed = failures >= PROBES_MIN || !self.checks.enforce(Check::ProbedDead);
+                // One that said goodbye has no address any more at which it could be probed.
+                let departed = known.is_some_and(|entry| !entry.takes_part()) && !self.links.contains_key(server);
+                let probed = failures >= PROBES_MIN || departed || !self.checks.enforce(Check::ProbedDead);
                 if known.is_some_and(|entry| !testified(entry)) && probed {
                     wanted.push(Want::Testify(*server));
                 }

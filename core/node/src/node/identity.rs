@@ -4,7 +4,7 @@ use std::io;
 
 use openraft_rt::AsyncRuntime;
 use redb::{Database, ReadableDatabase, TableDefinition};
-use zipnet_core::id::{PeerId, StoreId};
+use zipnet_core::id::{GroupId, PeerId, StoreId};
 
 use crate::world::{Disk, World};
 
@@ -24,31 +24,39 @@ pub(super) enum StoreError {
     Disk(String),
     /// The folder belongs to another node or another version, or is damaged.
     Foreign(String),
+    /// The folder is this node's, from the time when it belonged to another committee.
+    OtherGroup,
 }
 
 /// Reads the store id of the state folder, or draws one from `entropy` and keeps it.
 pub(super) async fn store_id<W: World>(
     world: &W,
     me: PeerId,
+    group: GroupId,
     entropy: [u8; 32],
 ) -> Result<StoreId, StoreError> {
     let disk = world.disk().clone();
     let frozen = disk.clone();
-    let opened = W::Runtime::spawn_blocking(move || read_or_create(&disk, me, entropy)).await;
+    let opened = W::Runtime::spawn_blocking(move || read_or_create(&disk, me, group, entropy)).await;
     if frozen.is_frozen() {
         std::future::pending::<()>().await;
     }
     opened.map_err(|error| StoreError::Disk(error.to_string()))?
 }
 
-fn read_or_create(disk: &impl Disk, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+fn read_or_create(
+    disk: &impl Disk,
+    me: PeerId,
+    group: GroupId,
+    entropy: [u8; 32],
+) -> Result<StoreId, StoreError> {
     let backend = disk.open(FILE).map_err(|error: io::Error| StoreError::Disk(error.to_string()))?;
     let database =
         redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(foreign)?;
     let reading = database.begin_read().map_err(failed)?;
     let numbers = match reading.open_table(NUMBERS) {
         Ok(numbers) => numbers,
-        Err(redb::TableError::TableDoesNotExist(_)) => return create(&database, me, entropy),
+        Err(redb::TableError::TableDoesNotExist(_)) => return create(&database, me, group, entropy),
         Err(error) => return Err(foreign(error)),
     };
     let number = |name| -> Result<Option<u64>, StoreError> {
@@ -62,19 +70,25 @@ fn read_or_create(disk: &impl Disk, me: PeerId, entropy: [u8; 32]) -> Result<Sto
         }
     }
     let bytes = reading.open_table(BYTES).map_err(foreign)?;
-    let owner = bytes.get("peer").map_err(failed)?.map(|value| value.value().to_vec());
-    if owner.as_deref() != Some(me.0.as_slice()) {
+    let read = |name: &str| -> Result<Vec<u8>, StoreError> {
+        let value = bytes.get(name).map_err(failed)?.map(|value| value.value().to_vec());
+        value.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the {name} is missing")))
+    };
+    if read("peer")? != me.0 {
         return Err(StoreError::Foreign(format!(
             "{FILE}: the state folder belongs to another peer than {}: compare ZIPNET_SECRET and ZIPNET_STATE_DIR",
             me.short()
         )));
+    }
+    if read("group")? != group.0 {
+        return Err(StoreError::OtherGroup);
     }
     let store =
         number("store")?.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the store id is missing")))?;
     Ok(StoreId(store))
 }
 
-fn create(database: &Database, me: PeerId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
+fn create(database: &Database, me: PeerId, group: GroupId, entropy: [u8; 32]) -> Result<StoreId, StoreError> {
     let store = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes contain 8"));
     let writing = database.begin_write().map_err(failed)?;
     {
@@ -83,6 +97,7 @@ fn create(database: &Database, me: PeerId, entropy: [u8; 32]) -> Result<StoreId,
         numbers.insert("store", store).map_err(failed)?;
         let mut bytes = writing.open_table(BYTES).map_err(failed)?;
         bytes.insert("peer", me.0.as_slice()).map_err(failed)?;
+        bytes.insert("group", group.0.as_slice()).map_err(failed)?;
     }
     writing.commit().map_err(failed)?;
     Ok(StoreId(store))

@@ -28,6 +28,8 @@ pub(super) struct Entry<N> {
     pub(super) opened: Time,
     /// The other end's, once this end has accepted it.
     pub(super) hello: Option<Hello>,
+    /// This end does not want to talk, has said so, and waits for the other end's word.
+    pub(super) refused: bool,
     /// This end uses the connection for the peer.
     pub(super) used: bool,
     /// The other end does.
@@ -89,8 +91,9 @@ impl<N: Connection> Links<N> {
         self.last = self.last.checked_add(1).expect("64 bits of connections do not run out");
         let id = ConnectionId(self.last);
         let peer = connection.peer();
-        let (hello, used, welcomed, farewell) = (None, false, false, None);
-        self.entries.insert(id, Entry { connection, peer, opened: now, hello, used, welcomed, farewell });
+        let (hello, refused, used, welcomed, farewell) = (None, false, false, false, None);
+        self.entries
+            .insert(id, Entry { connection, peer, opened: now, hello, refused, used, welcomed, farewell });
         id
     }
 
