@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use openraft_rt::AsyncRuntime;
+use zipnet_core::id::PeerId;
 use zipnet_core::machine::RequestId;
 use zipnet_core::params::RoundParams;
 use zipnet_node::meeting::{Removal, may_retire};
@@ -239,8 +240,9 @@ impl Run<'_> {
             let detail = format!("{} does not answer", self.cluster.name(asked));
             return Err(self.failed(Verdict::NotConverged, Some(line), detail));
         };
-        let mut alive = view.linked.clone();
-        alive.insert(view.me);
+        // The tool asks each server itself: a link to one that is gone lasts until its idle timeout.
+        let answers = |peer: &PeerId| self.cluster.node_of(peer).is_some_and(|node| self.cluster.is_up(node));
+        let alive = view.linked.iter().copied().chain([view.me]).filter(answers).collect();
         let removal = Removal { voters: view.voters, alive, target: peer, dead };
         let judged = may_retire(&removal, &self.cluster.checks(asked));
         let wrong = match (judged, refused) {

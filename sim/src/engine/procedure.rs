@@ -8,6 +8,9 @@ use zipnet_scenarios::verbs::{Check as Examined, Condition};
 use super::{Found, Going, LOOK, Pending, Run, duration};
 use crate::cluster::NodeId;
 
+/// How a node ends that the committee refuses.
+const EXIT_REFUSED: u64 = 77;
+
 impl Run<'_> {
     /// Every step, in order.
     pub(super) async fn procedure(&mut self) -> Going {
@@ -122,10 +125,12 @@ impl Run<'_> {
         let Some(step) = self.scenario.steps.get(place) else { return Vec::new() };
         let waited = step.untils.iter().filter_map(|until| match &until.condition {
             Condition::Exited { node, code } => Some((node, code.get())),
+            Condition::Refused { node, .. } => Some((node, EXIT_REFUSED)),
             _ => None,
         });
         let checked = step.checks.iter().filter_map(|check| match &check.verb {
             Examined::ExitCode { node: Some(node), equals } => Some((node, equals.get())),
+            Examined::Refused { node, .. } => Some((node, EXIT_REFUSED)),
             _ => None,
         });
         let mut exits = Vec::new();
