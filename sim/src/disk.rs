@@ -118,6 +118,11 @@ impl Platter {
         state.fails_at = Some(state.counts.writes + state.counts.syncs + operations);
     }
 
+    /// Takes [`Platter::arm`] back. A power failure that has happened stays.
+    pub fn disarm(&self) {
+        self.state().fails_at = None;
+    }
+
     /// Decides what survived and switches the power on. Old handles stay dead; [`Platter::mount`] makes a new one.
     pub fn crash(&self, crash: Crash) {
         self.state().crash(crash);

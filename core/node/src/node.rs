@@ -191,8 +191,8 @@ struct Node<W: World, C: Checks> {
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
-    /// This server leads, and has not heard of a majority for too long.
-    deserted: bool,
+    /// Who leads, as the machine was told last.
+    leader: Option<PeerId>,
     changing: bool,
     /// What was read back from the disk was reported.
     restored: bool,
@@ -376,7 +376,7 @@ impl<W: World, C: Checks> Node<W, C> {
             dials: BTreeMap::new(),
             store,
             steadfast,
-            deserted: false,
+            leader: None,
             changing: false,
             restored: false,
             stopping: false,
@@ -666,6 +666,7 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     fn led(&mut self, leader: Option<PeerId>) {
+        self.leader = leader;
         let Machine::Server { member, .. } = &self.machine else { return };
         let mut member = lock(member);
         if leader == Some(self.own.peer) && member.server.committee().log().is_none() {
@@ -850,10 +851,10 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// What becomes of this server's log when it meets another's.
     fn meet(&self, hello: &Hello) -> Verdict {
-        let Machine::Server { group, .. } = &self.machine else { return Verdict::Same };
+        let Machine::Server { .. } = &self.machine else { return Verdict::Same };
         let present = self.present();
         let (log, has_records) = (present.log, present.has_records);
-        let has_quorum = group.state().leader.is_some() && !self.deserted;
+        let has_quorum = self.leader.is_some();
         let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
         let other = LogView {
             log: hello.log,
@@ -1080,17 +1081,20 @@ impl<W: World, C: Checks> Node<W, C> {
     fn look_after_members(&mut self) {
         let Machine::Server { group, .. } = &self.machine else { return };
         let state = group.state();
+        // A leader keeps its office until another one is elected, and its followers remember it as long. Without a
+        // majority there is none, whoever that was.
         let leads = state.role == consensus::Role::Leader;
-        let deserted = leads && state.quorum_acked.is_some_and(|ago| ago > DESERTED);
-        if deserted != self.deserted {
-            self.deserted = deserted;
+        let leader = state.leader.filter(|leader| {
             if leads {
-                let leader = (!deserted)
-                    .then_some(RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() });
-                let told = consensus::Event::Leader { term: state.term, leader, me: !deserted };
-                self.world.observe(Event::Consensus(told));
-                self.led(leader.map(|leader| leader.peer));
+                state.quorum_acked.is_none_or(|ago| ago <= DESERTED)
+            } else {
+                self.links.is_linked(&leader.peer)
             }
+        });
+        if leader.map(|leader| leader.peer) != self.leader {
+            let told = consensus::Event::Leader { term: state.term, leader, me: leads && leader.is_some() };
+            self.world.observe(Event::Consensus(told));
+            self.led(leader.map(|leader| leader.peer));
         }
         let Machine::Server { member, group } = &self.machine else { return };
         let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;

@@ -15,9 +15,13 @@ impl Cluster {
         for (name, text) in &member.env {
             let holds = variable_named(name).map(|variable| variable.holds);
             let value = match holds {
-                Some(Holds::Secret) => text.strip_prefix(SECRET_PREFIX).map_or_else(String::new, |label| self.secret(label)),
+                Some(Holds::Secret) => {
+                    text.strip_prefix(SECRET_PREFIX).map_or_else(String::new, |label| self.secret(label))
+                }
                 Some(Holds::Nodes) => self.peers(name, text),
-                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Engine) | None => text.clone(),
+                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Engine) | None => {
+                    text.clone()
+                }
             };
             env.insert((*name).to_owned(), value);
         }
@@ -39,7 +43,8 @@ impl Cluster {
         match hint {
             Hint::Default => {
                 if unset(&env, "ZIPNET_BOOTSTRAP")
-                    && let Some(first) = self.of_role(member.home, Role::Server).next().filter(|first| *first != node)
+                    && let Some(first) =
+                        self.of_role(member.home, Role::Server).next().filter(|first| *first != node)
                 {
                     env.insert("ZIPNET_BOOTSTRAP".to_owned(), self.printed(self.get(first)));
                 }
@@ -67,7 +72,8 @@ impl Cluster {
 
     /// Names of nodes, each replaced by its peer id; for the bootstrap, with its address.
     fn peers(&self, variable: &str, text: &str) -> String {
-        let instances: Vec<_> = self.deployments.iter().skip(1).map(|deployment| deployment.name.as_str()).collect();
+        let instances: Vec<_> =
+            self.deployments.iter().skip(1).map(|deployment| deployment.name.as_str()).collect();
         let mut peers = Vec::new();
         for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let Some(reference) = NodeRef::parse(name, instances.iter().copied()) else { continue };

@@ -319,7 +319,12 @@ impl Witness {
 
     /// Whether a node that is up has heard this peer say goodbye since a moment.
     pub(crate) fn said_goodbye_since(&self, peer: PeerId, mark: &Mark) -> bool {
-        self.state().goodbyes.iter().rev().take_while(|goodbye| goodbye.seq > mark.seq).any(|one| one.peer == peer)
+        self.state()
+            .goodbyes
+            .iter()
+            .rev()
+            .take_while(|goodbye| goodbye.seq > mark.seq)
+            .any(|one| one.peer == peer)
     }
 
     /// Whether the log says since a moment that this server leaves for good.
@@ -523,9 +528,15 @@ impl State {
             Report::Published { request, outcome, .. } => {
                 known.published.insert(*request, *outcome);
             }
-            Report::Refused { reason, from, .. } => {
-                if let Some(from) = *from {
-                    self.refuse(from, reason.name());
+            Report::Refused { reason, from: Some(from), .. } => self.refuse(*from, reason.name()),
+            // The log refuses what the aggregator signed, whoever proposed it.
+            Report::Refused { kind: "submit-aggregate", reason, from: None } => {
+                let aggregators = self.nodes.iter().map(|known| (known.home, &known.subject));
+                let aggregators =
+                    aggregators.filter(|(other, subject)| *other == home && subject.role == Role::Aggregator);
+                let about: Vec<_> = aggregators.map(|(_, subject)| subject.peer).collect();
+                for peer in about {
+                    self.refuse(peer, reason.name());
                 }
             }
             Report::HeaderDeclined { reason, .. } => {
@@ -566,7 +577,10 @@ impl State {
             Report::RoundFinalized { record, signed, partials, .. } => {
                 let few = record.participants.count_ones();
                 if self.named.never_unblinded_below.is_some_and(|floor| few < floor) {
-                    Some(("never-unblinded", format!("{} was unblinded with {few} participants", record.round)))
+                    Some((
+                        "never-unblinded",
+                        format!("{} was unblinded with {few} participants", record.round),
+                    ))
                 } else if self.named.no_mixed_groups {
                     let own = (known.group, known.log);
                     let stranger = |peer: &&PeerId| {

@@ -96,9 +96,12 @@ impl Run<'_> {
                 let some = self.choose(node, Purpose::Install).await?;
                 let others = match from {
                     Some(from) => self.choose(from, Purpose::Install).await?,
-                    None => self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect(),
+                    None => {
+                        self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect()
+                    }
                 };
-                let indexes = |nodes: &[NodeId]| nodes.iter().map(|node| self.cluster.index(*node)).collect::<Vec<_>>();
+                let indexes =
+                    |nodes: &[NodeId]| nodes.iter().map(|node| self.cluster.index(*node)).collect::<Vec<_>>();
                 let (some, others) = (indexes(&some), indexes(&others));
                 self.wires.partition(&some, &others, *one_way);
                 self.rewire();
@@ -123,7 +126,8 @@ impl Run<'_> {
                         }
                         let own = build.params;
                         let slots = num_slots.map_or(own.num_slots(), |slots| small(slots.get()));
-                        let bytes = slot_bytes.map_or(small(number(own.slot_bytes())), |bytes| small(bytes.get()));
+                        let bytes =
+                            slot_bytes.map_or(small(number(own.slot_bytes())), |bytes| small(bytes.get()));
                         match RoundParams::new(slots, bytes, small(number(own.tag_len()))) {
                             Ok(params) => build.params = params,
                             Err(_) => fits = false,
@@ -162,7 +166,7 @@ impl Run<'_> {
         };
         self.acted.extend(&nodes);
         for node in nodes {
-            self.faults.let_go(&self.cluster, node);
+            self.faults.let_go(&mut self.cluster, node);
             if self.cluster.is_up(node) {
                 continue;
             }
@@ -192,12 +196,12 @@ impl Run<'_> {
     /// A step takes a node into its hands.
     fn take(&mut self, node: NodeId) {
         self.acted.insert(node);
-        self.faults.let_go(&self.cluster, node);
+        self.faults.let_go(&mut self.cluster, node);
     }
 
     async fn stop(&mut self, nodes: &[NodeId], signal: Signal, within: Span, line: u32) -> Going {
         for node in nodes {
-            self.faults.let_go(&self.cluster, *node);
+            self.faults.let_go(&mut self.cluster, *node);
             match signal {
                 Signal::Term => self.cluster.terminate(*node),
                 Signal::Kill => self.cluster.kill(*node),
@@ -206,8 +210,11 @@ impl Run<'_> {
         let end = self.now().after(duration(within));
         loop {
             self.look()?;
-            let slow: Vec<_> =
-                nodes.iter().filter(|node| self.cluster.is_up(**node)).map(|node| self.cluster.name(*node)).collect();
+            let slow: Vec<_> = nodes
+                .iter()
+                .filter(|node| self.cluster.is_up(**node))
+                .map(|node| self.cluster.name(*node))
+                .collect();
             if slow.is_empty() {
                 return Ok(());
             }
@@ -265,7 +272,8 @@ impl Run<'_> {
         let end = self.now().after(RETIRE_WAIT);
         while !self.witness.left_since(peer, &mark) {
             if self.now() >= end {
-                let detail = format!("the retirement of {} did not get into the log", self.cluster.name(target));
+                let detail =
+                    format!("the retirement of {} did not get into the log", self.cluster.name(target));
                 return Err(self.failed(Verdict::NotConverged, Some(line), detail));
             }
             self.pass(self.now().after(LOOK)).await?;
@@ -277,7 +285,9 @@ impl Run<'_> {
 /// Whether a refusal of the tool gives this reason.
 fn gives(sentence: &str, reason: Reason) -> bool {
     match reason {
-        Reason::NoMajority => sentence.contains("majority would be lost") || sentence.contains("needed to agree"),
+        Reason::NoMajority => {
+            sentence.contains("majority would be lost") || sentence.contains("needed to agree")
+        }
         Reason::StillAlive => sentence.contains("it answers"),
         _ => false,
     }

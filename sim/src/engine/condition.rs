@@ -57,8 +57,11 @@ impl Run<'_> {
         };
         match condition {
             Condition::RoundsFinalized { node, .. } => {
-                let (all, some): (Vec<_>, Vec<_>) =
-                    node.0.iter().cloned().partition(|node| node.which == Which::All && node.role == Role::Server);
+                let (all, some): (Vec<_>, Vec<_>) = node
+                    .0
+                    .iter()
+                    .cloned()
+                    .partition(|node| node.which == Which::All && node.role == Role::Server);
                 wait.all_of = all.iter().map(|node| self.cluster.home(node)).collect();
                 if !some.is_empty() {
                     wait.nodes = self.choose(&Nodes(some), Purpose::Look).await?;
@@ -146,7 +149,9 @@ impl Run<'_> {
             Condition::Refused { reason, .. } => {
                 nodes.iter().all(|node| self.is_refused(*node, *reason, &wait.mark))
             }
-            Condition::Outcome { equals, .. } => nodes.iter().all(|node| self.outcome(*node) == Some(*equals)),
+            Condition::Outcome { equals, .. } => {
+                nodes.iter().all(|node| self.outcome(*node) == Some(*equals))
+            }
         })
     }
 
@@ -154,7 +159,8 @@ impl Run<'_> {
     pub(super) async fn told(&self, wait: &Wait) -> String {
         let named = |node: &NodeId| self.cluster.name(*node).to_owned();
         let each = |tell: &dyn Fn(NodeId) -> String| {
-            let told: Vec<_> = wait.nodes.iter().map(|node| format!("{} {}", named(node), tell(*node))).collect();
+            let told: Vec<_> =
+                wait.nodes.iter().map(|node| format!("{} {}", named(node), tell(*node))).collect();
             told.join(", ")
         };
         match &wait.condition {
@@ -193,7 +199,9 @@ impl Run<'_> {
             Condition::Exited { .. } => each(&|node| {
                 if self.cluster.is_up(node) { "runs".to_owned() } else { "did not end by itself".to_owned() }
             }),
-            Condition::Stalled { .. } => format!("the last round was finalised at {:?}", self.witness.last_finalized()),
+            Condition::Stalled { .. } => {
+                format!("the last round was finalised at {:?}", self.witness.last_finalized())
+            }
             Condition::Status { cause, .. } => {
                 let mut told = Vec::new();
                 for node in &wait.nodes {
@@ -223,7 +231,8 @@ impl Run<'_> {
     /// Whether exactly one server of the main deployment leads, and the others that are up follow it.
     fn is_led(&self) -> bool {
         let up = self.cluster.servers_up(0);
-        let leaders: Vec<_> = up.iter().filter(|node| self.witness.of(**node, |known| known.leads())).collect();
+        let leaders: Vec<_> =
+            up.iter().filter(|node| self.witness.of(**node, |known| known.leads())).collect();
         let [leader] = leaders.as_slice() else { return false };
         let peer = self.cluster.peer(**leader);
         let follows = |node: &NodeId| {
@@ -261,10 +270,15 @@ impl Run<'_> {
                 [(servers, "zipnet_server_registry_size"), (clients, "zipnet_client_registry_size")]
             {
                 let Some(wanted) = wanted else { continue };
-                let size = self.witness.of(node, |known| known.metrics.as_ref().map(|metrics| metrics.total(metric)));
+                let size = self
+                    .witness
+                    .of(node, |known| known.metrics.as_ref().map(|metrics| metrics.total(metric)));
                 let size = size.unwrap_or(0);
                 if size != wanted {
-                    return Err(format!("{metric} of {} is {size}, expected {wanted}", self.cluster.name(node)));
+                    return Err(format!(
+                        "{metric} of {} is {size}, expected {wanted}",
+                        self.cluster.name(node)
+                    ));
                 }
             }
         }
@@ -288,7 +302,12 @@ impl Run<'_> {
     }
 
     /// Whether the status of a node has this cause in words, and names a node.
-    pub(super) async fn has_cause(&self, node: NodeId, cause: Cause, names: Option<NodeId>) -> Result<(), String> {
+    pub(super) async fn has_cause(
+        &self,
+        node: NodeId,
+        cause: Cause,
+        names: Option<NodeId>,
+    ) -> Result<(), String> {
         let name = self.cluster.name(node);
         let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.peer(named).short());
@@ -329,7 +348,8 @@ fn says(sentence: &str, cause: Cause) -> bool {
         Cause::NoLeader => sentence.starts_with("no leader"),
         Cause::BundlesMissing => sentence.starts_with("bundles are not replicated"),
         Cause::AwaitingServer => {
-            sentence.contains("waiting for the header signature of") || sentence.contains("waiting for the partial of")
+            sentence.contains("waiting for the header signature of")
+                || sentence.contains("waiting for the partial of")
         }
         Cause::VoteStillCounts => sentence.contains("its vote still counts"),
         Cause::NoAnonymity => sentence.starts_with("no anonymity"),

@@ -61,7 +61,11 @@ impl Run<'_> {
                 let nodes = self.choose(node, Purpose::Look).await?;
                 self.each_of(&nodes, |node| {
                     let lines = self.lines(node, event.name(), *since, &self.mark);
-                    if lines >= at_least.get() { Ok(()) } else { Err(format!("printed {event} {lines} times")) }
+                    if lines >= at_least.get() {
+                        Ok(())
+                    } else {
+                        Err(format!("printed {event} {lines} times"))
+                    }
                 })
             }
             Check::NoLogEvent { node, event, since } => {
@@ -126,7 +130,9 @@ impl Run<'_> {
                     let own = before.and_then(|groups| groups.get(node).copied().flatten());
                     let shared = || {
                         let mut servers = self.cluster.of_role(home, Role::Server);
-                        servers.find_map(|server| before.and_then(|groups| groups.get(server).copied().flatten()))
+                        servers.find_map(|server| {
+                            before.and_then(|groups| groups.get(server).copied().flatten())
+                        })
                     };
                     let now = self.witness.of(node, |known| known.group);
                     match (own.or_else(shared) == now, changed) {
@@ -138,8 +144,10 @@ impl Run<'_> {
             }
             Check::SameLog { node } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
-                let logs: BTreeSet<_> =
-                    nodes.iter().map(|node| self.witness.of(*node, |known| (known.group, known.log))).collect();
+                let logs: BTreeSet<_> = nodes
+                    .iter()
+                    .map(|node| self.witness.of(*node, |known| (known.group, known.log)))
+                    .collect();
                 if logs.len() == 1 { Ok(()) } else { Err(format!("they have {} logs: {logs:?}", logs.len())) }
             }
             Check::Refused { node, reason } => {
@@ -152,8 +160,9 @@ impl Run<'_> {
                     }
                 })
             }
-            Check::Registry { servers, clients } => self
-                .registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get())),
+            Check::Registry { servers, clients } => {
+                self.registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get()))
+            }
             Check::Roster { count: wanted, includes, excludes } => {
                 let includes = self.peers(includes.as_ref()).await?;
                 let excludes = self.peers(excludes.as_ref()).await?;
@@ -201,7 +210,9 @@ impl Run<'_> {
 
     /// The verdict over several nodes: the first that is not as it must be.
     fn each_of(&self, nodes: &[NodeId], look: impl Fn(NodeId) -> Verdict) -> Verdict {
-        nodes.iter().try_for_each(|node| look(*node).map_err(|how| format!("{} {how}", self.cluster.name(*node))))
+        nodes
+            .iter()
+            .try_for_each(|node| look(*node).map_err(|how| format!("{} {how}", self.cluster.name(*node))))
     }
 
     /// The named nodes, or those of the step's `do`.
@@ -270,7 +281,9 @@ impl Run<'_> {
         }
         let missed = announced.difference(&known).count();
         if missed > 0 {
-            return Err(format!("announced {missed} round keys whose origin is not known, so the search proves nothing"));
+            return Err(format!(
+                "announced {missed} round keys whose origin is not known, so the search proves nothing"
+            ));
         }
         Ok(())
     }
@@ -280,7 +293,8 @@ impl Run<'_> {
         let main: Vec<_> = all.iter().filter(|round| round.home == 0).collect();
         let first = main.iter().find(|round| round.seq > self.mark.seq);
         let first = first.ok_or("no round was opened")?;
-        let mut before = main.iter().rev().filter(|round| round.seq <= self.mark.seq && round.log == first.log);
+        let mut before =
+            main.iter().rev().filter(|round| round.seq <= self.mark.seq && round.log == first.log);
         let last = before.next().ok_or("no round was opened before")?;
         expected("the first round is number", first.round.0, last.round.0 + 1)
     }

@@ -16,6 +16,11 @@ use crate::cluster::{Cluster, Hint, NodeId};
 use crate::disk::Crash;
 use crate::random::{Quantiles, Random};
 
+/// How many disk operations a machine may still make after its power began to fail, at most.
+const ARMED_MAX: u64 = 24;
+/// How long it may take, at most.
+const ARMED: Duration = Duration::from_millis(600);
+
 /// All faults of a run.
 #[derive(Debug)]
 pub(super) struct Faults {
@@ -45,6 +50,12 @@ pub(super) struct Hold {
 /// What is done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
+    /// Its power is about to fail, at one of its next disk operations, or at this moment at the latest.
+    Dying {
+        /// What the failure leaves of its disk.
+        disk: Crash,
+        by: Time,
+    },
     /// It is down.
     Down,
     /// Nothing passes between it and others.
@@ -62,8 +73,13 @@ pub(super) enum Trouble {
 
 impl Faults {
     pub(super) fn new(scenario: &Scenario, random: &Random) -> Self {
-        let active =
-            |fault: &Fault| Active { fault: fault.clone(), fired: 0, on: false, next: Time::NEVER, holds: Vec::new() };
+        let active = |fault: &Fault| Active {
+            fault: fault.clone(),
+            fired: 0,
+            on: false,
+            next: Time::NEVER,
+            holds: Vec::new(),
+        };
         Self { faults: scenario.faults.iter().map(active).collect(), random: random.fork("faults") }
     }
 
@@ -99,6 +115,7 @@ impl Faults {
         for place in 0..self.faults.len() {
             let held_by_others: Vec<_> = self.held_except(place);
             let Some(active) = self.faults.get_mut(place) else { continue };
+            changed |= active.power(cluster, now);
             let full = active.is_full();
             let (over, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| hold.ends <= now);
             active.holds = kept;
@@ -121,7 +138,11 @@ impl Faults {
     /// When something is due.
     pub(super) fn due(&self) -> Time {
         let next = |active: &Active| if active.on && !active.is_full() { active.next } else { Time::NEVER };
-        let ends = |active: &Active| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
+        let end = |hold: &Hold| match hold.trouble {
+            Trouble::Dying { by, .. } => by.min(hold.ends),
+            _ => hold.ends,
+        };
+        let ends = |active: &Active| active.holds.iter().map(end).min().unwrap_or(Time::NEVER);
         self.faults.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
     }
 
@@ -130,16 +151,23 @@ impl Faults {
         self.faults.iter().flat_map(|active| &active.holds)
     }
 
-    /// A step takes a node into its own hands: it is neither frozen nor about to be started any more.
-    pub(super) fn let_go(&mut self, cluster: &Cluster, node: NodeId) {
+    /// A step takes a node into its own hands: it is neither frozen nor about to be stopped or started any more.
+    pub(super) fn let_go(&mut self, cluster: &mut Cluster, node: NodeId) {
         for active in &mut self.faults {
-            active.holds.retain(|hold| {
-                let taken = hold.node == node && matches!(hold.trouble, Trouble::Down | Trouble::Paused);
-                if taken && hold.trouble == Trouble::Paused {
-                    cluster.host(node).resume();
-                }
-                !taken
+            let (taken, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| {
+                let held = matches!(hold.trouble, Trouble::Dying { .. } | Trouble::Down | Trouble::Paused);
+                hold.node == node && held
             });
+            active.holds = kept;
+            for hold in taken {
+                match hold.trouble {
+                    // What has failed stays failed.
+                    Trouble::Dying { disk, .. } if cluster.host(node).is_frozen() => cluster.crash(node, disk),
+                    Trouble::Dying { .. } => cluster.host(node).platter().disarm(),
+                    Trouble::Paused => cluster.host(node).resume(),
+                    Trouble::Down | Trouble::CutOff { .. } | Trouble::Slow(_) | Trouble::Lossy(_) => {}
+                }
+            }
         }
     }
 
@@ -158,7 +186,7 @@ impl Faults {
         let others = self.faults.iter().enumerate().filter(|(other, _)| *other != place);
         let holds = others.flat_map(|(_, active)| &active.holds);
         holds
-            .filter(|hold| matches!(hold.trouble, Trouble::Down | Trouble::Paused))
+            .filter(|hold| matches!(hold.trouble, Trouble::Dying { .. } | Trouble::Down | Trouble::Paused))
             .map(|hold| hold.node)
             .collect()
     }
@@ -169,7 +197,13 @@ impl Active {
         u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
     }
 
-    fn fire(&mut self, cluster: &mut Cluster, random: &mut Random, now: Time, held_by_others: &[NodeId]) -> bool {
+    fn fire(
+        &mut self,
+        cluster: &mut Cluster,
+        random: &mut Random,
+        now: Time,
+        held_by_others: &[NodeId],
+    ) -> bool {
         let target = match &self.fault.act {
             FaultDo::Crash { target, .. }
             | FaultDo::Partition { target, .. }
@@ -183,15 +217,25 @@ impl Active {
             !self.holds.iter().any(|hold| hold.node == *node) && !held_by_others.contains(node)
         });
         let Some(node) = random.pick(&candidates).copied() else { return false };
-        let mut lasting = |spread: &Spread<Span>| now.after(duration(spread.draw(&mut |bound| random.below(bound))));
+        let mut lasting =
+            |spread: &Spread<Span>| now.after(duration(spread.draw(&mut |bound| random.below(bound))));
         let (ends, trouble) = match &self.fault.act {
             FaultDo::Crash { down, disk, .. } => {
                 let ends = lasting(down);
-                cluster.crash(node, fate(*disk));
-                (ends, Trouble::Down)
+                // Power fails in the middle of a write as well as between two.
+                let operations = random.range(0, ARMED_MAX);
+                if operations > 0 {
+                    cluster.host(node).platter().arm(operations);
+                }
+                let by = if operations > 0 { now.after(ARMED) } else { now };
+                (ends.after(by.since(now)), Trouble::Dying { disk: fate(*disk), by })
             }
-            FaultDo::Partition { lasts, one_way, .. } => (lasting(lasts), Trouble::CutOff { one_way: *one_way }),
-            FaultDo::Slow { lasts, latency, .. } => (lasting(lasts), Trouble::Slow(super::quantiles(latency))),
+            FaultDo::Partition { lasts, one_way, .. } => {
+                (lasting(lasts), Trouble::CutOff { one_way: *one_way })
+            }
+            FaultDo::Slow { lasts, latency, .. } => {
+                (lasting(lasts), Trouble::Slow(super::quantiles(latency)))
+            }
             FaultDo::Lossy { lasts, loss, .. } => {
                 (lasting(lasts), Trouble::Lossy(u32::try_from(loss.permille()).unwrap_or(1_000)))
             }
@@ -212,7 +256,25 @@ impl Active {
         self.fired += 1;
         cluster.simulation.note(&format!("fault {} on {}", self.fault.id, cluster.name(node)));
         self.holds.push(Hold { node, ends, trouble });
+        self.power(cluster, now);
         true
+    }
+
+    /// Cuts the power of machines whose disk has failed under them, or whose time has come. Says whether it did.
+    fn power(&mut self, cluster: &mut Cluster, now: Time) -> bool {
+        let mut cut = false;
+        for hold in &mut self.holds {
+            if let Trouble::Dying { disk, by } = hold.trouble
+                && (by <= now || cluster.host(hold.node).is_frozen())
+            {
+                let early = by.since(now);
+                cluster.crash(hold.node, disk);
+                hold.trouble = Trouble::Down;
+                hold.ends = Time(hold.ends.0.saturating_sub(u64::try_from(early.as_nanos()).unwrap_or(0)));
+                cut = true;
+            }
+        }
+        cut
     }
 }
 
@@ -241,6 +303,7 @@ fn release(cluster: &mut Cluster, hold: &Hold) {
             }
         }
         Trouble::Paused => cluster.host(hold.node).resume(),
+        Trouble::Dying { .. } => cluster.host(hold.node).platter().disarm(),
         Trouble::CutOff { .. } | Trouble::Slow(_) | Trouble::Lossy(_) => {}
     }
 }

@@ -22,7 +22,10 @@ impl Run<'_> {
                 next += 1;
                 continue;
             };
-            let body = steps.iter().skip(next + 1).take_while(|other| other.with.as_ref().is_some_and(|with| with.0 == step.id));
+            let body = steps
+                .iter()
+                .skip(next + 1)
+                .take_while(|other| other.with.as_ref().is_some_and(|with| with.0 == step.id));
             let end = next + 1 + body.count();
             for node in self.turns(for_each) {
                 self.each = Some(node);
@@ -104,7 +107,8 @@ impl Run<'_> {
                 }
                 if self.now() >= end {
                     let told = self.told(&wait).await;
-                    let detail = format!("{} was not so within {}: {told}", until.condition.verb(), until.within);
+                    let detail =
+                        format!("{} was not so within {}: {told}", until.condition.verb(), until.within);
                     return Err(self.failed(Verdict::NotConverged, Some(until.place.line), detail));
                 }
                 self.pass(self.now().after(LOOK)).await?;

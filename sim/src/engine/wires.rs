@@ -64,7 +64,7 @@ impl Wires {
                     Trouble::Lossy(loss) => {
                         both_models(&|model| model.loss_permille = (model.loss_permille + loss).min(1_000));
                     }
-                    Trouble::Down | Trouble::Paused => {}
+                    Trouble::Dying { .. } | Trouble::Down | Trouble::Paused => {}
                 }
             }
         }
