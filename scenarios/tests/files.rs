@@ -147,7 +147,7 @@ fn every_verb_is_used() {
 
 #[test]
 fn every_verb_stands_in_the_guide() {
-    let guide = std::fs::read_to_string(root().join("docs/scenarios.md"))
+    let guide = std::fs::read_to_string(root().join("../docs/scenarios.md"))
         .expect("the guide is part of the repository");
     for table in verbs::tables() {
         for verb in table.verbs {
