@@ -17,7 +17,8 @@ use crate::id::{Digest, Epoch, LogId, PeerId, Round};
 use crate::key::PublicKey;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Aggregate, Bundle, Command, Floors, Header, HeaderSignature, Message, Partial, Role, RosterServer, Standing,
+    Aggregate, Bundle, Command, Floors, Header, HeaderSignature, Message, Partial, Role, RosterServer,
+    Standing,
 };
 use crate::random::Random;
 use crate::time::Time;
@@ -52,6 +53,7 @@ pub struct Config {
 
 /// What happened to a server. Complete: a log of (time, input) is a whole run, and holds no secret.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "an input lives for one call")]
 pub enum Input {
     /// Time passed. Harmless at any moment.
     Tick,
@@ -191,8 +193,8 @@ pub struct Server<C> {
     published: Option<(Digest, bool)>,
     /// What the aggregator sent for the live round.
     held: Option<Box<Aggregate>>,
-    /// Aggregators that ask to be approved.
-    offers: BTreeMap<PeerId, Bundle>,
+    /// The aggregator that asks to be approved and may be: the configured one, or else the first one seen.
+    offer: Option<Bundle>,
     retiring: bool,
     dead: BTreeSet<PeerId>,
     stopping: Option<Stopping>,
@@ -201,9 +203,6 @@ pub struct Server<C> {
 
 /// After how many failed probes a server testifies that another is dead.
 pub const PROBES_MIN: u32 = 3;
-
-/// Aggregators that are remembered while they wait for approval.
-const OFFERS_MAX: usize = 4;
 
 impl<C: Checks> Server<C> {
     /// A server at its start. `seed` must be fresh: the nonces of headers come from it.
@@ -233,7 +232,7 @@ impl<C: Checks> Server<C> {
             finalized_at: Time::default(),
             published: None,
             held: None,
-            offers: BTreeMap::new(),
+            offer: None,
             retiring: false,
             dead: BTreeSet::new(),
             stopping: None,
@@ -254,6 +253,7 @@ impl<C: Checks> Server<C> {
             Input::Linked { peer, role } => self.linked(peer, role, out),
             Input::Unlinked { peer } => {
                 self.links.remove(&peer);
+                self.offer.take_if(|offer| offer.peer == peer);
             }
             Input::ProbesFailed { peer, failures } => {
                 self.failures.insert(peer, failures);
@@ -316,7 +316,8 @@ impl<C: Checks> Server<C> {
     /// If the bytes are not a snapshot; nothing changes then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), committee::BadSnapshot> {
         self.committee.restore(snapshot)?;
-        self.promise = None;
+        let open = self.committee.open().map(|open| open.digest);
+        self.promise.take_if(|promise| Some(promise.header) != open);
         self.held = None;
         Ok(())
     }
@@ -370,6 +371,12 @@ impl<C: Checks> Server<C> {
         self.stopping.is_some()
     }
 
+    /// Whether this server's farewell is in the log and its departure is not.
+    fn is_leaving(&self) -> bool {
+        let entry = self.committee.servers().get(&self.config.me);
+        entry.is_some_and(|entry| entry.standing == Standing::Leaving)
+    }
+
     fn leads(&self) -> bool {
         self.leader == Some(self.config.me)
     }
@@ -392,10 +399,12 @@ impl<C: Checks> Server<C> {
             }
             Message::RecordsWanted { from: round } => self.send_records(from, round, out),
             Message::TestifyWanted { server } => {
-                if role == Some(Role::Server) {
+                if role != Some(Role::Server) {
+                    refuse(out, "testify-wanted", Refused::WrongRole, from);
+                } else if self.committee.servers().contains_key(&server) {
                     self.dead.insert(server);
                 } else {
-                    refuse(out, "testify-wanted", Refused::WrongRole, from);
+                    refuse(out, "testify-wanted", Refused::NotRegistered, from);
                 }
             }
             Message::BundleRefused { .. }
@@ -434,24 +443,23 @@ impl<C: Checks> Server<C> {
     /// An aggregator shows its bundle.
     fn offered(&mut self, from: PeerId, bundle: Bundle, out: &mut Outbox) {
         let registered = self.committee.aggregator();
-        if registered == Some(&bundle) {
+        if registered == Some(&bundle) && bundle.peer == from {
             return self.send_registry(from, out);
         }
-        let last = registered.filter(|registered| registered.peer == from);
+        let last = self.committee.last_aggregator(&from);
+        let other = |known: &Bundle| known.peer != from;
         let reason = if bundle.peer != from || bundle.role != Role::Aggregator {
             Some(Refused::WrongRole)
         } else if bundle.instance != self.config.committee.instance {
             Some(Refused::WrongInstance)
         } else if self.config.aggregator.is_some_and(|configured| configured != from) {
             Some(Refused::AggregatorNotConfigured)
+        } else if self.config.aggregator.is_none() && registered.or(self.offer.as_ref()).is_some_and(other) {
+            Some(Refused::NotAggregator)
         } else if last.is_some_and(|last| bundle.epoch <= last.epoch) {
             Some(Refused::StaleEpoch)
-        } else if registered.is_some() && last.is_none() && self.config.aggregator.is_none() {
-            Some(Refused::NotAggregator)
         } else if !bundle.verify() {
             Some(Refused::BadSignature)
-        } else if !self.offers.contains_key(&from) && self.offers.len() == OFFERS_MAX {
-            Some(Refused::TooMany)
         } else {
             None
         };
@@ -461,9 +469,7 @@ impl<C: Checks> Server<C> {
                 refuse(out, "bundle", reason, from);
                 send(out, from, &Message::BundleRefused { reason, last });
             }
-            None => {
-                self.offers.insert(from, bundle);
-            }
+            None => self.offer = Some(bundle),
         }
     }
 
@@ -497,6 +503,8 @@ impl<C: Checks> Server<C> {
     fn linked(&mut self, peer: PeerId, role: Role, out: &mut Outbox) {
         self.links.insert(peer, role);
         self.failures.remove(&peer);
+        // It lives: what an operator said about it is over, so that no later outage of it counts as its death.
+        self.dead.remove(&peer);
         if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == peer) {
             self.published = None;
             self.send_farewells(out);
@@ -669,7 +677,11 @@ impl<C: Checks> Server<C> {
             }
             Report::ServerLeaving { .. } => self.send_farewells(out),
             Report::AggregatorRegistered { aggregator } => {
-                self.offers.remove(aggregator);
+                // Whoever is not configured has come too late.
+                let over = |offer: &mut Bundle| {
+                    self.config.aggregator.is_none() || self.committee.aggregator() == Some(offer)
+                };
+                self.offer.take_if(over);
                 if self.links.contains_key(aggregator) {
                     self.send_registry(*aggregator, out);
                 }
@@ -744,7 +756,8 @@ impl<C: Checks> Server<C> {
         if self.stopping.is_some_and(|stopping| stopping.finished) {
             return;
         }
-        if self.bundle.is_some() && self.rekey_at() <= self.now && self.committee.open().is_none() {
+        let idle = self.committee.open().is_none() && !self.is_leaving();
+        if self.bundle.is_some() && self.rekey_at() <= self.now && idle {
             self.bundle = None;
         }
         let wanted = self.wanted();
@@ -784,30 +797,30 @@ impl<C: Checks> Server<C> {
             }
         }
         if self.committee.voters().contains(&me) {
-            if self.stopping.is_none() && self.caught_up && !self.is_registered() {
+            if self.stopping.is_none() && self.caught_up && !self.is_registered() && !self.is_leaving() {
                 wanted.push(Want::Register);
             }
-            for (peer, bundle) in &self.offers {
-                if !self.committee.approves(&me, bundle) {
-                    wanted.push(Want::Approve(*peer));
-                }
+            if let Some(offer) = self.offer.as_ref().filter(|offer| !self.committee.approves(&me, offer)) {
+                wanted.push(Want::Approve(offer.peer));
             }
             for server in &self.dead {
                 let testified = |entry: &committee::Server| entry.testimonies.contains(&me);
                 let failures = self.failures.get(server).copied().unwrap_or(0);
                 let known = self.committee.servers().get(server);
                 // One that said goodbye has no address any more at which it could be probed.
-                let departed = known.is_some_and(|entry| !entry.takes_part()) && !self.links.contains_key(server);
+                let departed =
+                    known.is_some_and(|entry| !entry.takes_part()) && !self.links.contains_key(server);
                 let probed = failures >= PROBES_MIN || departed || !self.checks.enforce(Check::ProbedDead);
                 if known.is_some_and(|entry| !testified(entry)) && probed {
                     wanted.push(Want::Testify(*server));
                 }
             }
         }
+        // One that leaves and has lost its keys can not register again: nothing is left to it but to go.
+        let keyless = self.is_leaving() && self.caught_up && !self.is_registered();
         if self.retiring && entry.is_some_and(|entry| entry.standing == Standing::Registered) {
             wanted.push(Want::Retire);
-        }
-        if self.may_depart() && entry.is_some_and(committee::Server::takes_part) {
+        } else if (self.may_depart() || keyless) && entry.is_some_and(committee::Server::takes_part) {
             wanted.push(Want::Depart);
         }
         if self.wants_to_open() {
@@ -832,8 +845,8 @@ impl<C: Checks> Server<C> {
         }
         if let Some(applied) = &open.aggregate {
             let floor = self.config.floors.participants;
-            let enough = applied.participants.count_ones() >= floor
-                || !self.checks.enforce(Check::ParticipantFloor);
+            let enough =
+                applied.participants.count_ones() >= floor || !self.checks.enforce(Check::ParticipantFloor);
             if !open.partials.contains(&me) && enough {
                 wanted.push(Want::Partial(open.digest));
             }
@@ -849,8 +862,8 @@ impl<C: Checks> Server<C> {
                 }
             }
             (Want::Register, Some(log)) => self.attempt_register(log, out),
-            (Want::Approve(peer), Some(log)) => {
-                let bundle = self.offers.get(&peer).cloned().expect("wanted because it is offered");
+            (Want::Approve(_), Some(log)) => {
+                let bundle = self.offer.clone().expect("wanted because it is offered");
                 out.push(Effect::Work(Job::Approve { log, bundle }));
             }
             (Want::SignHeader(header), Some(log)) => self.attempt_sign_header(log, header, out),
@@ -939,7 +952,11 @@ impl<C: Checks> Server<C> {
 
     fn next_round(&self) -> Round {
         let opened = self.committee.opened();
-        if self.checks.enforce(Check::RoundRises) || opened == Round::default() { opened.next() } else { opened }
+        if self.checks.enforce(Check::RoundRises) || opened == Round::default() {
+            opened.next()
+        } else {
+            opened
+        }
     }
 
     fn next_opening(&self) -> Time {

@@ -1,4 +1,5 @@
 //! What the committee machine accepts, refuses and reports.
+#![expect(clippy::unwrap_used, reason = "a test that meets something else has failed")]
 
 extern crate std;
 
@@ -502,7 +503,7 @@ fn the_aggregator_changes_the_clients() {
     let newcomer = stage.cast.clients[3].bundle.clone();
     let gone = (stage.cast.client(0), Epoch(1));
     let mut batch = |counter, register: &[&Bundle]| {
-        let register = register.iter().map(|bundle| Bundle::clone(bundle)).collect();
+        let register = register.iter().copied().cloned().collect();
         Command::ChangeClients(stage.cast.aggregator.batch(counter, register, vec![gone]))
     };
     let changed = |change: fn(&mut Bundle)| {
@@ -582,7 +583,7 @@ fn a_refused_client_is_out_and_stays_out_for_a_while() {
     let nobody = stage.cast.servers[0].refuse(1, &unknown, true);
     stage.refuses("an unknown client", Refused::NotInRegistry, &Command::RefuseClient(nobody));
     let refusal = stage.cast.servers[0].refuse(2, &client, true);
-    let newer = Bundle { epoch: Epoch(2), ..client.clone() };
+    let newer = Bundle { epoch: Epoch(2), ..client };
     let other = stage.cast.servers[0].refuse(2, &newer, true);
     stage.refuses("other keys", Refused::StaleEpoch, &Command::RefuseClient(other));
     let wrong: &[Wrong<ClientRefusal>] = &[
@@ -888,7 +889,8 @@ fn every_truncation_of_a_snapshot_is_refused() {
 
 #[test]
 fn a_snapshot_whose_open_round_does_not_fit_is_refused() {
-    let changes: [(&str, fn(&mut OpenRound)); 6] = [
+    type Change = (&'static str, fn(&mut OpenRound));
+    let changes: [Change; 6] = [
         ("another registry", |open| open.clients = ClientRegistry::new()),
         ("refusals over other clients", |open| open.refused = Some(Bitmap::new(9))),
         ("participants over other clients", |open| {
