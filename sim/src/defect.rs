@@ -74,9 +74,13 @@ impl Defect {
 
     /// Every name.
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        let markers = RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER]);
-        markers.filter_map(|marker| marker.strip_prefix(MARKER))
+        markers().filter_map(|marker| marker.strip_prefix(MARKER))
     }
+}
+
+/// Every marker: what stands in a binary that can be defective on purpose.
+pub fn markers() -> impl Iterator<Item = &'static str> {
+    RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER])
 }
 
 /// The rules that one node leaves out.

@@ -15,6 +15,7 @@
 //! - `cluster`: the machines of a run, handled as an operator handles them.
 //! - [`engine`]: carries out a scenario.
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
+//! - [`memory`]: signatures that were verified before.
 //! - [`one`]: one scenario, one seed, one process, one result line.
 //! - `determinism`: whether a run repeated does the same, and where two runs part.
 //! - `sweep`: many scenarios over many seeds, and what they add up to.
@@ -39,7 +40,7 @@ pub mod cli;
 #[cfg(madsim)]
 mod cluster;
 #[cfg(madsim)]
-mod defect;
+pub mod defect;
 #[cfg(madsim)]
 mod determinism;
 #[cfg(madsim)]
@@ -48,6 +49,8 @@ pub mod disk;
 mod doctor;
 #[cfg(madsim)]
 pub mod engine;
+#[cfg(madsim)]
+pub mod memory;
 #[cfg(madsim)]
 pub mod network;
 #[cfg(madsim)]
