@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -134,8 +135,17 @@ pub struct LiveHeader {
     pub signatures: Vec<HeaderSignature>,
 }
 
+/// Prints a vector as its length and its hash: in numbers, it would fill pages.
+struct Vector<'a>(&'a [u8]);
+
+impl fmt::Debug for Vector<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes #{}", self.0.len(), blake3::hash(self.0))
+    }
+}
+
 /// A client's vector: message (or nothing) XOR one pad per server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// The log.
     pub log: LogId,
@@ -152,8 +162,22 @@ pub struct Envelope {
     pub signature: Signature,
 }
 
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, round, header, epoch, body, signature } = self;
+        f.debug_struct("Envelope")
+            .field("log", log)
+            .field("round", round)
+            .field("header", header)
+            .field("epoch", epoch)
+            .field("body", &Vector(body))
+            .field("signature", signature)
+            .finish()
+    }
+}
+
 /// The XOR of the participants' envelopes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aggregate {
     /// The log.
     pub log: LogId,
@@ -170,8 +194,22 @@ pub struct Aggregate {
     pub signature: Signature,
 }
 
+impl fmt::Debug for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, round, header, participants, body, signature } = self;
+        f.debug_struct("Aggregate")
+            .field("log", log)
+            .field("round", round)
+            .field("header", header)
+            .field("participants", participants)
+            .field("body", &Vector(body))
+            .field("signature", signature)
+            .finish()
+    }
+}
+
 /// The XOR of one server's pads with the participants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partial {
     /// The log.
     pub log: LogId,
@@ -190,8 +228,23 @@ pub struct Partial {
     pub signature: Signature,
 }
 
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, round, header, aggregate, server, body, signature } = self;
+        f.debug_struct("Partial")
+            .field("log", log)
+            .field("round", round)
+            .field("header", header)
+            .field("aggregate", aggregate)
+            .field("server", server)
+            .field("body", &Vector(body))
+            .field("signature", signature)
+            .finish()
+    }
+}
+
 /// A finalised round.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The log.
     pub log: LogId,
@@ -208,6 +261,21 @@ pub struct Record {
     pub broadcast: Vec<u8>,
     /// Digest of the record before it; zero for the first.
     pub previous: Digest,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, round, header, participants, servers, broadcast, previous } = self;
+        f.debug_struct("Record")
+            .field("log", log)
+            .field("round", round)
+            .field("header", header)
+            .field("participants", participants)
+            .field("servers", servers)
+            .field("broadcast", &Vector(broadcast))
+            .field("previous", previous)
+            .finish()
+    }
 }
 
 /// A server's word that the committee finalised a record.
