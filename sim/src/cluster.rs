@@ -29,6 +29,7 @@ use crate::chain::NodeIndex;
 use crate::check::Subject;
 use crate::defect::{Defects, Planted};
 use crate::disk::Crash;
+use crate::memory::{Remembering, Verdicts};
 use crate::random::Random;
 use crate::world::{Host, Process, Simulation};
 
@@ -106,6 +107,8 @@ pub(crate) struct Cluster {
     deployments: Vec<Deployment>,
     secrets: Random,
     planted: Planted,
+    /// Which signatures were found to be right or wrong, by any node.
+    verdicts: Verdicts,
     /// Processes started.
     pub(crate) starts: u64,
     /// Machines that lost their power.
@@ -123,6 +126,7 @@ impl Cluster {
             deployments: scenario.deployments.clone(),
             secrets,
             planted: Planted::default(),
+            verdicts: Verdicts::default(),
             starts: 0,
             crashes: 0,
         };
@@ -148,7 +152,8 @@ impl Cluster {
         let peer = peer_of(&secret);
         let address = Address(format!("{name}:7000"));
         let host = self.simulation.host(&name, address, peer);
-        let env = deployment.env_of(role).0.into_iter().map(|(name, setting)| (name, setting.text().to_owned()));
+        let env =
+            deployment.env_of(role).0.into_iter().map(|(name, setting)| (name, setting.text().to_owned()));
         self.witness.enrol(
             Subject { index: host.index(), name: name.clone(), peer, role: witness::role(role), liar: false },
             home,
@@ -235,7 +240,8 @@ impl Cluster {
 
     /// The server of a deployment that leads: of several that say so, the one with the newest term.
     pub(crate) fn leader(&self, home: usize) -> Option<NodeId> {
-        let term = |node: &NodeId| self.witness.of(*node, |known| known.leads().then_some(known.leader)).flatten();
+        let term =
+            |node: &NodeId| self.witness.of(*node, |known| known.leads().then_some(known.leader)).flatten();
         self.servers_up(home).into_iter().filter(|node| term(node).is_some()).max_by_key(|node| term(node))
     }
 
@@ -271,7 +277,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, node: NodeId, hint: &Hint) {
         let env = self.variables(node, hint);
         let secret = env.get("ZIPNET_SECRET").cloned().unwrap_or_default();
-        let defects = self.checks(node);
+        let checks = Remembering::new(self.checks(node), self.verdicts.clone());
         let now = self.simulation.now();
         self.starts += 1;
         let witness = self.witness.clone();
@@ -309,7 +315,7 @@ impl Cluster {
                 for warning in warnings {
                     world.observe(Event::Warned(warning.to_string()));
                 }
-                node::run(world, defects, config, controls).await
+                node::run(world, checks, config, controls).await
             }
             Err(mistakes) => {
                 let reason = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -461,7 +467,8 @@ fn group_of(config: &Config) -> Option<GroupId> {
 fn build_of(deployment: &Deployment) -> Build {
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let params = deployment.params;
-    let params = RoundParams::new(number(params.num_slots), number(params.slot_bytes), number(params.tag_len));
+    let params =
+        RoundParams::new(number(params.num_slots), number(params.slot_bytes), number(params.tag_len));
     Build {
         params: params.expect("scenarios are checked when they are read"),
         wire_version: WIRE_VERSION,

@@ -764,7 +764,7 @@ impl<C: Checks> Aggregator<C> {
             Some(newest) if newest.round > round => return refused(Refused::WrongRound),
             Some(_) | None => {}
         }
-        let union = live.verify().map_err(|invalid| ("live", reason(&invalid)))?;
+        let union = live.verify_with(&self.checks).map_err(|invalid| ("live", reason(&invalid)))?;
         let header = &live.header;
         if self.headers.len() == HEADERS_KEPT {
             self.headers.pop_front();
@@ -926,7 +926,7 @@ impl<C: Checks> Aggregator<C> {
         }
         let mut kept =
             Kept { record, digest, signatures: BTreeMap::new(), forwarded: false, confirmed: false };
-        kept.add(signatures);
+        kept.add(signatures, &self.checks);
         if !is_majority(kept.signatures.len(), kept.record.servers.len()) {
             return refused(Refused::BadSignature);
         }
@@ -946,7 +946,7 @@ impl<C: Checks> Aggregator<C> {
         let rounds: BTreeSet<Round> = signatures.iter().map(|signature| signature.round).collect();
         for round in rounds {
             if let Some(kept) = self.records.get_mut(&round) {
-                kept.add(signatures);
+                kept.add(signatures, &self.checks);
             }
         }
         self.forward_records(out);
@@ -1216,14 +1216,14 @@ impl Retry {
 
 impl Kept {
     /// Adds the signatures of this record that are its servers', each verified once.
-    fn add(&mut self, signatures: &[RecordSignature]) {
+    fn add(&mut self, signatures: &[RecordSignature], checks: &impl Checks) {
         for signature in signatures {
             if signature.record == self.digest
                 && signature.round == self.record.round
                 && signature.log == self.record.log
                 && self.record.servers.contains(&signature.server)
                 && !self.signatures.contains_key(&signature.server)
-                && signature.verify()
+                && signature.verify_with(checks)
             {
                 self.signatures.insert(signature.server, *signature);
             }

@@ -6,6 +6,9 @@
 
 use core::fmt::Debug;
 
+use crate::id::{Digest, PeerId};
+use crate::key::{self, Signature};
+
 /// A rule that a defective build could lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Check {
@@ -61,6 +64,12 @@ pub enum Check {
 pub trait Checks: Clone + Debug + Send + Sync + 'static {
     /// Whether the rule is enforced.
     fn enforce(&self, check: Check) -> bool;
+
+    /// Whether the peer signed the digest. The answer depends on nothing else, so whoever runs many nodes in one process
+    /// may remember it.
+    fn verify(&self, peer: &PeerId, digest: &Digest, signature: &Signature) -> bool {
+        key::verify(peer, digest, signature)
+    }
 }
 
 /// Enforces every rule. What production runs.

@@ -529,7 +529,7 @@ impl<C: Checks> Client<C> {
         if newest.is_some_and(|(newest, known)| *newest == round && known.digest != digest) {
             return Err(Refused::Equivocation);
         }
-        let refused = live.verify().map_err(|invalid| reason(&invalid))?;
+        let refused = live.verify_with(&self.checks).map_err(|invalid| reason(&invalid))?;
         if header.params != self.config.params {
             return Err(Refused::ParamsMismatch);
         }
@@ -728,7 +728,7 @@ impl<C: Checks> Client<C> {
         let round = record.round;
         let (previous, servers) = (record.previous, record.servers.len());
         let mut kept = Kept { digest, previous, record: Some(Arc::new(record)), signatures: BTreeMap::new() };
-        kept.add(signatures);
+        kept.add(signatures, &self.checks);
         if !is_majority(kept.signatures.len(), servers) {
             return refused(Refused::BadSignature);
         }
@@ -791,7 +791,7 @@ impl<C: Checks> Client<C> {
         let rounds: BTreeSet<Round> = signatures.iter().map(|signature| signature.round).collect();
         for round in rounds {
             if let Some(kept) = self.records.get_mut(&round) {
-                kept.add(signatures);
+                kept.add(signatures, &self.checks);
                 self.confirm(round, out);
             }
         }
@@ -973,7 +973,7 @@ type Verdict = Result<(), (&'static str, Refused)>;
 
 impl Kept {
     /// Adds the signatures of this record that are its servers', each verified once.
-    fn add(&mut self, signatures: &[RecordSignature]) {
+    fn add(&mut self, signatures: &[RecordSignature], checks: &impl Checks) {
         let Some(record) = &self.record else { return };
         for signature in signatures {
             if signature.record == self.digest
@@ -981,7 +981,7 @@ impl Kept {
                 && signature.log == record.log
                 && record.servers.contains(&signature.server)
                 && !self.signatures.contains_key(&signature.server)
-                && signature.verify()
+                && signature.verify_with(checks)
             {
                 self.signatures.insert(signature.server, *signature);
             }

@@ -6,6 +6,7 @@ use core::fmt;
 use zeroize::Zeroize;
 
 use crate::bitmap::Bitmap;
+use crate::checks::{Checks, Strict};
 use crate::id::{Digest, LogId, PeerId, Round};
 use crate::key;
 use crate::message::{
@@ -246,7 +247,13 @@ impl HeaderSignature {
     /// Whether the named server signed.
     #[must_use]
     pub fn verify(&self) -> bool {
-        key::verify(&self.server, &self.signed_digest(), &self.signature)
+        self.verify_with(&Strict)
+    }
+
+    /// Whether the named server signed, as these checks say.
+    #[must_use]
+    pub fn verify_with(&self, checks: &impl Checks) -> bool {
+        checks.verify(&self.server, &self.signed_digest(), &self.signature)
     }
 }
 
@@ -257,6 +264,14 @@ impl LiveHeader {
     /// # Errors
     /// What is wrong, and with whom.
     pub fn verify(&self) -> Result<Bitmap, Invalid> {
+        self.verify_with(&Strict)
+    }
+
+    /// The same, with signatures verified by these checks.
+    ///
+    /// # Errors
+    /// What is wrong, and with whom.
+    pub fn verify_with(&self, checks: &impl Checks) -> Result<Bitmap, Invalid> {
         let Self { header, signatures } = self;
         if header.servers.is_empty() {
             return Err(Invalid::EmptyRoster);
@@ -283,7 +298,7 @@ impl LiveHeader {
             if signed.refused.len() != refused.len() {
                 return Err(Invalid::Refusals { server });
             }
-            if !signed.verify() {
+            if !signed.verify_with(checks) {
                 return Err(Invalid::Signature { server });
             }
             refused.union_with(&signed.refused);
@@ -430,7 +445,13 @@ impl RecordSignature {
     /// Whether the named server signed.
     #[must_use]
     pub fn verify(&self) -> bool {
-        key::verify(&self.server, &self.signed_digest(), &self.signature)
+        self.verify_with(&Strict)
+    }
+
+    /// Whether the named server signed, as these checks say.
+    #[must_use]
+    pub fn verify_with(&self, checks: &impl Checks) -> bool {
+        checks.verify(&self.server, &self.signed_digest(), &self.signature)
     }
 }
 
