@@ -197,6 +197,9 @@ impl PeerBook {
             return Err(EntryRefused::TooLong);
         }
         if entry.peer == self.own {
+            if entry.sequence <= self.own_sequence {
+                return Err(EntryRefused::Own);
+            }
             let signed = verify(&entry.peer, &entry.digest(), &entry.signature);
             if signed {
                 self.own_sequence = self.own_sequence.max(entry.sequence);
