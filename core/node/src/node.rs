@@ -680,7 +680,11 @@ impl<W: World, C: Checks> Node<W, C> {
     fn connected(&mut self, connection: Conn<W>) {
         let (peer, exporter) = (connection.peer(), connection.exporter());
         let id = self.links.add(self.world.now(), connection.clone());
-        let hello = self.own.hello(&exporter, &peer, self.present());
+        let present = self.present();
+        if let Some(entry) = self.links.get_mut(id) {
+            entry.said = present.log;
+        }
+        let hello = self.own.hello(&exporter, &peer, present);
         self.links.send(id, &Frame::Hello(Box::new(hello)));
         drop(W::Runtime::spawn(read(id, connection, self.sender.clone())));
     }
@@ -933,6 +937,11 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
         self.feed(Feed::Linked { peer, role });
+        if (self.own.role, role) == (Role::Client, Role::Aggregator) {
+            for id in self.links.of_role(Role::Server) {
+                self.closed(id, Some(Farewell::Spare));
+            }
+        }
     }
 
     /// A connection is gone, or has to go.
@@ -1002,10 +1011,36 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
+    /// Two servers may be linked before they have a log, and then join different ones. They have to meet again, so that
+    /// one of the logs yields.
+    fn part_from_other_logs(&mut self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let Some(own) = self.log() else { return };
+        let members = group.state().members;
+        let strangers: Vec<_> = self
+            .links
+            .linked_entries()
+            .filter(|(_, entry, hello)| {
+                let Some(store) = hello.store.filter(|_| hello.role == Role::Server) else { return false };
+                let id = RaftId { peer: entry.peer, store };
+                let is_member = members.voters.contains(&id) || members.learners.contains(&id);
+                match hello.log {
+                    Some(log) => log != own,
+                    None => entry.said != Some(own) && !is_member,
+                }
+            })
+            .map(|(id, ..)| id)
+            .collect();
+        for id in strangers {
+            self.closed(id, None);
+        }
+    }
+
     fn housekeep(&mut self, now: Time) {
         for id in self.links.overdue(now) {
             self.closed(id, None);
         }
+        self.part_from_other_logs();
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
@@ -1036,15 +1071,27 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
+    /// Whether a client is linked with an aggregator, or knows one that it has not dialled in vain.
+    fn finds_aggregator(&self) -> bool {
+        let aggregators = self.book.iter().filter(|entry| entry.role == Role::Aggregator);
+        let reachable = |entry: &PeerEntry| {
+            let dial = entry.address.as_ref().map(|address| self.dials.get(address));
+            dial.is_some_and(|dial| dial.is_none_or(|dial| dial.failures == 0))
+        };
+        self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator)
+            || aggregators.into_iter().any(reachable)
+    }
+
     /// Dials whoever this node should be linked with and is not.
     fn dial(&mut self, now: Time) {
         if self.stopping {
             return;
         }
         let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
-        let has_aggregator = self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator);
+        // A client needs servers only to find the aggregator; ten thousand of them must not hold links to all.
+        let searches = self.own.role == Role::Client && !self.finds_aggregator();
         for peer in &self.bootstrap {
-            let needed = self.own.role != Role::Client || !has_aggregator;
+            let needed = self.own.role != Role::Client || searches;
             if let (true, Some(address)) = (needed, &peer.address) {
                 wanted.insert((peer.peer, address.clone()));
             }
@@ -1052,7 +1099,7 @@ impl<W: World, C: Checks> Node<W, C> {
         for entry in self.book.iter() {
             let needed = match (self.own.role, entry.role) {
                 (Role::Server | Role::Aggregator, Role::Server) | (Role::Client, Role::Aggregator) => true,
-                (Role::Client, Role::Server) => !has_aggregator,
+                (Role::Client, Role::Server) => searches,
                 (_, Role::Client) | (Role::Server | Role::Aggregator, Role::Aggregator) => false,
             };
             if let (true, Some(address)) = (needed, &entry.address) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipnet_core::id::{PeerId, RaftId};
+use zipnet_core::id::{LogId, PeerId, RaftId};
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
@@ -28,6 +28,8 @@ pub(super) struct Entry<N> {
     pub(super) opened: Time,
     /// The other end's, once this end has accepted it.
     pub(super) hello: Option<Hello>,
+    /// The log of this end as its hello named it.
+    pub(super) said: Option<LogId>,
     /// This end does not want to talk, has said so, and waits for the other end's word.
     pub(super) refused: bool,
     /// This end uses the connection for the peer.
@@ -91,9 +93,9 @@ impl<N: Connection> Links<N> {
         self.last = self.last.checked_add(1).expect("64 bits of connections do not run out");
         let id = ConnectionId(self.last);
         let peer = connection.peer();
-        let (hello, refused, used, welcomed, farewell) = (None, false, false, false, None);
+        let (hello, said, refused, used, welcomed, farewell) = (None, None, false, false, false, None);
         self.entries
-            .insert(id, Entry { connection, peer, opened: now, hello, refused, used, welcomed, farewell });
+            .insert(id, Entry { connection, peer, opened: now, hello, said, refused, used, welcomed, farewell });
         id
     }
 
@@ -117,6 +119,23 @@ impl<N: Connection> Links<N> {
     /// Every linked peer with its hello, in PeerId order.
     pub(super) fn linked(&self) -> impl Iterator<Item = (&PeerId, &Hello)> {
         self.links.iter().filter_map(|(peer, id)| Some((peer, self.entries.get(id)?.hello.as_ref()?)))
+    }
+
+    /// The links with peers of a role.
+    pub(super) fn of_role(&self, role: Role) -> Vec<ConnectionId> {
+        let is = |id: &&ConnectionId| {
+            let hello = self.entries.get(id).and_then(|entry| entry.hello.as_ref());
+            hello.is_some_and(|hello| hello.role == role)
+        };
+        self.links.values().filter(is).copied().collect()
+    }
+
+    /// Every link with its connection and the other end's hello, in PeerId order.
+    pub(super) fn linked_entries(&self) -> impl Iterator<Item = (ConnectionId, &Entry<N>, &Hello)> {
+        self.links.values().filter_map(|id| {
+            let entry = self.entries.get(id)?;
+            Some((*id, entry, entry.hello.as_ref()?))
+        })
     }
 
     /// Connections whose hellos take too long.
