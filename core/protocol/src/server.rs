@@ -1157,3 +1157,6 @@ pub fn kind(command: &Command) -> &'static str {
         Command::RefuseClient(_) => "refuse-client",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1011 @@
+//! What a server signs, withholds, proposes and leaves behind.
+#![expect(clippy::unwrap_used, reason = "a test that meets something else has failed")]
+
+extern crate std;
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::checks::Strict;
+use crate::committee::tests::cast::{Cast, LOG, OTHER_LOG, Step, Without};
+use crate::id::{Counter, GroupId};
+use crate::machine::Abandonment;
+use crate::message::Previous;
+
+const PERIOD: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
+const RESEND: Duration = Duration::from_secs(1);
+const REKEY: Duration = Duration::from_secs(3600);
+
+/// The first server of a cast under test. The others and the log are played by the test.
+struct Play<C = Strict> {
+    cast: Cast,
+    server: Server<C>,
+    now: Time,
+    log: Vec<Command>,
+    /// What the server proposed and is not in the log.
+    proposed: VecDeque<Command>,
+    started: u8,
+}
+
+fn config(cast: &Cast) -> Config {
+    Config {
+        committee: Cast::config(),
+        me: cast.server(0),
+        floors: cast.servers[0].bundle.floors.unwrap(),
+        round_period: PERIOD,
+        round_deadline: DEADLINE,
+        aggregator: None,
+        first_round_voters: 3,
+        resend: RESEND,
+        rekey_after: REKEY,
+        partial_budget: Duration::from_secs(2),
+        stop_budget: Duration::from_secs(4),
+    }
+}
+
+impl Play<Strict> {
+    fn new() -> Self {
+        Self::with(Cast::new(), Strict)
+    }
+
+    /// After an honest run up to a step, led by another server.
+    fn at(step: Step) -> Self {
+        let mut play = Self::new();
+        play.go(step);
+        play
+    }
+}
+
+impl<C: Checks> Play<C> {
+    fn with(cast: Cast, checks: C) -> Self {
+        let server = Server::new(config(&cast), checks, [0x55; 32]);
+        let mut play =
+            Self { cast, server, now: Time::default(), log: vec![], proposed: VecDeque::new(), started: 0 };
+        play.connect();
+        play
+    }
+
+    fn connect(&mut self) {
+        let voters = self.cast.voters();
+        self.feed(Input::Voters { voters });
+        for other in [1, 2] {
+            let peer = self.cast.server(other);
+            self.feed(Input::Linked { peer, role: Role::Server });
+        }
+        let peer = self.cast.aggregator.peer();
+        self.feed(Input::Linked { peer, role: Role::Aggregator });
+        self.lead(1);
+        self.feed(Input::CaughtUp(true));
+    }
+
+    fn lead(&mut self, leader: usize) -> Vec<Effect> {
+        let leader = Some(self.cast.server(leader));
+        self.feed(Input::Led { leader })
+    }
+
+    /// Feeds an input and what its jobs give; a tick afterwards must find nothing to do.
+    fn feed(&mut self, input: Input) -> Vec<Effect> {
+        let effects = self.feed_once(input);
+        assert!(self.feed_once(Input::Tick).is_empty(), "a tick is harmless at any moment");
+        assert!(self.server.deadline().at > self.now, "what is due was left open");
+        effects
+    }
+
+    fn feed_once(&mut self, input: Input) -> Vec<Effect> {
+        let mut inputs = VecDeque::from([input]);
+        let (mut effects, mut out) = (Vec::new(), Outbox::new());
+        while let Some(input) = inputs.pop_front() {
+            self.server.handle(self.now, input, &mut out);
+            while let Some(effect) = out.pop() {
+                match &effect {
+                    Effect::Work(job) => {
+                        let member = &mut self.cast.servers[0];
+                        let done = member.keyring.perform(job);
+                        if let Done::BundleMade(bundle) = &done {
+                            member.bundle = bundle.clone();
+                        }
+                        inputs.push_back(Input::Done(done));
+                    }
+                    Effect::Propose(command) => self.proposed.push_back(command.clone()),
+                    Effect::Send { .. } | Effect::Report(_) | Effect::HandOver | Effect::Stopped => {}
+                }
+                effects.push(effect);
+            }
+        }
+        effects
+    }
+
+    fn hear(&mut self, from: PeerId, message: &Message) -> Vec<Effect> {
+        self.feed(Input::Received { from, bytes: wire::encode(message).to_vec() })
+    }
+
+    fn wait(&mut self, duration: Duration) -> Vec<Effect> {
+        self.now = self.now.after(duration);
+        self.feed(Input::Tick)
+    }
+
+    fn commit(&mut self, command: &Command) -> Vec<Effect> {
+        self.log.push(command.clone());
+        let index = u64::try_from(self.log.len()).unwrap();
+        let command = wire::encode_command(command).to_vec();
+        self.feed(Input::Committed { index, command, replay: false })
+    }
+
+    /// Brings everything that was proposed into the log.
+    fn settle(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(command) = self.proposed.pop_front() {
+            effects.extend(self.commit(&command));
+        }
+        effects
+    }
+
+    /// Goes on up to this step; what the server under test wants to say itself, it says first.
+    fn go(&mut self, step: Step) -> Vec<Effect> {
+        let mut effects = self.settle();
+        for step in Step::ALL.into_iter().filter(|each| *each <= step) {
+            while let Some(command) = self.cast.next(self.server.committee(), step) {
+                effects.extend(self.commit(&command));
+                effects.extend(self.settle());
+            }
+        }
+        effects
+    }
+
+    /// The next header of an honest leader.
+    fn header(&self) -> Header {
+        self.cast.header(self.server.committee())
+    }
+
+    /// The process ends; another one with the same identity reads the log.
+    fn restart(&mut self, checks: C) {
+        self.cast.servers[0].keyring.forget_round_key();
+        self.started += 1;
+        self.server = Server::new(config(&self.cast), checks, [self.started; 32]);
+        self.proposed.clear();
+        let voters = self.cast.voters();
+        self.feed(Input::Voters { voters });
+        for (index, command) in core::mem::take(&mut self.log).iter().enumerate() {
+            let (index, bytes) = (u64::try_from(index).unwrap() + 1, wire::encode_command(command).to_vec());
+            let effects = self.feed(Input::Committed { index, command: bytes, replay: true });
+            assert!(reports(&effects).is_empty(), "what is read again is not reported again");
+            self.log.push(command.clone());
+        }
+        self.proposed.clear();
+        self.connect();
+    }
+}
+
+fn reports(effects: &[Effect]) -> Vec<&Report> {
+    let all = effects.iter();
+    all.filter_map(|effect| if let Effect::Report(report) = effect { Some(report) } else { None }).collect()
+}
+
+fn proposals(effects: &[Effect]) -> Vec<&Command> {
+    let all = effects.iter();
+    all.filter_map(|effect| if let Effect::Propose(command) = effect { Some(command) } else { None })
+        .collect()
+}
+
+/// The kinds of what was proposed.
+fn kinds(effects: &[Effect]) -> Vec<&'static str> {
+    proposals(effects).into_iter().map(kind).collect()
+}
+
+fn sent(effects: &[Effect]) -> Vec<(PeerId, Message)> {
+    let message = |effect: &Effect| match effect {
+        Effect::Send { to, bytes } => Some((*to, wire::decode(bytes).unwrap())),
+        _ => None,
+    };
+    effects.iter().filter_map(message).collect()
+}
+
+/// The headers that were opened.
+fn opened(effects: &[Effect]) -> Vec<Header> {
+    let header = |command: &Command| match command {
+        Command::OpenRound(header) => Some(header.clone()),
+        _ => None,
+    };
+    proposals(effects).into_iter().filter_map(header).collect()
+}
+
+fn refusals(effects: &[Effect]) -> Vec<Refused> {
+    let reason =
+        |report: &Report| if let Report::Refused { reason, .. } = report { Some(*reason) } else { None };
+    reports(effects).into_iter().filter_map(reason).collect()
+}
+
+#[test]
+fn an_honest_header_is_signed_and_others_are_declined() {
+    let play = Play::at(Step::Enrolled);
+    let header = play.header();
+    assert_eq!(play.server.judge_header(&header), Ok(()));
+    let me = play.cast.server(0);
+    type Wrong = (Refused, fn(&mut Header, PeerId));
+    let wrong: &[Wrong] = &[
+        (Refused::NotInRoster, |header, me| header.servers.retain(|server| server.peer != me)),
+        (Refused::WrongLog, |header, _| header.log = OTHER_LOG),
+        (Refused::WrongGroup, |header, _| header.group = GroupId([9; 32])),
+        (Refused::ForeignKey, |header, _| header.servers[0].round_key = PublicKey([9; 32])),
+        (Refused::ForeignKey, |header, _| header.servers[0].epoch = Epoch(2)),
+        (Refused::WrongPrevious, |header, _| header.previous.round = Round(1)),
+        (Refused::WrongPrevious, |header, _| header.previous.record = Digest([9; 32])),
+        (Refused::WrongPrevious, |header, _| header.previous.state = Digest([9; 32])),
+        (Refused::BelowFloor, |header, _| header.min_participants = 1),
+        (Refused::RosterTooSmall, |header, _| header.servers.truncate(2)),
+    ];
+    for (reason, change) in wrong {
+        let mut changed = header.clone();
+        change(&mut changed, me);
+        assert_eq!(play.server.judge_header(&changed), Err(*reason));
+    }
+}
+
+#[test]
+fn a_declined_header_gets_neither_signature_nor_partial() {
+    let mut play = Play::at(Step::Enrolled);
+    let mut header = play.header();
+    header.previous.state = Digest([9; 32]);
+    let effects = play.commit(&Command::OpenRound(header));
+    let declined =
+        |report: &&Report| matches!(report, Report::HeaderDeclined { reason: Refused::WrongPrevious, .. });
+    assert_eq!(reports(&effects).into_iter().filter(declined).count(), 1);
+    assert!(play.proposed.is_empty());
+    // Even if somebody signs in its name.
+    while let Some(command) = play.cast.next(play.server.committee(), Step::Live) {
+        play.commit(&command);
+    }
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    play.commit(&aggregate);
+    assert!(play.proposed.is_empty());
+}
+
+#[test]
+fn the_verdict_is_about_the_position_of_the_opening() {
+    let mut play = Play::at(Step::Enrolled);
+    let header = play.header();
+    let effects = play.commit(&Command::OpenRound(header));
+    assert_eq!(kinds(&effects), ["sign-header"]);
+    play.proposed.clear();
+    let client = play.cast.clients[0].bundle.clone();
+    let refusal = play.cast.servers[1].refuse(1, &client, true);
+    play.commit(&Command::RefuseClient(refusal));
+    assert_eq!(kinds(&play.wait(RESEND)), ["sign-header"], "later entries are no reason to refuse");
+}
+
+#[test]
+fn one_header_is_signed_per_round() {
+    let mut play = Play::at(Step::Enrolled);
+    let header = play.header();
+    let first = play.commit(&Command::OpenRound(header.clone()));
+    let again = play.wait(RESEND);
+    assert_eq!(proposals(&first), proposals(&again), "the same bytes until the log has them");
+    let mut other = header;
+    other.nonce = [9; 32];
+    assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised));
+    play.server.signed = Some((LOG, Round(7), Digest::default()));
+    assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised), "nor of an earlier round");
+    play.server.signed = Some((OTHER_LOG, Round(7), Digest::default()));
+    assert_eq!(play.server.judge_header(&other), Ok(()));
+}
+
+#[test]
+fn a_restarted_server_declines_rounds_of_its_former_key_and_registers_above_it() {
+    let mut play = Play::at(Step::Enrolled);
+    let header = play.header();
+    play.restart(Strict);
+    assert_eq!(play.server.judge_header(&header), Err(Refused::ForeignKey));
+    assert!(!play.server.is_registered());
+    let Some(Command::RegisterServer { bundle, announcement }) = play.proposed.front().cloned() else {
+        panic!("{:?}", play.proposed)
+    };
+    assert_eq!((bundle.epoch, announcement.counter), (Epoch(2), Counter(2)));
+    assert_ne!(bundle.round_key, header.servers[0].round_key);
+    play.settle();
+    assert!(play.server.is_registered());
+    play.go(Step::Confirmed);
+    assert_eq!(play.server.committee().records().len(), 1);
+}
+
+#[test]
+fn a_server_registers_only_once_it_has_caught_up_and_votes() {
+    let mut play = Play::new();
+    play.feed(Input::CaughtUp(false));
+    play.go(Step::Started);
+    assert!(play.proposed.is_empty());
+    play.feed(Input::Voters { voters: BTreeSet::new() });
+    assert!(play.feed(Input::CaughtUp(true)).is_empty());
+    let voters = play.cast.voters();
+    assert_eq!(kinds(&play.feed(Input::Voters { voters })), ["register-server"]);
+    assert!(play.wait(RESEND / 2).is_empty());
+    assert_eq!(kinds(&play.wait(RESEND / 2)), ["register-server"], "until the log has it");
+}
+
+#[test]
+fn a_partial_is_made_for_the_applied_aggregate_alone() {
+    let mut play = Play::at(Step::Live);
+    assert!(play.proposed.is_empty(), "no aggregate is in");
+    let open = play.server.committee().open().unwrap().clone();
+    let other = play.cast.fold(&open, &[0, 1], b"held back");
+    let aggregator = play.cast.aggregator.peer();
+    play.hear(aggregator, &Message::Aggregate(other));
+    assert!(play.server.holds_aggregate() && play.proposed.is_empty());
+    let applied = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    let effects = play.commit(&applied);
+    let [Command::SubmitPartial(partial)] = proposals(&effects)[..] else { panic!("{effects:?}") };
+    let Command::SubmitAggregate(applied) = applied else { panic!("{applied:?}") };
+    assert_eq!(partial.aggregate, applied.digest());
+    assert!(partial.verify());
+    let made = |report: &&Report| matches!(report, Report::PartialMade { participants: 3, floor: 2, .. });
+    assert_eq!(reports(&effects).into_iter().filter(made).count(), 1);
+    let again = play.wait(RESEND);
+    assert_eq!(proposals(&effects), proposals(&again));
+    assert!(!again.iter().any(|effect| matches!(effect, Effect::Work(_))), "it is made once");
+}
+
+#[test]
+fn no_partial_is_made_below_the_own_floor() {
+    let mut play = Play::at(Step::Live);
+    play.server.config.floors.participants = 4;
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    play.commit(&aggregate);
+    play.wait(RESEND);
+    assert!(play.proposed.is_empty());
+}
+
+#[test]
+fn a_round_key_that_is_gone_makes_no_partial() {
+    let mut play = Play::at(Step::Live);
+    play.cast.servers[0].keyring.forget_round_key();
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    assert!(play.commit(&aggregate).iter().any(|effect| matches!(effect, Effect::Work(_))));
+    assert!(play.wait(RESEND).is_empty());
+    assert!(play.proposed.is_empty());
+}
+
+#[test]
+fn a_stop_gives_the_partial_then_departs_then_hands_over() {
+    let mut play = Play::at(Step::Live);
+    play.lead(0);
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    assert_eq!(kinds(&play.commit(&aggregate)), ["submit-partial"]);
+    assert!(play.feed(Input::Stop).is_empty(), "the partial is under way");
+    assert!(play.server.is_stopping());
+    let partial = play.proposed.pop_front().unwrap();
+    assert_eq!(kinds(&play.commit(&partial)), ["depart-server"]);
+    let departure = play.proposed.pop_front().unwrap();
+    let effects = play.commit(&departure);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::HandOver)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Stopped)));
+    assert!(play.server.committee().open().is_some(), "its partial is in: the others can finish");
+    let effects = play.lead(1);
+    assert!(matches!(effects[..], [Effect::Stopped]));
+    assert_eq!(play.server.deadline(), Deadline::NONE);
+    assert!(play.wait(DEADLINE).is_empty(), "it stops once");
+}
+
+#[test]
+fn a_stop_waits_for_no_aggregate() {
+    let mut play = Play::at(Step::Live);
+    assert_eq!(kinds(&play.feed(Input::Stop)), ["depart-server"]);
+    let effects = play.settle();
+    assert!(matches!(effects.last(), Some(Effect::Stopped)));
+    let given_up =
+        |report: &&Report| matches!(report, Report::RoundAbandoned { reason: Abandonment::NoAggregate, .. });
+    assert_eq!(reports(&effects).into_iter().filter(given_up).count(), 1);
+}
+
+#[test]
+fn a_stop_ends_in_time_though_nothing_answers() {
+    for (step, leader) in [(Step::Started, 0), (Step::Enrolled, 0), (Step::Live, 1), (Step::Aggregated, 0)] {
+        let mut play = Play::at(step);
+        play.lead(leader);
+        let begin = play.now;
+        let mut effects = play.feed(Input::Stop);
+        while !effects.iter().any(|effect| matches!(effect, Effect::Stopped)) {
+            play.now = play.server.deadline().at;
+            assert!(play.now.since(begin) < Duration::from_secs(5), "{step:?}");
+            effects = play.feed(Input::Tick);
+        }
+    }
+}
+
+#[test]
+fn a_stopping_server_signs_no_header() {
+    let mut play = Play::at(Step::Enrolled);
+    let header = play.header();
+    play.feed(Input::Stop);
+    assert_eq!(play.server.judge_header(&header), Err(Refused::Stopping));
+}
+
+#[test]
+fn round_keys_are_renewed_between_rounds() {
+    let mut play = Play::at(Step::Live);
+    let before = play.cast.servers[0].bundle.clone();
+    play.wait(REKEY);
+    assert!(play.proposed.is_empty(), "not while a round is open");
+    play.go(Step::Confirmed);
+    let after = &play.server.committee().servers()[&play.cast.server(0)].bundle;
+    assert_eq!(after.epoch, Epoch(2));
+    assert_ne!(after.round_key, before.round_key);
+    assert!(play.server.is_registered());
+    play.go(Step::Finalized);
+    assert_eq!(play.server.committee().records().len(), 2);
+}
+
+#[test]
+fn a_leading_server_starts_a_log_and_opens_its_first_round_with_all_voters() {
+    let mut play = Play::new();
+    play.lead(0);
+    assert_eq!(kinds(&play.feed(Input::StartLog { log: LOG })), ["start-log"]);
+    play.settle();
+    play.wait(PERIOD);
+    play.go(Step::Approved);
+    assert!(play.proposed.is_empty(), "too few clients");
+    let enrolled = play.cast.next(play.server.committee(), Step::Enrolled).unwrap();
+    let effects = play.commit(&enrolled);
+    let [header] = &opened(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!((header.round, header.servers.len(), header.min_participants), (Round(1), 3, 2));
+    assert_eq!(header.previous, Previous::default());
+}
+
+#[test]
+fn a_leader_opens_a_round_every_period_with_a_fresh_nonce() {
+    let mut play = Play::at(Step::Enrolled);
+    let mut nonces = BTreeSet::new();
+    let mut effects = play.lead(0);
+    for round in 1..=4 {
+        let [header] = &opened(&effects)[..] else { panic!("{effects:?}") };
+        assert_eq!(header.round, Round(round));
+        assert!(nonces.insert(header.nonce));
+        let begin = play.now;
+        play.go(Step::Aggregated);
+        play.go(Step::Finalized);
+        while let Some(command) = play.cast.next(play.server.committee(), Step::Confirmed) {
+            play.commit(&command);
+            play.settle();
+        }
+        effects = vec![];
+        while opened(&effects).is_empty() {
+            play.now = play.server.deadline().at;
+            effects = play.feed(Input::Tick);
+        }
+        assert_eq!(play.now.since(begin), PERIOD);
+    }
+}
+
+#[test]
+fn an_opening_that_got_lost_is_repeated() {
+    let mut play = Play::at(Step::Enrolled);
+    assert_eq!(opened(&play.lead(0)).len(), 1);
+    play.proposed.clear();
+    assert!(play.wait(RESEND / 2).is_empty());
+    assert_eq!(opened(&play.wait(RESEND / 2)).len(), 1);
+}
+
+#[test]
+fn an_opening_that_was_overtaken_is_made_anew_at_once() {
+    let mut play = Play::at(Step::Enrolled);
+    play.lead(0);
+    let late = play.proposed.pop_front().unwrap();
+    let batch = play.cast.aggregator.batch(2, vec![play.cast.clients[3].bundle.clone()], vec![]);
+    play.commit(&Command::ChangeClients(batch));
+    let effects = play.commit(&late);
+    assert_eq!(refusals(&effects), [Refused::WrongRegistry]);
+    assert_eq!(opened(&effects)[0].clients, play.server.committee().clients().set());
+}
+
+#[test]
+fn a_round_past_its_deadline_is_abandoned_by_the_next() {
+    let mut play = Play::at(Step::Enrolled);
+    play.lead(0);
+    play.settle();
+    assert!(opened(&play.wait(DEADLINE - Duration::from_millis(1))).is_empty());
+    play.proposed.clear();
+    let effects = play.wait(Duration::from_millis(1));
+    assert_eq!(opened(&effects)[0].round, Round(2));
+    let effects = play.settle();
+    let abandoned = |report: &&Report| matches!(report, Report::RoundAbandoned { reason: Abandonment::Unsigned, missing, .. } if missing.len() == 2);
+    assert_eq!(reports(&effects).into_iter().filter(abandoned).count(), 1);
+}
+
+#[test]
+fn a_new_leader_adopts_the_open_round_and_restarts_its_deadline() {
+    let mut play = Play::at(Step::Live);
+    play.wait(DEADLINE - Duration::from_secs(1));
+    assert!(opened(&play.lead(0)).is_empty());
+    assert_eq!(play.server.opened_at(), play.now);
+    assert!(opened(&play.wait(DEADLINE - Duration::from_secs(1))).is_empty());
+    assert_eq!(opened(&play.wait(Duration::from_secs(1))).len(), 1);
+}
+
+#[test]
+fn a_round_is_opened_anew_for_a_newcomer_until_the_aggregate_is_in() {
+    for (step, reopened) in [(Step::Live, true), (Step::Aggregated, false)] {
+        let mut play = Play::at(Step::Enrolled);
+        play.server.config.first_round_voters = 2;
+        let departure = play.cast.servers[2].announce(2, Standing::Departed);
+        play.commit(&Command::DepartServer(departure));
+        play.lead(0);
+        play.settle();
+        assert!(play.server.committee().open().is_some());
+        for step in Step::ALL.into_iter().filter(|each| *each > Step::Opened && *each <= step) {
+            while let Some(command) = play.cast.next(play.server.committee(), step) {
+                play.commit(&command);
+                play.settle();
+            }
+        }
+        play.cast.servers[2].renew(2);
+        let back = play.cast.servers[2].register(3);
+        let effects = play.commit(&back);
+        let sizes: Vec<_> = opened(&effects).iter().map(|header| header.servers.len()).collect();
+        assert_eq!(sizes, if reopened { vec![3] } else { vec![] }, "{step:?}");
+    }
+}
+
+#[test]
+fn servers_out_of_reach_are_left_out_only_down_to_the_floor() {
+    for (floor, expected) in [(None, 3), (Some(3), 3), (Some(2), 2), (Some(1), 1)] {
+        let mut play = Play::with(Cast::with_floors(Floors { participants: 2, servers: floor }), Strict);
+        play.go(Step::Enrolled);
+        for other in [1, 2] {
+            let peer = play.cast.server(other);
+            play.feed(Input::Unlinked { peer });
+            let reachable = play.server.next_roster().len();
+            let all = if reachable == 3 { 3 } else { 3 - other };
+            assert_eq!(reachable, all, "floor {floor:?}");
+        }
+        let roster = play.server.next_roster();
+        // Below its floor, nobody is left out: the round waits for them.
+        assert!(roster.len() == expected || roster.len() == 3, "floor {floor:?}: {}", roster.len());
+        assert!(roster.iter().any(|server| server.peer == play.cast.server(0)));
+    }
+}
+
+#[test]
+fn servers_that_kept_the_last_round_waiting_are_left_out_of_the_next() {
+    let mut play = Play::with(Cast::with_floors(Floors { participants: 2, servers: Some(2) }), Strict);
+    play.go(Step::Enrolled);
+    play.lead(0);
+    play.settle();
+    let open = play.server.committee().open().unwrap().clone();
+    let signature = play.cast.servers[1].sign_header(&open.header, &[]);
+    play.commit(&Command::SignHeader(signature));
+    play.wait(DEADLINE);
+    play.settle();
+    play.wait(DEADLINE);
+    let effects = play.settle();
+    let roster: Vec<_> =
+        play.server.committee().open().unwrap().header.servers.iter().map(|server| server.peer).collect();
+    assert_eq!(roster, [play.cast.server(0), play.cast.server(1)], "{effects:?}");
+    play.go(Step::Finalized);
+    assert_eq!(play.server.next_roster().len(), 3, "after a finalised round everybody gets a chance");
+}
+
+#[test]
+fn a_server_retires_by_its_own_word_and_serves_until_it_stops() {
+    let mut play = Play::at(Step::Enrolled);
+    assert_eq!(kinds(&play.feed(Input::Retire)), ["retire-server"]);
+    let effects = play.settle();
+    let farewells: Vec<_> = sent(&effects)
+        .into_iter()
+        .filter(|(_, message)| matches!(message, Message::Retired { .. }))
+        .collect();
+    assert_eq!(farewells.len(), 1, "the aggregator hears of it");
+    play.wait(REKEY);
+    assert!(play.proposed.is_empty(), "who leaves keeps its key: nobody would register another");
+    play.go(Step::Confirmed);
+    assert_eq!(kinds(&play.feed(Input::Stop)), ["depart-server"]);
+    let effects = play.settle();
+    assert!(
+        reports(&effects).iter().any(|report| matches!(report, Report::ServerRetired { forced: false, .. }))
+    );
+    assert!(matches!(effects.last(), Some(Effect::Stopped)));
+}
+
+#[test]
+fn a_farewell_comes_before_the_departure() {
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::Retire);
+    play.proposed.clear();
+    assert!(play.feed(Input::Stop).is_empty());
+    assert_eq!(kinds(&play.wait(RESEND)), ["retire-server"]);
+    assert_eq!(kinds(&play.settle()), ["depart-server"]);
+    assert!(play.server.committee().retired().contains(&play.cast.server(0)));
+}
+
+#[test]
+fn a_leaving_server_that_lost_its_key_goes() {
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::Retire);
+    play.settle();
+    play.restart(Strict);
+    play.settle();
+    assert!(play.server.committee().retired().contains(&play.cast.server(0)));
+    assert!(play.wait(RESEND).is_empty(), "a retired server wants nothing");
+}
+
+#[test]
+fn a_server_is_declared_dead_only_after_own_probes_that_failed() {
+    let mut play = Play::at(Step::Enrolled);
+    let [other, dead] = [1, 2].map(|server| play.cast.server(server));
+    let wanted = Message::TestifyWanted { server: dead };
+    play.hear(other, &wanted);
+    play.feed(Input::Unlinked { peer: dead });
+    for failures in 1..PROBES_MIN {
+        play.feed(Input::ProbesFailed { peer: dead, failures });
+        assert!(play.proposed.is_empty());
+    }
+    let effects = play.feed(Input::ProbesFailed { peer: dead, failures: PROBES_MIN });
+    assert_eq!(kinds(&effects), ["testify-dead"]);
+    play.settle();
+    let testimony = play.cast.servers[1].testify(dead, 1);
+    play.commit(&Command::TestifyDead(testimony));
+    assert!(play.server.committee().retired().contains(&dead));
+}
+
+#[test]
+fn a_server_that_answers_is_not_dead_and_its_next_outage_is_no_death() {
+    let mut play = Play::at(Step::Enrolled);
+    let dead = play.cast.server(2);
+    let asked: Vec<_> =
+        sent(&play.feed(Input::RetireDead { server: dead })).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked, [play.cast.server(1), dead], "every linked server is asked");
+    play.feed(Input::Linked { peer: dead, role: Role::Server });
+    play.feed(Input::Unlinked { peer: dead });
+    play.feed(Input::ProbesFailed { peer: dead, failures: PROBES_MIN });
+    assert!(play.proposed.is_empty());
+}
+
+#[test]
+fn only_servers_ask_for_a_testimony_and_only_about_servers() {
+    let mut play = Play::at(Step::Enrolled);
+    let wanted = Message::TestifyWanted { server: play.cast.server(2) };
+    let aggregator = play.cast.aggregator.peer();
+    assert_eq!(refusals(&play.hear(aggregator, &wanted)), [Refused::WrongRole]);
+    let other = play.cast.server(1);
+    let unknown = Message::TestifyWanted { server: PeerId([9; 32]) };
+    assert_eq!(refusals(&play.hear(other, &unknown)), [Refused::NotRegistered]);
+}
+
+#[test]
+fn the_first_aggregator_seen_is_approved_and_no_other() {
+    let mut play = Play::at(Step::Registered);
+    let (first, second) = (play.cast.aggregator.bundle.clone(), play.cast.rival.bundle.clone());
+    assert_eq!(kinds(&play.hear(first.peer, &Message::Bundle(first.clone()))), ["approve-aggregator"]);
+    assert_eq!(refusals(&play.hear(second.peer, &Message::Bundle(second.clone()))), [Refused::NotAggregator]);
+    play.go(Step::Approved);
+    assert_eq!(play.server.committee().aggregator(), Some(&first));
+    let effects = play.hear(second.peer, &Message::Bundle(second.clone()));
+    assert_eq!(refusals(&effects), [Refused::NotAggregator]);
+    assert!(
+        matches!(sent(&effects)[..], [(to, Message::BundleRefused { last: None, .. })] if to == second.peer)
+    );
+    play.wait(RESEND);
+    assert!(play.proposed.is_empty());
+}
+
+#[test]
+fn a_first_aggregator_that_went_away_makes_room_for_another() {
+    let mut play = Play::at(Step::Registered);
+    let (first, second) = (play.cast.aggregator.bundle.clone(), play.cast.rival.bundle.clone());
+    play.hear(first.peer, &Message::Bundle(first.clone()));
+    play.feed(Input::Unlinked { peer: first.peer });
+    assert_eq!(kinds(&play.hear(second.peer, &Message::Bundle(second.clone()))), ["approve-aggregator"]);
+}
+
+#[test]
+fn the_configured_aggregator_replaces_another() {
+    let mut play = Play::at(Step::Approved);
+    let (first, second) = (play.cast.aggregator.bundle.clone(), play.cast.rival.bundle.clone());
+    play.server.config.aggregator = Some(second.peer);
+    let effects = play.hear(first.peer, &Message::Bundle(first.clone()));
+    assert!(refusals(&effects).is_empty(), "the present one hears of the registry as before");
+    assert_eq!(kinds(&play.hear(second.peer, &Message::Bundle(second.clone()))), ["approve-aggregator"]);
+    play.settle();
+    let approval = play.cast.servers[1].approve(&second);
+    play.commit(&Command::ApproveAggregator(approval));
+    assert_eq!(play.server.committee().aggregator(), Some(&second));
+    let effects = play.hear(first.peer, &Message::Bundle(first));
+    assert_eq!(refusals(&effects), [Refused::AggregatorNotConfigured]);
+}
+
+#[test]
+fn a_bundle_that_is_not_the_senders_or_not_an_aggregators_is_refused() {
+    let mut play = Play::at(Step::Registered);
+    let bundle = play.cast.aggregator.bundle.clone();
+    let rival = play.cast.rival.peer();
+    let changed = |change: fn(&mut Bundle)| {
+        let mut changed = bundle.clone();
+        change(&mut changed);
+        Message::Bundle(changed)
+    };
+    let aggregator = bundle.peer;
+    let cases = [
+        (Refused::WrongRole, rival, Message::Bundle(bundle.clone())),
+        (Refused::WrongRole, aggregator, changed(|bundle| bundle.role = Role::Client)),
+        (Refused::WrongInstance, aggregator, changed(|bundle| bundle.instance.0[0] ^= 1)),
+        (Refused::BadSignature, aggregator, changed(|bundle| bundle.epoch = Epoch(9))),
+    ];
+    for (reason, from, message) in cases {
+        assert_eq!(refusals(&play.hear(from, &message)), [reason]);
+    }
+    play.go(Step::Approved);
+    assert_eq!(refusals(&play.hear(rival, &Message::Bundle(bundle.clone()))), [Refused::WrongRole]);
+    let old = changed(|bundle| bundle.epoch = Epoch(0));
+    let effects = play.hear(aggregator, &old);
+    assert_eq!(refusals(&effects), [Refused::StaleEpoch]);
+    let [(_, Message::BundleRefused { last: Some(last), .. })] = &sent(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*last, bundle);
+}
+
+#[test]
+fn proposals_are_taken_from_servers_and_clients_from_the_aggregator() {
+    let mut play = Play::at(Step::Enrolled);
+    let (server, aggregator) = (play.cast.server(1), play.cast.aggregator.peer());
+    let start = Message::Propose(Command::StartLog { log: OTHER_LOG });
+    let batch = play.cast.aggregator.batch(2, vec![], vec![]);
+    let batch = Message::Propose(Command::ChangeClients(batch));
+    assert!(play.hear(server, &start).is_empty(), "who does not lead brings nothing into the log");
+    assert_eq!(kinds(&play.hear(aggregator, &batch)), ["change-clients"]);
+    play.proposed.clear();
+    assert_eq!(refusals(&play.hear(aggregator, &start)), [Refused::WrongRole]);
+    let rival = play.cast.rival.peer();
+    assert_eq!(refusals(&play.hear(rival, &batch)), [Refused::WrongRole]);
+    play.feed(Input::Linked { peer: rival, role: Role::Aggregator });
+    assert_eq!(refusals(&play.hear(rival, &batch)), [Refused::NotAggregator]);
+    play.lead(0);
+    play.settle();
+    assert_eq!(kinds(&play.hear(server, &start)), ["start-log"]);
+}
+
+#[test]
+fn an_aggregate_is_held_only_if_it_fits_the_live_round() {
+    let mut play = Play::at(Step::Opened);
+    let open = play.server.committee().open().unwrap().clone();
+    let aggregate = play.cast.fold(&open, &[0, 1], b"text");
+    let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
+    let say = |play: &mut Play, from, aggregate: &Aggregate| {
+        refusals(&play.hear(from, &Message::Aggregate(aggregate.clone())))
+    };
+    assert_eq!(say(&mut play, aggregator, &aggregate), [Refused::NotLive]);
+    play.go(Step::Live);
+    let changed = |change: fn(&mut Aggregate)| {
+        let mut changed = aggregate.clone();
+        change(&mut changed);
+        changed
+    };
+    assert_eq!(say(&mut play, rival, &aggregate), [Refused::NotAggregator]);
+    assert_eq!(say(&mut play, aggregator, &changed(|it| it.round = Round(2))), [Refused::WrongRound]);
+    assert_eq!(
+        say(&mut play, aggregator, &changed(|it| it.header = Digest([9; 32]))),
+        [Refused::WrongHeader]
+    );
+    assert_eq!(say(&mut play, aggregator, &changed(|it| it.body.push(0))), [Refused::WrongLength]);
+    let other = changed(|it| it.participants = Bitmap::new(9));
+    assert_eq!(say(&mut play, aggregator, &other), [Refused::WrongLength]);
+    assert!(!play.server.holds_aggregate());
+    assert!(say(&mut play, aggregator, &aggregate).is_empty());
+    assert!(play.server.holds_aggregate());
+    assert_eq!(kinds(&play.lead(0)), ["submit-aggregate"], "whoever comes to lead brings it into the log");
+    play.settle();
+    let effects = play.hear(aggregator, &Message::Aggregate(aggregate.clone()));
+    assert!(matches!(sent(&effects)[..], [(_, Message::AggregateApplied { .. })]));
+    play.go(Step::Finalized);
+    assert_eq!(say(&mut play, aggregator, &aggregate), [Refused::NoRound]);
+}
+
+#[test]
+fn records_reach_the_aggregator_confirmed_or_late_with_a_majority() {
+    let published = |effects: &[Effect]| {
+        sent(effects)
+            .into_iter()
+            .filter_map(|(_, message)| match message {
+                Message::Record { signatures, .. } => Some(("record", signatures.len())),
+                Message::RecordSigned { signatures } => Some(("signatures", signatures.len())),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut play = Play::at(Step::Enrolled);
+    play.lead(0);
+    assert!(published(&play.go(Step::Finalized)).is_empty());
+    let next = play.cast.next(play.server.committee(), Step::Confirmed).unwrap();
+    assert!(published(&play.commit(&next)).is_empty(), "the last signature may come at once");
+    assert_eq!(published(&play.wait(RESEND)), [("record", 2)]);
+    let next = play.cast.next(play.server.committee(), Step::Confirmed).unwrap();
+    assert_eq!(published(&play.commit(&next)), [("signatures", 3)]);
+    let client = play.cast.client(0);
+    assert_eq!(published(&play.hear(client, &Message::RecordsWanted { from: Round(1) })), [("record", 3)]);
+    assert!(published(&play.hear(client, &Message::RecordsWanted { from: Round(2) })).is_empty());
+}
+
+#[test]
+fn the_registry_is_for_the_aggregator_alone() {
+    let mut play = Play::at(Step::Enrolled);
+    let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
+    assert_eq!(refusals(&play.hear(rival, &Message::RegistryWanted)), [Refused::NotAggregator]);
+    let effects = play.hear(aggregator, &Message::RegistryWanted);
+    assert!(matches!(sent(&effects)[..], [(_, Message::Registry { log: LOG, .. })]));
+    let own = play.cast.aggregator.bundle.clone();
+    let effects = play.hear(rival, &Message::Bundle(own));
+    assert!(!sent(&effects).iter().any(|(_, message)| matches!(message, Message::Registry { .. })));
+}
+
+#[test]
+fn a_snapshot_keeps_the_promise_of_its_open_round_and_forgets_others() {
+    let mut play = Play::at(Step::Live);
+    let snapshot = play.server.committee().snapshot();
+    play.server.restore(&snapshot).unwrap();
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    assert_eq!(kinds(&play.commit(&aggregate)), ["submit-partial"]);
+
+    let mut later = Play::at(Step::Finalized);
+    later.go(Step::Opened);
+    let snapshot = later.server.committee().snapshot();
+    let mut play = Play::at(Step::Live);
+    play.server.restore(&snapshot).unwrap();
+    assert!(play.server.promise.is_none(), "the promise was about another header");
+    assert!(play.server.restore(&snapshot[1..]).is_err());
+    play.feed(Input::Tick);
+}
+
+#[test]
+fn bytes_that_are_no_command_are_skipped() {
+    let mut play = Play::at(Step::Enrolled);
+    let before = play.server.committee().snapshot();
+    let effects = play.feed(Input::Committed { index: 99, command: vec![1, 2, 3], replay: false });
+    assert_eq!(refusals(&effects), [Refused::Malformed]);
+    assert_eq!(play.server.committee().snapshot(), before);
+}
+
+#[test]
+fn without_state_digest_another_past_is_signed() {
+    let mut play = Play::with(Cast::new(), Without(Check::StateDigest));
+    play.go(Step::Enrolled);
+    let mut header = play.header();
+    header.previous.state = Digest([9; 32]);
+    assert_eq!(play.server.judge_header(&header), Ok(()));
+}
+
+#[test]
+fn without_round_rises_a_round_is_signed_twice() {
+    let mut play = Play::with(Cast::new(), Without(Check::RoundRises));
+    play.go(Step::Enrolled);
+    let header = play.header();
+    play.server.signed = Some((LOG, header.round, Digest::default()));
+    assert_eq!(play.server.judge_header(&header), Ok(()));
+}
+
+#[test]
+fn without_participant_floor_small_rounds_are_signed() {
+    let mut play = Play::with(Cast::new(), Without(Check::ParticipantFloor));
+    play.go(Step::Enrolled);
+    let mut header = play.header();
+    header.min_participants = 0;
+    assert_eq!(play.server.judge_header(&header), Ok(()));
+}
+
+#[test]
+fn without_fresh_nonce_headers_repeat_theirs() {
+    let mut play = Play::with(Cast::new(), Without(Check::FreshNonce));
+    play.go(Step::Enrolled);
+    assert_eq!(opened(&play.lead(0))[0].nonce, [0; 32]);
+}
+
+#[test]
+fn without_probed_dead_nobody_is_probed() {
+    let mut play = Play::with(Cast::new(), Without(Check::ProbedDead));
+    play.go(Step::Enrolled);
+    let server = play.cast.server(2);
+    assert_eq!(kinds(&play.feed(Input::RetireDead { server })), ["testify-dead"]);
+}
+
+#[derive(Clone, Debug)]
+enum Deed {
+    Say { who: usize, what: prop::sample::Index, change: Option<(prop::sample::Index, u8)> },
+    Noise { who: usize, bytes: Vec<u8> },
+    Commit(prop::sample::Index),
+    Link(usize, bool),
+    Lead(Option<usize>),
+    Wait(u64),
+    Settle,
+    Stop,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let change = prop::option::weighted(0.4, (any::<prop::sample::Index>(), any::<u8>()));
+    prop_oneof![
+        8 => (0..6_usize, any::<prop::sample::Index>(), change)
+            .prop_map(|(who, what, change)| Deed::Say { who, what, change }),
+        2 => (0..6_usize, prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(who, bytes)| Deed::Noise { who, bytes }),
+        3 => any::<prop::sample::Index>().prop_map(Deed::Commit),
+        2 => (0..6_usize, any::<bool>()).prop_map(|(who, up)| Deed::Link(who, up)),
+        1 => prop::option::of(0..3_usize).prop_map(Deed::Lead),
+        3 => (0..40_000_u64).prop_map(Deed::Wait),
+        3 => Just(Deed::Settle),
+        1 => prop::bool::weighted(0.1).prop_map(|stop| if stop { Deed::Stop } else { Deed::Settle }),
+    ]
+}
+
+/// One of everything that can be said to a server, and every command of an honest run.
+fn words() -> (Vec<Message>, Vec<Command>) {
+    let mut play = Play::at(Step::Live);
+    let open = play.server.committee().open().unwrap().clone();
+    let mut messages = vec![
+        Message::Bundle(play.cast.aggregator.bundle.clone()),
+        Message::Bundle(play.cast.rival.bundle.clone()),
+        Message::Aggregate(play.cast.fold(&open, &[0, 1], b"text")),
+        Message::Live(open.live().unwrap()),
+        Message::RegistryWanted,
+        Message::RecordsWanted { from: Round(0) },
+        Message::TestifyWanted { server: play.cast.server(2) },
+        Message::Propose(Command::ChangeClients(play.cast.aggregator.batch(2, vec![], vec![]))),
+    ];
+    play.go(Step::Confirmed);
+    messages.extend(play.log.iter().cloned().map(Message::Propose));
+    (messages, play.log)
+}
+
+static WORDS: std::sync::LazyLock<(Vec<Message>, Vec<Command>)> = std::sync::LazyLock::new(words);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_and_no_moment_stop_a_server(
+        step in prop::sample::select(&Step::ALL[..]),
+        deeds in prop::collection::vec(deed(), 0..40),
+    ) {
+        let mut play = Play::at(step);
+        let peers: Vec<_> = (1..4)
+            .map(|server| play.cast.server(server))
+            .chain([play.cast.aggregator.peer(), play.cast.rival.peer(), play.cast.client(0)])
+            .collect();
+        let role = |who| match who { 0..3 => Role::Server, 3 | 4 => Role::Aggregator, _ => Role::Client };
+        let (messages, commands) = &*WORDS;
+        for deed in deeds {
+            match deed {
+                Deed::Say { who, what, change } => {
+                    let mut bytes = wire::encode(what.get(messages)).to_vec();
+                    if let Some((place, value)) = change {
+                        let place = place.index(bytes.len());
+                        bytes[place] = value;
+                    }
+                    play.feed(Input::Received { from: peers[who], bytes });
+                }
+                Deed::Noise { who, bytes } => {
+                    play.feed(Input::Received { from: peers[who], bytes });
+                }
+                Deed::Commit(any) => {
+                    play.commit(any.get(commands));
+                }
+                Deed::Link(who, up) => {
+                    let (peer, role) = (peers[who], role(who));
+                    play.feed(if up { Input::Linked { peer, role } } else { Input::Unlinked { peer } });
+                }
+                Deed::Lead(leader) => {
+                    let leader = leader.map(|leader| play.cast.server(leader));
+                    play.feed(Input::Led { leader });
+                }
+                Deed::Wait(ms) => {
+                    play.wait(Duration::from_millis(ms));
+                }
+                Deed::Settle => {
+                    for command in core::mem::take(&mut play.proposed) {
+                        play.commit(&command);
+                    }
+                }
+                Deed::Stop => {
+                    play.feed(Input::Stop);
+                }
+            }
+        }
+    }
+}
