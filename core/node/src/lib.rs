@@ -1,4 +1,18 @@
 //! One zipnet node around the core, generic over the world it runs in.
+//!
+//! It adds to the protocol what a process needs: connections, durable state, consensus and the operators' interface. It
+//! has no runtime, socket, file or clock of its own; all of that is a [`World`](world::World).
+//!
+//! Start at [`node::run`] and [`world`].
+//!
+//! - [`world`]: what is supplied from outside.
+//! - [`node`]: the loop that feeds a role machine and carries out its effects.
+//! - [`consensus`]: the replicated log and its storage; the only module that names openraft.
+//! - [`frame`]: what two nodes say to each other about their connection.
+//! - [`meeting`]: who comes and leaves; the decisions, without the doing.
+//! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
+//! - [`config`]: what an operator sets.
+//! - [`event`], [`metrics`], [`status`]: what an operator sees.
 #![forbid(unsafe_code)]
 
 pub mod config;
