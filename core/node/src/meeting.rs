@@ -490,12 +490,13 @@ pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<Stri
     if !removal.voters.contains(&removal.target) {
         return Err(format!("retire server {target}: it has no vote in this committee"));
     }
-    if removal.dead && removal.alive.contains(&removal.target) {
+    let answers = removal.alive.contains(&removal.target);
+    if removal.dead && answers && checks.enforce(Check::ProbedDead) {
         return Err(format!(
             "retire server {target} as dead: it answers; retire it in order instead, without --dead"
         ));
     }
-    if !removal.dead && !removal.alive.contains(&removal.target) {
+    if !removal.dead && !answers {
         return Err(format!(
             "retire server {target}: it does not answer, so it can not sign its leave; if it is dead for good, use --dead"
         ));

@@ -1,6 +1,6 @@
 //! What a server has acknowledged survives its crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::id::{PeerId, StoreId};
 use zipnet_core::time::Time;
@@ -14,6 +14,8 @@ use super::{Property, Seen, Subject};
 pub struct Durability {
     store: BTreeMap<PeerId, StoreId>,
     acknowledged: BTreeMap<(PeerId, StoreId), u64>,
+    /// What stood on disks that are gone: whoever comes back under such a name has forgotten what it voted.
+    lost: BTreeSet<(PeerId, StoreId)>,
 }
 
 impl Property for Durability {
@@ -30,6 +32,9 @@ impl Property for Durability {
         match seen {
             Seen::Event(Event::Opened { store, last_log, .. }) => {
                 self.store.insert(peer, *store);
+                if self.lost.contains(&(peer, *store)) {
+                    return Err(format!("{} lost its disk and came back as the same store {:x}", subject.name, store.0));
+                }
                 let acknowledged = self.acknowledged.get(&(peer, *store)).copied();
                 if acknowledged > *last_log {
                     let last = last_log.map_or_else(|| "nothing".to_owned(), |last| format!("entry {last}"));
@@ -57,7 +62,10 @@ impl Property for Durability {
                     _ => {}
                 }
             }
-            Seen::DiskLost => self.acknowledged.retain(|(owner, _), _| *owner != peer),
+            Seen::DiskLost => {
+                self.acknowledged.retain(|(owner, _), _| *owner != peer);
+                self.lost.extend(self.store.remove(&peer).map(|store| (peer, store)));
+            }
             Seen::Event(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => {}
         }
         Ok(())
@@ -110,6 +118,15 @@ mod tests {
         judge.event("server-1", &opened(None)).expect("empty");
         judge.event("server-1", &appended(5)).expect("entries");
         judge.see("server-1", Seen::DiskLost).expect("a wiped disk");
-        judge.event("server-1", &opened(None)).expect("empty again");
+        let fresh = Event::Opened { store: StoreId(2), last_log: None, term: 1 };
+        judge.event("server-1", &fresh).expect("empty again, as another store");
+    }
+
+    #[test]
+    fn a_store_does_not_come_back_after_its_disk_was_lost() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.see("server-1", Seen::DiskLost).expect("a wiped disk");
+        judge.event("server-1", &opened(None)).expect_err("it has forgotten its vote");
     }
 }

@@ -30,6 +30,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.learners = state.members.learners.iter().map(|learner| learner.peer).collect();
                 let committee = member.server.committee();
                 view.servers = server_states(committee);
+                // What stands in the registry of this server is of an earlier process as long as its own is not there.
+                if !member.server.is_registered() && view.servers.get(&self.own.peer) == Some(&ServerState::Registered) {
+                    view.servers.remove(&self.own.peer);
+                }
                 view.aggregator = committee.aggregator().map(|bundle| bundle.peer);
                 view.roster = match (committee.open(), committee.records().back()) {
                     (Some(open), _) => open.header.servers.iter().map(|server| server.peer).collect(),
