@@ -13,7 +13,7 @@ use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Check;
 use zipnet_core::id::{Digest, PeerId};
 use zipnet_core::key::{Identity, NodeSecret};
-use zipnet_core::message::{Aggregate, Message};
+use zipnet_core::message::{Aggregate, Command, Message, Partial};
 use zipnet_core::wire;
 use zipnet_node::world::Channel;
 use zipnet_scenarios::words::Deviation;
@@ -37,11 +37,13 @@ struct Shared {
     identity: Option<Identity>,
     /// By header: the one client whose envelope is let in.
     chosen: BTreeMap<Digest, PeerId>,
+    /// A server's partials of the last two headers, the older one first.
+    partials: Vec<Partial>,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { deviation: Deviation::Honest, identity: None, chosen: BTreeMap::new() }
+        Self { deviation: Deviation::Honest, identity: None, chosen: BTreeMap::new(), partials: Vec::new() }
     }
 }
 
@@ -50,7 +52,7 @@ impl Liar {
     pub(crate) fn deviate(&self, deviation: Deviation) {
         self.with(|shared| shared.deviation = deviation);
         let left_out = match deviation {
-            Deviation::Honest => 0,
+            Deviation::Honest | Deviation::StalePartial => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
@@ -104,17 +106,43 @@ impl Tap for Liar {
         })
     }
 
-    /// Aggregates claim participants that they do not hold.
     fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Bytes {
-        self.with(|shared| {
-            if shared.deviation != Deviation::ForgeParticipants || channel != Channel::Protocol {
-                return message;
+        if channel != Channel::Protocol {
+            return message;
+        }
+        let Ok(decoded) = wire::decode(&message) else { return message };
+        let changed = self.with(|shared| shared.change(decoded));
+        changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed)))
+    }
+}
+
+impl Shared {
+    /// What is sent instead of a message; `None` if it is left alone.
+    fn change(&mut self, message: Message) -> Option<Message> {
+        match (message, &self.identity) {
+            (Message::Aggregate(aggregate), Some(identity))
+                if self.deviation == Deviation::ForgeParticipants =>
+            {
+                Some(Message::Aggregate(forged(aggregate, identity)))
             }
-            let (Ok(Message::Aggregate(aggregate)), Some(identity)) = (wire::decode(&message), &shared.identity) else {
-                return message;
-            };
-            Bytes::from_owner(wire::encode(&Message::Aggregate(forged(aggregate, identity))))
-        })
+            (Message::Propose(Command::SubmitPartial(partial)), _) => {
+                let stale = self.remember(partial)?;
+                let lies = self.deviation == Deviation::StalePartial;
+                lies.then_some(Message::Propose(Command::SubmitPartial(stale)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The partial of the header before this one's.
+    fn remember(&mut self, partial: Partial) -> Option<Partial> {
+        if self.partials.last().is_none_or(|last| last.header != partial.header) {
+            self.partials.push(partial);
+        }
+        if self.partials.len() > 2 {
+            self.partials.remove(0);
+        }
+        (self.partials.len() == 2).then(|| self.partials[0].clone())
     }
 }
 

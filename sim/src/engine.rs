@@ -348,7 +348,10 @@ impl<'a> Run<'a> {
                     sentence: "A process ends only when it is told to, or when a step says how.".to_owned(),
                     line: 1,
                     node: Some(name.clone()),
-                    detail: format!("{name} ended with code {code}: {}. Its last lines: {lines}", ended.exit.reason),
+                    detail: format!(
+                        "{name} ended with code {code}: {}. Its last lines: {lines}",
+                        ended.exit.reason
+                    ),
                     place: None,
                 }));
             }
@@ -393,7 +396,11 @@ impl<'a> Run<'a> {
     fn disturb(&self) {
         match self.planted {
             Some(Defect::WallClock) => {
-                #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the defect that is planted")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    clippy::disallowed_types,
+                    reason = "the defect that is planted"
+                )]
                 let read = std::time::SystemTime::now();
                 self.cluster.simulation.note(&format!("{read:?}"));
             }
@@ -459,7 +466,9 @@ impl<'a> Run<'a> {
             for node in self.cluster.servers_up(0) {
                 let value = self.witness.of(node, |known| match metric {
                     Metric::RoundDuration => known.longest_round.map(|longest| longest.as_millis()),
-                    Metric::RoundStalled => known.metrics.as_ref().map(|metrics| metrics.stalled(now).as_millis()),
+                    Metric::RoundStalled => {
+                        known.metrics.as_ref().map(|metrics| metrics.stalled(now).as_millis())
+                    }
                     _ => known.metrics.as_ref().map(|metrics| u128::from(metrics.total(metric.name()))),
                 });
                 let Some(value) = value.and_then(|value| u64::try_from(value).ok()) else { continue };
@@ -476,7 +485,8 @@ impl<'a> Run<'a> {
             Expectation::Always(always) => always.verb() == violation.property,
             Expectation::Eventually { .. } | Expectation::Sometimes { .. } => false,
         });
-        let own = crate::check::all().iter().find(|one| one.name() == violation.property).map(|one| one.sentence());
+        let own =
+            crate::check::all().iter().find(|one| one.name() == violation.property).map(|one| one.sentence());
         Box::new(Found {
             verdict: Verdict::Violated,
             property: violation.property.to_owned(),
@@ -518,7 +528,8 @@ impl<'a> Run<'a> {
             (threshold.id.clone(), self.samples.get(&threshold.metric).copied().into_iter().collect())
         });
         let hex = |chain: [u8; 32]| blake3::Hash::from_bytes(chain).to_hex().to_string();
-        let (verdict, failure) = failure.map_or((Verdict::Held, None), |(verdict, failure)| (verdict, Some(failure)));
+        let (verdict, failure) =
+            failure.map_or((Verdict::Held, None), |(verdict, failure)| (verdict, Some(failure)));
         RunResult {
             scenario: String::new(),
             title: self.scenario.title.clone(),

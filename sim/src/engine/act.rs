@@ -15,11 +15,14 @@ use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Do;
 use zipnet_scenarios::words::{Apply, Deviation, Reason, Signal, State};
 
-use super::fault::fate;
+use super::fault::{ARMED_MAX, fate};
 use super::select::Purpose;
 use super::{Going, LOOK, Run, duration};
 use crate::cluster::{Hint, NodeId};
 use crate::runtime::SimRuntime;
+
+/// How long the power may hold on until a disk operation at which it can fail.
+const POWER_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a retirement may take to get into the log.
 const RETIRE_WAIT: Duration = Duration::from_secs(60);
@@ -41,10 +44,13 @@ impl Run<'_> {
             }
             Do::Crash { node, disk } => {
                 let nodes = self.choose(node, Purpose::Act).await?;
+                for node in &nodes {
+                    self.take(*node);
+                    self.cluster.keep_down(*node);
+                }
+                self.fail_power(&nodes).await?;
                 for node in nodes {
-                    self.take(node);
                     self.cluster.crash(node, fate(*disk));
-                    self.cluster.keep_down(node);
                 }
                 Ok(())
             }
@@ -183,6 +189,22 @@ impl Run<'_> {
             }
             self.set_env(node, env);
             self.cluster.start(node, &hint);
+        }
+        Ok(())
+    }
+
+    /// Waits for a moment at which power fails: with the same chance between two writes and in the middle of one.
+    async fn fail_power(&mut self, nodes: &[NodeId]) -> Going {
+        let operations = self.random.range(0, 2 * ARMED_MAX).saturating_sub(ARMED_MAX);
+        if operations == 0 {
+            return Ok(());
+        }
+        for node in nodes {
+            self.cluster.host(*node).platter().arm(operations);
+        }
+        let end = self.now().after(POWER_WAIT);
+        while self.now() < end && !nodes.iter().any(|node| self.cluster.host(*node).is_frozen()) {
+            self.pass(self.now().after(Duration::from_millis(1))).await?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::disk::Crash;
 use crate::random::{Quantiles, Random};
 
 /// How many disk operations a machine may still make after its power began to fail, at most.
-const ARMED_MAX: u64 = 24;
+pub(super) const ARMED_MAX: u64 = 24;
 /// How long it may take, at most.
 const ARMED: Duration = Duration::from_millis(600);
 
@@ -162,7 +162,9 @@ impl Faults {
             for hold in taken {
                 match hold.trouble {
                     // What has failed stays failed.
-                    Trouble::Dying { disk, .. } if cluster.host(node).is_frozen() => cluster.crash(node, disk),
+                    Trouble::Dying { disk, .. } if cluster.host(node).is_frozen() => {
+                        cluster.crash(node, disk)
+                    }
                     Trouble::Dying { .. } => cluster.host(node).platter().disarm(),
                     Trouble::Paused => cluster.host(node).resume(),
                     Trouble::Down | Trouble::CutOff { .. } | Trouble::Slow(_) | Trouble::Lossy(_) => {}

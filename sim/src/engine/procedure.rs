@@ -66,7 +66,9 @@ impl Run<'_> {
         self.mark = self.witness.mark(now);
         self.acted.clear();
         self.begun.entry(step.id.clone()).or_insert(now);
-        self.allowed_exits = self.exits_of(place);
+        // Whoever is refused may take its time to give up.
+        self.allowed_exits.retain(|(_, code)| *code == EXIT_REFUSED);
+        self.allowed_exits.extend(self.exits_of(place));
         if self.faults.turn(&mut self.cluster, Some(&step.id)) {
             self.rewire();
         }

@@ -91,7 +91,7 @@ impl Link for SimLink {
                 Poll::Ready(Ok(id)) => {
                     let tap = self.tap.clone();
                     Poll::Ready(Ok(SimConnection::new(&self.network, id, Side::Acceptor, tap)))
-                },
+                }
                 Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 Poll::Pending => Poll::Pending,
             }
@@ -160,7 +160,8 @@ impl Connection for SimConnection {
             loop {
                 let polled = network.lock().poll_receive(*id, *side, context.waker());
                 match (&polled, tap) {
-                    (Poll::Ready(Ok((channel, message))), Some(tap)) if !tap.receives(*peer, *channel, message) => {}
+                    (Poll::Ready(Ok((channel, message))), Some(tap))
+                        if !tap.receives(*peer, *channel, message) => {}
                     _ => return polled,
                 }
             }
