@@ -176,8 +176,6 @@ pub struct Server<C> {
     bundle_made: Time,
     bundle_wanted: bool,
     promise: Option<Promise>,
-    /// The partial of the last round, in a build that does not care for which round a partial is.
-    stale: Option<Box<Partial>>,
     /// Partials that are being made: how many participants each has, by header.
     making: BTreeMap<Digest, u32>,
     /// The last header that this process signed; never another one of that round or an earlier one.
@@ -225,7 +223,6 @@ impl<C: Checks> Server<C> {
             bundle_made: Time::default(),
             bundle_wanted: false,
             promise: None,
-            stale: None,
             making: BTreeMap::new(),
             signed: None,
             opened_at: Time::default(),
@@ -649,8 +646,8 @@ impl<C: Checks> Server<C> {
                     out.report(Report::HeaderDeclined { round: header.round, header: *digest, reason });
                 }
                 let header = *digest;
-                let partial = self.stale.take();
-                self.promise = Some(Promise { header, verdict, signature: None, partial, no_key: false });
+                self.promise =
+                    Some(Promise { header, verdict, signature: None, partial: None, no_key: false });
             }
             Report::HeaderLive { .. } => self.send_live(out),
             Report::AggregateApplied { round, header, .. } => {
@@ -662,12 +659,12 @@ impl<C: Checks> Server<C> {
             }
             Report::RoundFinalized { record, rostered, .. } => {
                 *rostered = record.servers.contains(&me);
-                self.end_promise();
+                self.promise = None;
                 self.silent.clear();
                 self.finalized_at = self.now;
             }
             Report::RoundAbandoned { missing, .. } => {
-                self.end_promise();
+                self.promise = None;
                 self.silent = missing.iter().copied().filter(|peer| *peer != me).collect();
             }
             Report::ServerRegistered { server, .. } => {
@@ -715,12 +712,6 @@ impl<C: Checks> Server<C> {
             | Report::Published { .. }
             | Report::RecordSeen { .. } => {}
         }
-    }
-
-    /// A promise ends with its round, and its partial with it.
-    fn end_promise(&mut self) {
-        let ended = self.promise.take().and_then(|promise| promise.partial);
-        self.stale = ended.filter(|_| !self.checks.enforce(Check::PartialOfRound));
     }
 
     /// A server's conscience: whether it signs this header, judged at the log position of the opening, before the
