@@ -97,7 +97,7 @@ pub trait Property: std::fmt::Debug + Send {
 pub fn all() -> Vec<Box<dyn Property>> {
     vec![
         Box::new(complete_roster::CompleteRoster::default()),
-        Box::new(participant_floor::ParticipantFloor::default()),
+        Box::new(participant_floor::ParticipantFloor),
         Box::new(round_numbers::RoundNumbers::default()),
         Box::new(keystream_once::KeystreamOnce::default()),
         Box::new(chain_of_records::ChainOfRecords::default()),

@@ -100,6 +100,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
         (None, Some(window)) => Log::Window(window.clone()),
         (None, None) => Log::Off,
     };
+    let disturbance = defect.map(|(defect, _)| disturbance(defect)).unwrap_or_default();
     let recorder = Recorder::new(log);
     let witness = Witness::new(recorder.clone(), named(scenario));
     let sink = witness.clone();
@@ -110,6 +111,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
         recorder.clone(),
         Arc::new(move |node, now, event| sink.observe(node, now, event)),
         async |simulation| {
+            disturbance.iter().for_each(|word| simulation.note(word));
             let mut run = Run::new(scenario, simulation, witness, defect);
             let end = run.carry_out().await;
             run.finish(end)
@@ -120,6 +122,24 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
     result.seed = seed;
     result.window = if options.window.is_some() { recorder.lines() } else { Vec::new() };
     Ok(result)
+}
+
+/// The defects of the simulator itself: words that depend on more than scenario and seed. Within a simulation, clock and
+/// hash maps are those of the runtime and repeat themselves, so these look outside.
+fn disturbance(defect: Defect) -> Vec<String> {
+    match defect {
+        Defect::WallClock => {
+            #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the defect that is planted")]
+            let read = std::time::SystemTime::now();
+            vec![format!("{read:?}")]
+        }
+        Defect::MapOrder => {
+            #[expect(clippy::disallowed_types, reason = "the defect that is planted")]
+            let map: std::collections::HashMap<usize, ()> = (0..16).map(|number| (number, ())).collect();
+            map.into_keys().map(|number| number.to_string()).collect()
+        }
+        Defect::Without(_) => Vec::new(),
+    }
 }
 
 /// The properties that the scenario asks for beyond those that are always on.
@@ -193,7 +213,6 @@ struct Run<'a> {
     samples: BTreeMap<Metric, u64>,
     sampled_at: Time,
     steps: Vec<Step>,
-    planted: Option<Defect>,
 }
 
 /// An `eventually` whose time runs.
@@ -237,7 +256,6 @@ impl<'a> Run<'a> {
             samples: BTreeMap::new(),
             sampled_at: Time::default(),
             steps: Vec::new(),
-            planted: defect.map(|(defect, _)| defect),
         };
         if let Some((defect, marker)) = defect {
             run.plant(defect, marker);
@@ -335,8 +353,8 @@ impl<'a> Run<'a> {
         }
         for ended in self.cluster.harvest() {
             let code = u64::from(ended.exit.code);
-            let allowed = self.allowed_exits.contains(&(ended.node, code));
-            if !allowed && !(ended.told && code == 0) {
+            let asked = ended.told && code == 0;
+            if !asked && !self.allowed_exits.contains(&(ended.node, code)) {
                 let name = self.cluster.name(ended.node).to_owned();
                 let lines = self.witness.of(ended.node, |known| {
                     let lines: Vec<_> = known.newest_lines().collect();
@@ -388,32 +406,7 @@ impl<'a> Run<'a> {
             self.sample();
         }
         self.note_situations();
-        self.disturb();
         Ok(())
-    }
-
-    /// The defects of the simulator itself: what happens depends on more than scenario and seed.
-    fn disturb(&self) {
-        match self.planted {
-            Some(Defect::WallClock) => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    clippy::disallowed_types,
-                    reason = "the defect that is planted"
-                )]
-                let read = std::time::SystemTime::now();
-                self.cluster.simulation.note(&format!("{read:?}"));
-            }
-            Some(Defect::MapOrder) => {
-                #[expect(clippy::disallowed_types, reason = "the defect that is planted")]
-                let map: std::collections::HashMap<usize, ()> = (0..16).map(|number| (number, ())).collect();
-                #[expect(clippy::iter_over_hash_type, reason = "the defect that is planted")]
-                for number in map.keys() {
-                    self.cluster.simulation.note(&number.to_string());
-                }
-            }
-            Some(Defect::Without(_)) | None => {}
-        }
     }
 
     /// Carries the cuts and delays of steps and faults over to the network.

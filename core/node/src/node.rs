@@ -556,7 +556,6 @@ impl<W: World, C: Checks> Node<W, C> {
                     && before != Some(registry.version())
                 {
                     let (version, count) = (registry.version(), registry.len());
-                    let count = u32::try_from(count).unwrap_or(u32::MAX);
                     self.outbox.report(Report::ClientsChanged { version, count });
                 }
             }

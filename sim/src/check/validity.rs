@@ -52,7 +52,9 @@ impl Validity {
         let doubled: usize = submitted.values().filter(|left| **left > 1).sum();
         let late = sealed.len() - participants;
         if garbled == 0 && missing > late {
-            return Err(format!("{missing} messages of {round} are lost without a collision, {late} were late"));
+            return Err(format!(
+                "{missing} messages of {round} are lost without a collision, {late} were late"
+            ));
         }
         if missing + doubled < 2 * garbled {
             return Err(format!("{round} has {garbled} garbled slots, {missing} messages are missing"));
@@ -78,7 +80,11 @@ impl Property for Validity {
                 self.params.insert(*digest, header.params);
             }
             Report::Sealed { header, payload, .. } => {
-                self.sealed.entry(*header).or_default().entry(subject.peer).or_insert_with(|| payload.clone());
+                self.sealed
+                    .entry(*header)
+                    .or_default()
+                    .entry(subject.peer)
+                    .or_insert_with(|| payload.clone());
             }
             Report::RoundFinalized { record, digest, .. } if !self.liars && self.judged.insert(*digest) => {
                 self.judge(record)?;
@@ -106,7 +112,7 @@ mod tests {
     fn broadcast(fill: impl FnOnce(&mut [u8])) -> RecordSample {
         let mut sample = record(1, Digest::default());
         sample.0.header = header_digest(1, 1);
-        sample.0.participants = Bitmap::from_ones(2, [0, 1]);
+        sample.0.participants = Bitmap::from_ones(2, [0, 1]).expect("in range");
         fill(&mut sample.0.broadcast);
         sample
     }
@@ -149,14 +155,14 @@ mod tests {
     #[test]
     fn more_participants_than_envelopes_are_a_violation() {
         let mut sample = broadcast(|vector| write(vector, &PAYLOAD));
-        sample.0.participants = Bitmap::from_ones(3, [0, 1, 2]);
+        sample.0.participants = Bitmap::from_ones(3, [0, 1, 2]).expect("in range");
         judge().core("server-1", sample.finalized()).expect_err("only two sealed");
     }
 
     #[test]
     fn a_late_message_may_be_missing() {
         let mut sample = broadcast(|_| {});
-        sample.0.participants = Bitmap::from_ones(2, [1]);
+        sample.0.participants = Bitmap::from_ones(2, [1]).expect("in range");
         judge().core("server-1", sample.finalized()).expect("it came too late");
     }
 }
