@@ -16,6 +16,8 @@ mod cast;
 mod client;
 #[path = "golden/golden.rs"]
 mod golden;
+#[path = "golden/server.rs"]
+mod server;
 #[path = "golden/words.rs"]
 mod words;
 
@@ -27,4 +29,9 @@ fn aggregator_conversations_are_as_written() {
 #[test]
 fn client_conversations_are_as_written() {
     golden::check("client", client::Stage::new);
+}
+
+#[test]
+fn server_conversations_are_as_written() {
+    golden::check("server", server::Stage::new);
 }

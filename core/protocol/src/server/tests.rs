@@ -695,7 +695,7 @@ fn a_first_aggregator_that_went_away_makes_room_for_another() {
     let (first, second) = (play.cast.aggregator.bundle.clone(), play.cast.rival.bundle.clone());
     play.hear(first.peer, &Message::Bundle(first.clone()));
     play.feed(Input::Unlinked { peer: first.peer });
-    assert_eq!(kinds(&play.hear(second.peer, &Message::Bundle(second.clone()))), ["approve-aggregator"]);
+    assert_eq!(kinds(&play.hear(second.peer, &Message::Bundle(second))), ["approve-aggregator"]);
 }
 
 #[test]
