@@ -109,7 +109,7 @@ fn a_wait_that_does_not_end_is_not_converged() {
     );
     let (code, lines) = run(&[&path, "--seed", "0"]);
     assert_eq!((code, verdict(&lines[0]), property(&lines[0])), (Some(6), "not-converged", "never"));
-    assert_eq!(lines[0]["failure"]["line"], 31);
+    assert_eq!(lines[0]["failure"]["line"], 25);
 }
 
 #[test]
