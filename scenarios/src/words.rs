@@ -92,6 +92,8 @@ words! {
         SingleParticipant = "single-participant",
         /// An aggregator folds the envelope of one client only, and claims others besides to reach the floor.
         ForgeParticipants = "forge-participants",
+        /// A server that does not lead proposes its partial of the round before instead of the present one.
+        StalePartial = "stale-partial",
     }
 }
 

@@ -308,7 +308,7 @@ impl Cluster {
         witness.started(member.host.index(), now, peer, Start { instance, build: info, floor, group });
         let (handle, controls) = node::control();
         member.handle = Some(handle);
-        let tap = (member.role == Role::Aggregator).then(|| member.liar.tap());
+        let tap = (member.role != Role::Client).then(|| member.liar.tap());
         member.host.set_tap(tap);
         member.process = Some(member.host.start(async move |world| match configured {
             Ok((config, warnings)) => {

@@ -34,10 +34,8 @@ impl Property for Agreement {
         else {
             return Ok(());
         };
-        let first = self
-            .outputs
-            .entry((record.log, record.round))
-            .or_insert_with(|| (*digest, subject.name.clone()));
+        let first =
+            self.outputs.entry((record.log, record.round)).or_insert_with(|| (*digest, subject.name.clone()));
         if first.0 == *digest {
             return Ok(());
         }

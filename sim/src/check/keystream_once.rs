@@ -47,7 +47,11 @@ impl Property for KeystreamOnce {
             }
             _ => return Ok(()),
         };
-        if first == now { Ok(()) } else { Err(format!("{} {what} under the header of {round}", subject.name)) }
+        if first == now {
+            Ok(())
+        } else {
+            Err(format!("{} {what} under the header of {round}", subject.name))
+        }
     }
 }
 

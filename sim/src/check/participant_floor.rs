@@ -26,7 +26,10 @@ impl Property for ParticipantFloor {
         if participants >= floor || subject.liar {
             return Ok(());
         }
-        Err(format!("{} unblinded {round} with {participants} participants, its floor is {floor}", subject.name))
+        Err(format!(
+            "{} unblinded {round} with {participants} participants, its floor is {floor}",
+            subject.name
+        ))
     }
 }
 

@@ -95,6 +95,12 @@ pub(super) fn made(round: u64, aggregate: u8, participants: u32, floor: u32) -> 
     }
 }
 
+/// A partial in the log.
+pub(super) fn partial(round: u64, header: Digest, aggregate: u8) -> Report {
+    let (round, aggregate) = (Round(round), Digest([aggregate; 32]));
+    Report::PartialApplied { index: 1, round, header, aggregate, server: peer("server-1") }
+}
+
 /// A record with two servers and an empty broadcast.
 #[derive(Clone, Debug)]
 pub(super) struct RecordSample(pub(super) Record);
