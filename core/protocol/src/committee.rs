@@ -576,6 +576,7 @@ impl<C: Checks> Committee<C> {
     }
 
     fn sign_header(&mut self, signature: &HeaderSignature, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        let checks = self.checks.clone();
         let open = self.current(signature.log, signature.round, signature.header)?;
         if !open.lists(&signature.server) {
             return Err(Refused::NotInRoster);
@@ -586,7 +587,7 @@ impl<C: Checks> Committee<C> {
         if signature.refused.len() != open.header.clients.count {
             return Err(Refused::WrongLength);
         }
-        if !signature.verify() {
+        if !signature.verify_with(&checks) {
             return Err(Refused::BadSignature);
         }
         open.signatures.insert(signature.server, signature.clone());
@@ -611,6 +612,7 @@ impl<C: Checks> Committee<C> {
         let aggregator = self.state.aggregator.as_ref().map(|bundle| bundle.peer);
         let (floors, once) =
             (self.checks.enforce(Check::ParticipantFloor), self.checks.enforce(Check::OneAggregate));
+        let checks = self.checks.clone();
         let open = self.current(aggregate.log, aggregate.round, aggregate.header)?;
         let refused = open.refused.as_ref().ok_or(Refused::NotLive)?;
         if open.aggregate.is_some() && once {
@@ -625,10 +627,10 @@ impl<C: Checks> Committee<C> {
         if aggregate.participants.count_ones() < open.header.min_participants && floors {
             return Err(Refused::TooFewParticipants);
         }
-        if !aggregate.verify(&aggregator.ok_or(Refused::NotAggregator)?) {
+        let digest = aggregate.digest();
+        if !checks.verify(&aggregator.ok_or(Refused::NotAggregator)?, &digest, &aggregate.signature) {
             return Err(Refused::BadSignature);
         }
-        let digest = aggregate.digest();
         let mut body = aggregate.body.clone();
         if let Some(applied) = &open.aggregate {
             xor_into(&mut body, &applied.body);
@@ -653,6 +655,7 @@ impl<C: Checks> Committee<C> {
         let vector_bytes = self.config.params.vector_bytes();
         let strict = self.checks.enforce(Check::PartialOfRound);
         let complete_roster = self.checks.enforce(Check::CompleteRoster);
+        let checks = self.checks.clone();
         let open = if strict {
             self.current(partial.log, partial.round, partial.header)?
         } else {
@@ -671,7 +674,7 @@ impl<C: Checks> Committee<C> {
         if partial.body.len() != vector_bytes {
             return Err(Refused::WrongLength);
         }
-        if !partial.verify() {
+        if !checks.verify(&partial.server, &partial.digest(), &partial.signature) {
             return Err(Refused::BadSignature);
         }
         xor_into(&mut applied.body, &partial.body);
@@ -762,7 +765,7 @@ impl<C: Checks> Committee<C> {
         if kept.signatures.contains_key(&signature.server) {
             return Err(Refused::Duplicate);
         }
-        if !signature.verify() {
+        if !signature.verify_with(&self.checks) {
             return Err(Refused::BadSignature);
         }
         kept.signatures.insert(signature.server, *signature);
