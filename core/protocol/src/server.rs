@@ -193,6 +193,8 @@ pub struct Server<C> {
     published: Option<(Digest, bool)>,
     /// What the aggregator sent for the live round.
     held: Option<Box<Aggregate>>,
+    /// Since when.
+    held_at: Time,
     /// The aggregator that asks to be approved and may be: the configured one, or else the first one seen.
     offer: Option<Bundle>,
     retiring: bool,
@@ -232,6 +234,7 @@ impl<C: Checks> Server<C> {
             finalized_at: Time::default(),
             published: None,
             held: None,
+            held_at: Time::default(),
             offer: None,
             retiring: false,
             dead: BTreeSet::new(),
@@ -300,6 +303,9 @@ impl<C: Checks> Server<C> {
                 Some(_) => note(self.opened_at.after(self.config.round_deadline), "the open round"),
                 None => note(self.next_opening(), "the next round"),
             }
+        }
+        if self.held.is_some() {
+            note(self.held_at.after(self.config.resend), "the leader's own copy of the aggregate");
         }
         if self.unpublished().is_some() {
             note(self.finalized_at.after(self.config.resend), "the signatures of a record");
@@ -496,7 +502,12 @@ impl<C: Checks> Server<C> {
         };
         match reason {
             Some(reason) => refuse(out, "aggregate", reason, from),
-            None => self.held = Some(Box::new(aggregate)),
+            None => {
+                if self.held.is_none() {
+                    self.held_at = self.now;
+                }
+                self.held = Some(Box::new(aggregate));
+            }
         }
     }
 
@@ -831,7 +842,9 @@ impl<C: Checks> Server<C> {
 
     fn want_for_round(&self, open: &OpenRound, wanted: &mut Vec<Want>) {
         let me = self.config.me;
-        if self.leads() && self.held.is_some() && open.aggregate.is_none() {
+        // The leader brings the aggregate in; the others do if it seems not to have it.
+        let late = self.held_at.after(self.config.resend) <= self.now;
+        if (self.leads() || late) && self.held.is_some() && open.aggregate.is_none() {
             wanted.push(Want::Aggregate(open.digest));
         }
         let Some(promise) = self.promise.as_ref().filter(|promise| promise.header == open.digest) else {
