@@ -129,7 +129,11 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
 fn disturbance(defect: Defect) -> Vec<String> {
     match defect {
         Defect::WallClock => {
-            #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the defect that is planted")]
+            #[expect(
+                clippy::disallowed_methods,
+                clippy::disallowed_types,
+                reason = "the defect that is planted"
+            )]
             let read = std::time::SystemTime::now();
             vec![format!("{read:?}")]
         }

@@ -114,10 +114,8 @@ fn a_wait_that_does_not_end_is_not_converged() {
 
 #[test]
 fn a_check_that_does_not_hold_is_a_violation() {
-    let path = scenario(
-        "checks",
-        "[[step]]\nid = \"two\"\nsay = \"Two lead.\"\ncheck.leaders = { exactly = 2 }\n",
-    );
+    let path =
+        scenario("checks", "[[step]]\nid = \"two\"\nsay = \"Two lead.\"\ncheck.leaders = { exactly = 2 }\n");
     let (code, lines) = run(&[&path, "--seed", "0"]);
     assert_eq!((code, verdict(&lines[0]), property(&lines[0])), (Some(1), "violated", "two"));
     assert_eq!(lines[0]["failure"]["sentence"], "Two lead.");
@@ -140,7 +138,8 @@ fn a_process_that_ends_unasked_is_a_violation() {
 fn a_limit_makes_a_run_inconclusive() {
     let path = scenario("limits", "");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("[topology]\n", "[limits]\nmax_events = 500\n\n[topology]\n")).unwrap();
+    std::fs::write(&path, text.replace("[topology]\n", "[limits]\nmax_events = 500\n\n[topology]\n"))
+        .unwrap();
     let (code, lines) = run(&[&path, "--seed", "0"]);
     assert_eq!((code, verdict(&lines[0]), property(&lines[0])), (Some(3), "inconclusive", "max_events"));
 }

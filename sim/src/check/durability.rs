@@ -33,7 +33,10 @@ impl Property for Durability {
             Seen::Event(Event::Opened { store, last_log, .. }) => {
                 self.store.insert(peer, *store);
                 if self.lost.contains(&(peer, *store)) {
-                    return Err(format!("{} lost its disk and came back as the same store {:x}", subject.name, store.0));
+                    return Err(format!(
+                        "{} lost its disk and came back as the same store {:x}",
+                        subject.name, store.0
+                    ));
                 }
                 let acknowledged = self.acknowledged.get(&(peer, *store)).copied();
                 if acknowledged > *last_log {
