@@ -94,8 +94,10 @@ impl<N: Connection> Links<N> {
         let id = ConnectionId(self.last);
         let peer = connection.peer();
         let (hello, said, refused, used, welcomed, farewell) = (None, None, false, false, false, None);
-        self.entries
-            .insert(id, Entry { connection, peer, opened: now, hello, said, refused, used, welcomed, farewell });
+        self.entries.insert(
+            id,
+            Entry { connection, peer, opened: now, hello, said, refused, used, welcomed, farewell },
+        );
         id
     }
 

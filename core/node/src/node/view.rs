@@ -31,7 +31,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 let committee = member.server.committee();
                 view.servers = server_states(committee);
                 // What stands in the registry of this server is of an earlier process as long as its own is not there.
-                if !member.server.is_registered() && view.servers.get(&self.own.peer) == Some(&ServerState::Registered) {
+                if !member.server.is_registered()
+                    && view.servers.get(&self.own.peer) == Some(&ServerState::Registered)
+                {
                     view.servers.remove(&self.own.peer);
                 }
                 view.aggregator = committee.aggregator().map(|bundle| bundle.peer);
