@@ -2,7 +2,7 @@
 //!
 //! The engine is one task. Between two looks it sleeps, for a tenth of a second or until something is due; at each look
 //! it takes the exit codes of processes that ended, lets faults and workloads do what is due, and sees whether the run
-//! is over ([`Run::look`]). Everything that waits, waits by [`Run::pass`].
+//! is over (`Run::look`). Everything that waits, waits by `Run::pass`.
 //!
 //! - `procedure`: the steps, in order
 //! - `act`: what a step does
