@@ -457,6 +457,9 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("made partial unblind round={round} participants={participants}");
             (Debug, target::SERVER_ROLE, "partial-made", text)
         }
+        Report::Disclaimed { round, .. } => {
+            (Debug, target::SERVER_ROLE, "disclaimed", format!("disclaimed round={round}"))
+        }
         Report::AggregateForwarded { round, participants } => {
             let text = format!("aggregator: forwarded aggregate round={round} participants={participants}");
             (Info, target::AGGREGATOR_ROLE, "aggregate-forwarded", text)
@@ -684,6 +687,7 @@ mod tests {
                 participants: 3,
                 floor: 2,
             },
+            Report::Disclaimed { round, header: header_digest },
             Report::AggregateForwarded { round, participants: 3 },
             Report::ClientSeen { client: peer(0xc1) },
             Report::Enrolled { version: RegistryVersion(5) },

@@ -310,6 +310,7 @@ impl Metrics {
             | Report::AggregatorRegistered { .. }
             | Report::HeaderSigned { .. }
             | Report::PartialMade { .. }
+            | Report::Disclaimed { .. }
             | Report::AggregateForwarded { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }

@@ -4,6 +4,7 @@
 //! ```text
 //! servers ── Registry, RegistryChanged, Live, Record, Retired ──▶ aggregator ── LiveFor, Record, Retired ──▶ clients
 //! servers ◀── Bundle, Propose(ChangeClients), Aggregate ───────── aggregator ◀── Bundle, Envelope ────────── clients
+//! servers ── Disclaimed: by one server ─────────────────────────▶ aggregator ── Disclaimed: by the roster ─▶ clients
 //! ```
 //!
 //! Whatever matters is repeated until its effect shows: the bundle until a server speaks of its log, a batch until it is
@@ -23,8 +24,8 @@ use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round, U
 use crate::key::Signature;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Announcement, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, RecordSignature, Role,
-    Standing,
+    Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record,
+    RecordSignature, Role, Standing,
 };
 use crate::registry::ClientRegistry;
 use crate::signing::Invalid;
@@ -95,6 +96,9 @@ const REPLICAS_KEPT: usize = 4;
 
 /// Headers whose rosters are kept to check records with.
 const HEADERS_KEPT: usize = 64;
+
+/// The most disclaimed headers that a client is told of when it links or asks: the newest.
+const DISCLAIMED_PER_ANSWER: usize = 4;
 
 /// A bundle is repeated this many times less often than other things: servers that know it send the registry each time.
 const BUNDLE_PACE: u32 = 5;
@@ -222,6 +226,8 @@ struct Known {
     digest: Digest,
     roster: Vec<PeerId>,
     previous: Digest,
+    /// By servers of the roster, all verified.
+    disclaimers: BTreeMap<PeerId, Disclaimer>,
 }
 
 /// A record with what was done about it.
@@ -381,6 +387,7 @@ impl<C: Checks> Aggregator<C> {
                 if !self.farewells.is_empty() {
                     send(out, peer, &self.retired());
                 }
+                self.send_disclaimed(peer, Round(0), out);
             }
             Role::Aggregator => {}
         }
@@ -429,6 +436,7 @@ impl<C: Checks> Aggregator<C> {
                 Ok(())
             }
             Message::Retired { announcements } if is_server => self.farewell(&announcements, out),
+            Message::Disclaimed { disclaimers } if is_server => self.disclaimed(&disclaimers, out),
             Message::Propose(_)
             | Message::Bundle(_)
             | Message::BundleRefused { .. }
@@ -444,7 +452,8 @@ impl<C: Checks> Aggregator<C> {
             | Message::RecordSigned { .. }
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
-            | Message::Retired { .. } => Err(("message", Refused::WrongRole)),
+            | Message::Retired { .. }
+            | Message::Disclaimed { .. } => Err(("message", Refused::WrongRole)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, from);
@@ -488,6 +497,7 @@ impl<C: Checks> Aggregator<C> {
             Done::HeaderSigned(_)
             | Done::PartialMade(_)
             | Done::RecordSigned(_)
+            | Done::Disclaimed(_)
             | Done::Announced(_)
             | Done::Testified(_)
             | Done::Approved(_)
@@ -774,6 +784,7 @@ impl<C: Checks> Aggregator<C> {
             digest,
             roster: header.servers.iter().map(|server| server.peer).collect(),
             previous: header.previous.record,
+            disclaimers: BTreeMap::new(),
         });
         let before = header.previous.round;
         let have = self.records.get(&before).is_some_and(|kept| kept.confirmed);
@@ -998,6 +1009,45 @@ impl<C: Checks> Aggregator<C> {
         for kept in self.records.range(round..).map(|(_, kept)| kept).take(RECORDS_PER_ANSWER) {
             send(out, from, &kept.message());
         }
+        self.send_disclaimed(from, round, out);
+    }
+
+    /// Servers say that they gave no partial under abandoned headers. Clients are told of each header once, as soon as
+    /// its whole roster has said so: before that, it means nothing to them.
+    fn disclaimed(&mut self, disclaimers: &[Disclaimer], out: &mut Outbox) -> Verdict {
+        for disclaimer in disclaimers {
+            let known = self.headers.iter_mut().find(|known| known.digest == disclaimer.header);
+            // A header that no client was shown, or that is too old, is of no interest.
+            let Some(known) = known.filter(|_| self.log == Some(disclaimer.log)) else { continue };
+            if known.disclaimers.contains_key(&disclaimer.server) {
+                continue;
+            }
+            if known.round != disclaimer.round {
+                return Err(("disclaimed", Refused::WrongRound));
+            }
+            if !known.roster.contains(&disclaimer.server) {
+                return Err(("disclaimed", Refused::NotInRoster));
+            }
+            if !disclaimer.verify_with(&self.checks) {
+                return Err(("disclaimed", Refused::BadSignature));
+            }
+            known.disclaimers.insert(disclaimer.server, *disclaimer);
+            if let Some(message) = known.disclaimed() {
+                let bytes = wire::encode(&message);
+                for peer in self.clients.keys() {
+                    out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a client of the newest disclaimed headers from this round on.
+    fn send_disclaimed(&self, to: PeerId, from: Round, out: &mut Outbox) {
+        let newest = self.headers.iter().rev().take_while(|known| known.round >= from);
+        for message in newest.filter_map(Known::disclaimed).take(DISCLAIMED_PER_ANSWER) {
+            send(out, to, &message);
+        }
     }
 
     /// Servers say that they leave for good. Clients are told once of each, and when they link.
@@ -1211,6 +1261,15 @@ impl Retry {
     fn again(&mut self, now: Time, resend: Duration) {
         self.due = now.after(resend);
         self.attempts = self.attempts.saturating_add(1);
+    }
+}
+
+impl Known {
+    /// The disclaimers of the header, if its whole roster gave one.
+    fn disclaimed(&self) -> Option<Message> {
+        let disclaimers: Option<Vec<_>> =
+            self.roster.iter().map(|server| self.disclaimers.get(server).copied()).collect();
+        Some(Message::Disclaimed { disclaimers: disclaimers? })
     }
 }
 

@@ -3,8 +3,9 @@
 //!
 //! What a client insists on is its *conscience*: every rostered server has signed the header, the roster is not smaller
 //! than it may be and holds every pinned server, the client's own keys stand in the client set, and the round is above
-//! every round that it has sealed in this log. A message is sealed under one header only. It is sealed again without
-//! asking only if a record that the whole roster signed shows that nobody can have read it.
+//! every round that it has sealed in this log. A message is sealed under one header only. It is sealed again, under a later
+//! header, without asking only if the word of the whole roster shows that nobody can have read it: a record without the
+//! client in it, or the disclaimers of an abandoned header.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -19,7 +20,8 @@ use crate::committee::{Refused, is_majority};
 use crate::id::{Digest, Epoch, LogId, PeerId, Round, UniqueId};
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Outcome, Report, RequestId};
 use crate::message::{
-    Announcement, Bundle, Envelope, Header, LiveHeader, Message, Record, RecordSignature, Role, Standing,
+    Announcement, Bundle, Disclaimer, Envelope, Header, LiveHeader, Message, Record, RecordSignature, Role,
+    Standing,
 };
 use crate::params::RoundParams;
 use crate::registry::Proof;
@@ -116,6 +118,10 @@ pub const ATTEMPTS_MAX: u32 = 3;
 /// the servers keep records for.
 pub const ROUNDS_WAITED: u64 = 16;
 
+/// So many times [`Config::resend`] after a client learned that a round was abandoned, its message counts as
+/// [`Outcome::Unknown`], unless all servers have disclaimed the round by then.
+pub const DISCLAIM_PATIENCE: u32 = 5;
+
 /// Live headers and records that are kept to check records and outcomes with.
 const ROUNDS_KEPT: usize = 32;
 
@@ -161,6 +167,8 @@ pub struct Client<C> {
     current: Option<Current>,
     /// Messages under way, by round; all of `log`.
     pending: BTreeMap<Round, Pending>,
+    /// Messages of abandoned rounds, each with the moment until which the servers may disclaim it; all of `log`.
+    abandoned: BTreeMap<Round, (Time, Pending)>,
     /// Headers that every rostered server signed; all of `log`.
     headers: BTreeMap<Round, Known>,
     /// All of `log`.
@@ -189,7 +197,7 @@ struct Current {
     /// What goes into the envelope: its number and itself. Moves to [`Client::pending`] with the envelope.
     request: Option<(u64, Request)>,
     envelope: Option<Arc<[u8]>>,
-    /// A record or a later header exists: the envelope is not sent any more.
+    /// A record or a later header exists, or nobody will ever open the round: the envelope is not sent any more.
     over: bool,
 }
 
@@ -199,6 +207,8 @@ struct Pending {
     number: u64,
     request: Request,
     header: Digest,
+    /// Of the header.
+    roster: Vec<PeerId>,
     place: u32,
     /// Forgotten with the outcome.
     slot: Option<u32>,
@@ -248,6 +258,7 @@ impl<C: Checks> Client<C> {
             requests: 0,
             current: None,
             pending: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
             headers: BTreeMap::new(),
             records: BTreeMap::new(),
             records_due: Time::NEVER,
@@ -303,6 +314,9 @@ impl<C: Checks> Client<C> {
         if self.wanted_records().is_some() {
             note(self.records_due, "a record");
         }
+        for (until, _) in self.abandoned.values() {
+            note(*until, "the disclaimers of an abandoned round");
+        }
         if self.between_rounds() {
             note(self.rekey_at, "a fresh round key");
         }
@@ -341,7 +355,7 @@ impl<C: Checks> Client<C> {
     /// How many messages wait for their round, and how many wait for their outcome.
     #[must_use]
     pub fn backlog(&self) -> (usize, usize) {
-        (self.queue.len(), self.pending.len())
+        (self.queue.len(), self.pending.len().saturating_add(self.abandoned.len()))
     }
 
     /// The fewest servers that a roster must have at present.
@@ -392,6 +406,7 @@ impl<C: Checks> Client<C> {
                 Ok(())
             }
             Message::Retired { announcements } if known => self.farewell(&announcements, out),
+            Message::Disclaimed { disclaimers } if known => self.disclaimed(&disclaimers, out),
             Message::Propose(_)
             | Message::Bundle(_)
             | Message::BundleRefused { .. }
@@ -407,7 +422,8 @@ impl<C: Checks> Client<C> {
             | Message::RecordSigned { .. }
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
-            | Message::Retired { .. } => Err(("message", Refused::WrongRole)),
+            | Message::Retired { .. }
+            | Message::Disclaimed { .. } => Err(("message", Refused::WrongRole)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, Some(from));
@@ -438,6 +454,7 @@ impl<C: Checks> Client<C> {
             Done::HeaderSigned(_)
             | Done::PartialMade(_)
             | Done::RecordSigned(_)
+            | Done::Disclaimed(_)
             | Done::Announced(_)
             | Done::Testified(_)
             | Done::Approved(_)
@@ -624,8 +641,9 @@ impl<C: Checks> Client<C> {
     fn start_log(&mut self, log: LogId, out: &mut Outbox) {
         self.withdraw();
         self.log = Some(log);
-        let pending = core::mem::take(&mut self.pending);
-        for (round, pending) in pending {
+        let mut lost = core::mem::take(&mut self.pending);
+        lost.extend(core::mem::take(&mut self.abandoned).into_iter().map(|(round, (_, it))| (round, it)));
+        for (round, pending) in lost {
             self.publish_outcome(&pending.request, Outcome::Unknown, round, out);
         }
         self.headers.clear();
@@ -648,28 +666,104 @@ impl<C: Checks> Client<C> {
             previous,
             asked: 0,
         });
-        self.skip_rounds(previous.0, header.round, out);
+        self.skip_rounds(previous.0, header.round);
+        // The outcome of messages whose records are long gone will not be known.
         let waited = Round(header.round.0.saturating_sub(ROUNDS_WAITED));
-        self.lose(Round(0), waited, out);
-    }
-
-    /// Rounds after `finalised` and before `opened` were abandoned.
-    fn skip_rounds(&mut self, finalised: Round, opened: Round, out: &mut Outbox) {
-        if let Some(first) = finalised.0.checked_add(1) {
-            self.lose(Round(first), opened, out);
+        let recent = self.pending.split_off(&waited);
+        for (round, pending) in core::mem::replace(&mut self.pending, recent) {
+            self.publish_outcome(&pending.request, Outcome::Unknown, round, out);
         }
     }
 
-    /// The outcome of messages of the rounds from `first` to before `end` will not be known.
-    fn lose(&mut self, first: Round, end: Round, out: &mut Outbox) {
-        if first >= end {
+    /// Rounds after `finalised` and before `opened` were abandoned: perhaps the servers disclaim them.
+    fn skip_rounds(&mut self, finalised: Round, opened: Round) {
+        let Some(first) = finalised.0.checked_add(1).map(Round).filter(|first| *first < opened) else {
             return;
-        }
-        let lost: Vec<Round> = self.pending.range(first..end).map(|(round, _)| *round).collect();
+        };
+        let until = self.now.after(self.config.resend.saturating_mul(DISCLAIM_PATIENCE));
+        let mut later = self.pending.split_off(&first);
+        let mut rest = later.split_off(&opened);
+        self.abandoned.extend(later.into_iter().map(|(round, pending)| (round, (until, pending))));
+        self.pending.append(&mut rest);
+    }
+
+    /// Messages of abandoned rounds that were not disclaimed in time: somebody may have read them.
+    fn give_up(&mut self, out: &mut Outbox) {
+        let due = |until: Time| until <= self.now;
+        let lost: Vec<Round> =
+            self.abandoned.iter().filter(|(_, (until, _))| due(*until)).map(|(round, _)| *round).collect();
         for round in lost {
-            if let Some(pending) = self.pending.remove(&round) {
+            if let Some((_, pending)) = self.abandoned.remove(&round) {
                 self.publish_outcome(&pending.request, Outcome::Unknown, round, out);
             }
+        }
+    }
+
+    /// The whole roster of a header says that nothing sealed under it was or will be read. What this client sealed under
+    /// it may go into a later round.
+    fn disclaimed(&mut self, disclaimers: &[Disclaimer], out: &mut Outbox) -> Verdict {
+        let refused = |reason| Err(("disclaimed", reason));
+        let Some(Disclaimer { log, round, header, .. }) = disclaimers.first().copied() else {
+            return refused(Refused::Malformed);
+        };
+        let current = self.current.as_ref().filter(|current| current.digest == header);
+        let pending = self.pending.get(&round).or(self.abandoned.get(&round).map(|(_, pending)| pending));
+        let pending = pending.filter(|pending| pending.header == header);
+        let roster: Vec<PeerId> = match (current, pending) {
+            (Some(current), _) => current.header.servers.iter().map(|server| server.peer).collect(),
+            (None, Some(pending)) => pending.roster.clone(),
+            // Nothing hangs on it.
+            (None, None) => return Ok(()),
+        };
+        if self.log != Some(log) || disclaimers.iter().any(|each| each.log != log) {
+            return refused(Refused::WrongLog);
+        }
+        if current.is_some_and(|current| current.header.round != round)
+            || disclaimers.iter().any(|each| each.round != round)
+        {
+            return refused(Refused::WrongRound);
+        }
+        if disclaimers.iter().any(|each| each.header != header) {
+            return refused(Refused::WrongHeader);
+        }
+        if !disclaimers.iter().map(|each| each.server).eq(roster) {
+            return refused(Refused::WrongRoster);
+        }
+        if !disclaimers.iter().all(|each| each.verify_with(&self.checks)) {
+            return refused(Refused::BadSignature);
+        }
+        if let Some(current) = self.current.as_mut().filter(|current| current.digest == header) {
+            // Also under cover, so that nobody can tell. A message that is being sealed goes back as well.
+            current.over = true;
+            if let Some((number, request)) = current.request.take() {
+                self.queue.insert(number, request);
+            }
+        }
+        if let Some(pending) = self.undecided(round, header) {
+            self.seal_again(pending, round, out);
+        }
+        Ok(())
+    }
+
+    /// Takes the message that was sealed under this header, if its outcome is not decided.
+    fn undecided(&mut self, round: Round, header: Digest) -> Option<Pending> {
+        if self.pending.get(&round).is_some_and(|pending| pending.header == header) {
+            return self.pending.remove(&round);
+        }
+        if self.abandoned.get(&round).is_some_and(|(_, pending)| pending.header == header) {
+            return self.abandoned.remove(&round).map(|(_, pending)| pending);
+        }
+        None
+    }
+
+    /// Nobody can have read this message: it goes back to its place in the queue, unless that has happened too often.
+    fn seal_again(&mut self, pending: Pending, round: Round, out: &mut Outbox) {
+        let Pending { number, mut request, .. } = pending;
+        request.attempts = request.attempts.saturating_add(1);
+        if request.attempts < ATTEMPTS_MAX {
+            self.queue.insert(number, request);
+        } else {
+            self.publish_outcome(&request, Outcome::Dropped, round, out);
         }
     }
 
@@ -686,6 +780,7 @@ impl<C: Checks> Client<C> {
         let Some(current) = &mut self.current else { return };
         if current.digest != envelope.header
             || (current.envelope.is_some() && self.checks.enforce(Check::SealOnce))
+            || (current.envelope.is_none() && current.over)
         {
             return;
         }
@@ -701,7 +796,8 @@ impl<C: Checks> Client<C> {
         });
         if let Some((number, request)) = request {
             let (header, place) = (current.digest, current.place);
-            self.pending.insert(envelope.round, Pending { number, request, header, place, slot });
+            let roster = current.header.servers.iter().map(|server| server.peer).collect();
+            self.pending.insert(envelope.round, Pending { number, request, header, roster, place, slot });
         }
         let bytes = wire::encode(&Message::Envelope(envelope));
         for peer in &self.aggregators {
@@ -809,26 +905,18 @@ impl<C: Checks> Client<C> {
         let before = self.records.range(..round).find(|(_, earlier)| earlier.digest == previous);
         let before = before.map(|(round, _)| *round);
         if let Some(before) = before.or_else(|| self.headers.get(&round).map(|known| known.previous.0)) {
-            self.skip_rounds(before, round, out);
+            self.skip_rounds(before, round);
         }
-        if self.pending.get(&round).is_some_and(|pending| pending.header == record.header)
-            && let Some(pending) = self.pending.remove(&round)
-        {
+        if let Some(pending) = self.undecided(round, record.header) {
             self.decide(pending, &record, out);
         }
     }
 
     fn decide(&mut self, pending: Pending, record: &Record, out: &mut Outbox) {
-        let Pending { number, mut request, place, slot, .. } = pending;
-        if !record.participants.get(place) {
-            request.attempts = request.attempts.saturating_add(1);
-            if request.attempts < ATTEMPTS_MAX {
-                self.queue.insert(number, request);
-            } else {
-                self.publish_outcome(&request, Outcome::Dropped, record.round, out);
-            }
-            return;
+        if !record.participants.get(pending.place) {
+            return self.seal_again(pending, record.round, out);
         }
+        let Pending { request, slot, .. } = pending;
         let mut slots = read_slots(&self.config.params, &record.header, &record.broadcast);
         let content = slot.and_then(|slot| slots.nth(index(slot)));
         let outcome = match content {
@@ -895,6 +983,7 @@ impl<C: Checks> Client<C> {
 
     /// Does what is due.
     fn advance(&mut self, out: &mut Outbox) {
+        self.give_up(out);
         if self.bundle.is_none() && self.making.is_none() {
             self.make_bundle(self.config.epoch, true, out);
         }
@@ -938,7 +1027,8 @@ impl<C: Checks> Client<C> {
     fn check(&self) {
         assert!(self.headers.len() <= ROUNDS_KEPT, "old headers are forgotten");
         assert!(self.records.len() <= ROUNDS_KEPT, "old records are forgotten");
-        assert!(self.log.is_some() || self.pending.is_empty(), "messages are under way in a log");
+        let under_way = self.pending.len().saturating_add(self.abandoned.len());
+        assert!(self.log.is_some() || under_way == 0, "messages are under way in a log");
         if let (Some(current), Some(log)) = (&self.current, self.log) {
             assert!(current.header.log == log, "the current round is one of the log");
             assert!(
@@ -947,7 +1037,7 @@ impl<C: Checks> Client<C> {
             );
         }
         let waiting: usize = self.current.iter().filter(|current| current.request.is_some()).count();
-        let inside = self.queue.len().saturating_add(self.pending.len()).saturating_add(waiting);
+        let inside = self.queue.len().saturating_add(under_way).saturating_add(waiting);
         assert!(
             u64::try_from(inside).is_ok_and(|inside| inside <= self.requests),
             "no message is there twice"
@@ -964,6 +1054,7 @@ impl<C> fmt::Debug for Client<C> {
             .field("enrolled", &self.enrolled)
             .field("queue", &self.queue.len())
             .field("pending", &self.pending.len())
+            .field("abandoned", &self.abandoned.len())
             .finish_non_exhaustive()
     }
 }

@@ -8,8 +8,8 @@ use crate::id::{Epoch, GroupId, PeerId, UniqueId};
 use crate::key::{Identity, NodeSecret, PublicKey, RoundSecret, Signature};
 use crate::machine::{Done, Job};
 use crate::message::{
-    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Envelope, Floors, Header,
-    HeaderSignature, Partial, RecordSignature, Role, Testimony,
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope, Floors,
+    Header, HeaderSignature, Partial, RecordSignature, Role, Testimony,
 };
 use crate::pad::{PairKey, pair_key};
 use crate::partial::partial_body;
@@ -147,6 +147,17 @@ impl Keyring {
                 };
                 signed.signature = self.identity.sign(&signed.signed_digest());
                 Done::RecordSigned(signed)
+            }
+            Job::Disclaim { log, round, header } => {
+                let mut disclaimer = Disclaimer {
+                    log: *log,
+                    round: *round,
+                    header: *header,
+                    server: self.peer(),
+                    signature: Signature::default(),
+                };
+                disclaimer.signature = self.identity.sign(&disclaimer.signed_digest());
+                Done::Disclaimed(disclaimer)
             }
             Job::Announce { log, epoch, counter, standing } => {
                 let mut announcement = Announcement {

@@ -21,8 +21,8 @@ use crate::committee::Refused;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use crate::key::PublicKey;
 use crate::message::{
-    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Envelope, Header, HeaderSignature,
-    Partial, Record, RecordSignature, Standing, Testimony,
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Disclaimer, Envelope,
+    Header, HeaderSignature, Partial, Record, RecordSignature, Standing, Testimony,
 };
 use crate::time::Time;
 
@@ -142,6 +142,15 @@ pub enum Job {
         /// Of the record.
         record: Digest,
     },
+    /// Server: says that it gave no partial under a header and never will.
+    Disclaim {
+        /// The log.
+        log: LogId,
+        /// The round.
+        round: Round,
+        /// Of the header.
+        header: Digest,
+    },
     /// Server: speaks about its own membership.
     Announce {
         /// The log.
@@ -228,6 +237,8 @@ pub enum Done {
     PartialMade(Box<Partial>),
     /// Of [`Job::SignRecord`].
     RecordSigned(RecordSignature),
+    /// Of [`Job::Disclaim`].
+    Disclaimed(Disclaimer),
     /// Of [`Job::Announce`].
     Announced(Announcement),
     /// Of [`Job::Testify`].
@@ -267,9 +278,11 @@ pub enum Outcome {
     Landed,
     /// Another message was in the same slot; both are lost.
     Collided,
-    /// The round was confirmed without this client's envelope: nobody has read it.
+    /// The round was confirmed without this client's envelope, or abandoned and disclaimed by its whole roster: nobody
+    /// has read it.
     Dropped,
-    /// The round was abandoned after the envelope left: the committee may have read it.
+    /// The round was abandoned after the envelope left, and not all servers disclaimed it: the committee may have read
+    /// it.
     Unknown,
 }
 
@@ -447,6 +460,13 @@ pub enum Report {
         participants: u32,
         /// This server's own floor.
         floor: u32,
+    },
+    /// This server gave no partial under an abandoned header, never will, and has signed that.
+    Disclaimed {
+        /// The round.
+        round: Round,
+        /// Of the header.
+        header: Digest,
     },
     /// This aggregator sent an aggregate to the servers for the first time.
     AggregateForwarded {

@@ -293,6 +293,22 @@ pub struct RecordSignature {
     pub signature: Signature,
 }
 
+/// A server's word that it gave no partial under an abandoned header and never will. With the word of the whole roster,
+/// nothing sealed under that header can ever be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disclaimer {
+    /// The log.
+    pub log: LogId,
+    /// The round.
+    pub round: Round,
+    /// Of the header.
+    pub header: Digest,
+    /// Who says so.
+    pub server: PeerId,
+    /// By the server, over all of the above.
+    pub signature: Signature,
+}
+
 /// What a server says about its own membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Standing {
@@ -508,5 +524,10 @@ pub enum Message {
     Retired {
         /// Each signed by the server that leaves.
         announcements: Vec<Announcement>,
+    },
+    /// Server to aggregator: its own, of any headers. Aggregator to client: those of one header, by its whole roster.
+    Disclaimed {
+        /// From the aggregator: in roster order.
+        disclaimers: Vec<Disclaimer>,
     },
 }

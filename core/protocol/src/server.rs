@@ -1,11 +1,11 @@
 //! The role of a committee server: what it signs, unblinds and proposes, and how it leaves.
 //!
 //! The machine is level-triggered. Every input updates what the server knows; then `advance` lists what it *wants*
-//! ([`Want`]) and does what is due. A want that was tried is tried again after [`Config::resend`] until the replicated
+//! (`Want`) and does what is due. A want that was tried is tried again after [`Config::resend`] until the replicated
 //! state shows that it is fulfilled, so a lost proposal costs time and nothing else.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,8 +17,8 @@ use crate::id::{Digest, Epoch, LogId, PeerId, Round};
 use crate::key::PublicKey;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Aggregate, Bundle, Command, Floors, Header, HeaderSignature, Message, Partial, Role, RosterServer,
-    Standing,
+    Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, Role,
+    RosterServer, Standing,
 };
 use crate::random::Random;
 use crate::time::Time;
@@ -180,6 +180,13 @@ pub struct Server<C> {
     making: BTreeMap<Digest, u32>,
     /// The last header that this process signed; never another one of that round or an earlier one.
     signed: Option<(LogId, Round, Digest)>,
+    /// The highest round that this process disclaimed, by log: it signs no header up to it, so it makes no partial.
+    /// Never forgotten.
+    disclaimed: BTreeMap<LogId, Round>,
+    /// How many disclaimers are being signed.
+    disclaiming: usize,
+    /// The newest disclaimers, oldest first, for an aggregator that was away.
+    disclaimers: VecDeque<Disclaimer>,
     /// When this server saw the open round opened, or took over the leadership.
     opened_at: Time,
     last_opened: Option<Time>,
@@ -206,6 +213,9 @@ pub struct Server<C> {
 /// After how many failed probes a server testifies that another is dead.
 pub const PROBES_MIN: u32 = 3;
 
+/// The most disclaimers that a server keeps for its aggregator.
+pub const DISCLAIMERS_KEPT: usize = 8;
+
 impl<C: Checks> Server<C> {
     /// A server at its start. `seed` must be fresh: the nonces of headers come from it.
     pub fn new(config: Config, checks: C, seed: [u8; 32]) -> Self {
@@ -227,6 +237,9 @@ impl<C: Checks> Server<C> {
             promise: None,
             making: BTreeMap::new(),
             signed: None,
+            disclaimed: BTreeMap::new(),
+            disclaiming: 0,
+            disclaimers: VecDeque::new(),
             opened_at: Time::default(),
             last_opened: None,
             newcomer: false,
@@ -422,7 +435,8 @@ impl<C: Checks> Server<C> {
             | Message::RegistryChanged { .. }
             | Message::Record { .. }
             | Message::RecordSigned { .. }
-            | Message::Retired { .. } => refuse(out, "message", Refused::WrongRole, from),
+            | Message::Retired { .. }
+            | Message::Disclaimed { .. } => refuse(out, "message", Refused::WrongRole, from),
         }
     }
 
@@ -520,6 +534,10 @@ impl<C: Checks> Server<C> {
             self.published = None;
             self.send_farewells(out);
             self.send_live(out);
+            if !self.disclaimers.is_empty() {
+                let disclaimers = self.disclaimers.iter().copied().collect();
+                send(out, peer, &Message::Disclaimed { disclaimers });
+            }
         }
     }
 
@@ -575,6 +593,7 @@ impl<C: Checks> Server<C> {
             }
             Done::PartialMade(partial) => self.partial_made(partial, out),
             Done::RecordSigned(signature) => out.push(Effect::Propose(Command::SignRecord(signature))),
+            Done::Disclaimed(disclaimer) => self.disclaimer_signed(disclaimer, out),
             Done::Testified(testimony) => out.push(Effect::Propose(Command::TestifyDead(testimony))),
             Done::Approved(approval) => out.push(Effect::Propose(Command::ApproveAggregator(approval))),
             Done::RefusalSigned(refusal) => out.push(Effect::Propose(Command::RefuseClient(refusal))),
@@ -603,6 +622,32 @@ impl<C: Checks> Server<C> {
         if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == partial.header) {
             promise.partial = Some(partial.clone());
             out.push(Effect::Propose(Command::SubmitPartial(*partial)));
+        }
+    }
+
+    /// The round that this server promised a partial for is abandoned. If it has made none, it never will: the promise
+    /// is forgotten, and the clients may know. Only the process that promised can tell.
+    fn disclaim(&mut self, promise: &Promise, out: &mut Outbox) {
+        let Some(signature) = &promise.signature else { return };
+        let (log, round, header) = (signature.log, signature.round, promise.header);
+        if promise.partial.is_some() || self.making.contains_key(&header) {
+            return;
+        }
+        let last = self.disclaimed.entry(log).or_default();
+        *last = round.max(*last);
+        self.disclaiming = self.disclaiming.saturating_add(1);
+        out.push(Effect::Work(Job::Disclaim { log, round, header }));
+    }
+
+    fn disclaimer_signed(&mut self, disclaimer: Disclaimer, out: &mut Outbox) {
+        self.disclaiming = self.disclaiming.saturating_sub(1);
+        if self.disclaimers.len() == DISCLAIMERS_KEPT {
+            self.disclaimers.pop_front();
+        }
+        self.disclaimers.push_back(disclaimer);
+        out.report(Report::Disclaimed { round: disclaimer.round, header: disclaimer.header });
+        if let Some(aggregator) = self.linked_aggregator() {
+            send(out, aggregator, &Message::Disclaimed { disclaimers: [disclaimer].into() });
         }
     }
 
@@ -675,7 +720,10 @@ impl<C: Checks> Server<C> {
                 self.finalized_at = self.now;
             }
             Report::RoundAbandoned { missing, .. } => {
-                self.promise = None;
+                let promise = self.promise.take().filter(|_| !replay);
+                if let Some(promise) = promise {
+                    self.disclaim(&promise, out);
+                }
                 self.silent = missing.iter().copied().filter(|peer| *peer != me).collect();
             }
             Report::ServerRegistered { server, .. } => {
@@ -715,6 +763,7 @@ impl<C: Checks> Server<C> {
             | Report::HeaderSigned { .. }
             | Report::HeaderDeclined { .. }
             | Report::PartialMade { .. }
+            | Report::Disclaimed { .. }
             | Report::AggregateForwarded { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
@@ -754,6 +803,10 @@ impl<C: Checks> Server<C> {
         let floor = self.config.floors.servers.and_then(|floor| usize::try_from(floor).ok()).unwrap_or(all);
         if header.servers.len() < floor {
             return Err(Refused::RosterTooSmall);
+        }
+        let given_up = self.disclaimed.get(&header.log).is_some_and(|last| *last >= header.round);
+        if given_up && self.checks.enforce(Check::RoundRises) {
+            return Err(Refused::AlreadyPromised);
         }
         match self.signed {
             Some((log, round, _)) if log == header.log && round >= header.round => {
@@ -951,6 +1004,8 @@ impl<C: Checks> Server<C> {
             // Under load it takes longer than the wait for an answer.
             None if self.making.contains_key(&open.digest) => {}
             None => {
+                let disclaimed = self.disclaimers.iter().any(|kept| kept.header == open.digest);
+                assert!(!disclaimed, "no partial is made under a disclaimed header");
                 let clients: Arc<[PublicKey]> = applied
                     .participants
                     .iter_ones()
@@ -1060,7 +1115,8 @@ impl<C: Checks> Server<C> {
             stopping.handed_over = Some(self.now);
             out.push(Effect::HandOver);
         }
-        if over || (departed && (alone || !self.leads())) {
+        // Its own departure may have ended a round: its last word on that leaves before it does.
+        if over || (departed && (alone || !self.leads()) && self.disclaiming == 0) {
             stopping.finished = true;
             self.tried.clear();
             out.push(Effect::Stopped);
@@ -1137,6 +1193,14 @@ impl<C: Checks> Server<C> {
     fn check(&self) {
         if let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) {
             assert!(open.digest == promise.header, "the promise is about the open round");
+        }
+        for disclaimer in &self.disclaimers {
+            let made = self.making.contains_key(&disclaimer.header)
+                || self.promise.as_ref().is_some_and(|promise| {
+                    promise.header == disclaimer.header
+                        && (promise.verdict.is_ok() || promise.partial.is_some())
+                });
+            assert!(!made, "a disclaimed header is not promised again");
         }
         let stopped = self.stopping.is_some_and(|stopping| stopping.finished);
         assert!(!stopped || self.tried.is_empty(), "a stopped server wants nothing");

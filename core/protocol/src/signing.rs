@@ -10,8 +10,8 @@ use crate::checks::{Checks, Strict};
 use crate::id::{Digest, LogId, PeerId, Round};
 use crate::key;
 use crate::message::{
-    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Envelope, Floors, Header,
-    HeaderSignature, LiveHeader, Partial, Record, RecordSignature, Role, Standing, Testimony,
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope, Floors,
+    Header, HeaderSignature, LiveHeader, Partial, Record, RecordSignature, Role, Standing, Testimony,
 };
 use crate::params::RoundParams;
 
@@ -85,6 +85,8 @@ contexts! {
     Record = "zipnet v1 broadcast record",
     /// [`RecordSignature`], signed.
     RecordSignature = "zipnet v1 record signature",
+    /// [`Disclaimer`], signed.
+    Disclaimer = "zipnet v1 disclaimer",
     /// [`Announcement`], signed.
     Announcement = "zipnet v1 server announcement",
     /// [`Testimony`], signed.
@@ -439,6 +441,29 @@ impl RecordSignature {
         let Self { log, round, record, server, signature: _ } = self;
         let mut fields = Fields::new(Context::RecordSignature);
         fields.place(log, *round, record).bytes(&server.0);
+        fields.digest()
+    }
+
+    /// Whether the named server signed.
+    #[must_use]
+    pub fn verify(&self) -> bool {
+        self.verify_with(&Strict)
+    }
+
+    /// Whether the named server signed, as these checks say.
+    #[must_use]
+    pub fn verify_with(&self, checks: &impl Checks) -> bool {
+        checks.verify(&self.server, &self.signed_digest(), &self.signature)
+    }
+}
+
+impl Disclaimer {
+    /// What the server signs: every field but the signature.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let Self { log, round, header, server, signature: _ } = self;
+        let mut fields = Fields::new(Context::Disclaimer);
+        fields.place(log, *round, header).bytes(&server.0);
         fields.digest()
     }
 

@@ -32,7 +32,7 @@ pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
 pub const SERVERS_MAX: usize = 256;
 
 /// Kinds of [`Message`] are below this.
-const KINDS: u8 = 16;
+const KINDS: u8 = 17;
 
 /// Kinds of [`Command`] are below this.
 const COMMAND_KINDS: u8 = 13;
@@ -89,6 +89,7 @@ pub const fn kind(message: &Message) -> u8 {
         Message::RecordsWanted { .. } => 13,
         Message::TestifyWanted { .. } => 14,
         Message::Retired { .. } => 15,
+        Message::Disclaimed { .. } => 16,
     }
 }
 
@@ -212,7 +213,8 @@ fn message_body(message: &Message) -> usize {
         | Message::RecordSigned { .. }
         | Message::RecordsWanted { .. }
         | Message::TestifyWanted { .. }
-        | Message::Retired { .. } => 0,
+        | Message::Retired { .. }
+        | Message::Disclaimed { .. } => 0,
     }
 }
 
@@ -277,6 +279,7 @@ fn check_message(message: &Message) -> Result<(), DecodeError> {
         }
         Message::RecordSigned { signatures } => at_most("signatures", signatures.len(), SERVERS_MAX),
         Message::Retired { announcements } => at_most("announcements", announcements.len(), SERVERS_MAX),
+        Message::Disclaimed { disclaimers } => at_most("disclaimers", disclaimers.len(), SERVERS_MAX),
         Message::Bundle(Bundle { .. })
         | Message::BundleRefused { .. }
         | Message::AggregateApplied { .. }

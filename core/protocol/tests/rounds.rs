@@ -94,6 +94,13 @@ struct World {
     /// As the first server reports them.
     records: Vec<Record>,
     abandoned: usize,
+    /// Headers under which some server made its partial, and those that it disclaimed.
+    partials: BTreeSet<(usize, Digest)>,
+    disclaimed: BTreeSet<(usize, Digest)>,
+    /// Envelopes with a message in them.
+    sealed: usize,
+    /// Messages that somebody may have read and that did not land.
+    unknown: usize,
     /// What each client still has to bring into a record, by request.
     texts: BTreeMap<(usize, u64), Vec<u8>>,
     landed: Vec<Vec<u8>>,
@@ -192,6 +199,10 @@ impl World {
             starts: 1,
             records: vec![],
             abandoned: 0,
+            partials: BTreeSet::new(),
+            disclaimed: BTreeSet::new(),
+            sealed: 0,
+            unknown: 0,
             texts: BTreeMap::new(),
             landed: vec![],
             requests: 0,
@@ -344,7 +355,17 @@ impl World {
                 self.records.push(record.as_ref().clone());
             }
             Report::RoundAbandoned { .. } if place == 0 => self.abandoned += 1,
+            Report::PartialMade { header, .. } => {
+                assert!(!self.disclaimed.contains(&(place, header)), "it said that it never would");
+                self.partials.insert((place, header));
+            }
+            Report::Disclaimed { header, .. } => {
+                assert!(!self.partials.contains(&(place, header)), "it has given one");
+                self.disclaimed.insert((place, header));
+            }
+            Report::Sealed { request: Some(_), .. } => self.sealed += 1,
             Report::Published { request, outcome, .. } => {
+                self.unknown += usize::from(outcome == Outcome::Unknown);
                 let text = self.texts.remove(&(place, request.0)).expect("it is told once");
                 match outcome {
                     Outcome::Landed => self.landed.push(text),
@@ -550,6 +571,30 @@ fn a_run_is_repeated_exactly_from_its_seed() {
     let first = run();
     assert!(!first.1.is_empty());
     assert_eq!(first, run());
+}
+
+#[test]
+fn what_went_into_an_abandoned_round_lands_in_the_next_once_all_servers_disclaim_it() {
+    let mut world = World::new(5);
+    assert!(world.run(MINUTE, |world| world.records.len() == 3));
+    let texts = world.publish_all(1);
+    let sealed = world.sealed;
+    assert!(world.run(MINUTE, |world| world.sealed == sealed + CLIENTS));
+    // The aggregator loses all servers before it has all envelopes: nobody can have read anything.
+    for server in 0..SERVERS {
+        world.link(server, AGGREGATOR, false);
+    }
+    assert!(world.run(MINUTE, |world| world.abandoned == 1));
+    for server in 0..SERVERS {
+        world.link(server, AGGREGATOR, true);
+    }
+    assert!(world.run(2 * MINUTE, |world| world.texts.is_empty()));
+    assert_eq!(world.disclaimed.len(), SERVERS);
+    assert_eq!(world.unknown, 0, "no publisher had to decide");
+    let mut written = world.written();
+    written.sort();
+    assert_eq!(written, texts.into_iter().collect::<Vec<_>>(), "each landed once");
+    world.check_agreement();
 }
 
 #[test]

@@ -367,6 +367,125 @@ fn a_round_key_that_is_gone_makes_no_partial() {
     assert!(play.proposed.is_empty());
 }
 
+/// What the server sent to the aggregator about rounds without its partial.
+fn disclaimers(effects: &[Effect]) -> Vec<Disclaimer> {
+    let words = |(_, message)| match message {
+        Message::Disclaimed { disclaimers } => Some(disclaimers),
+        _ => None,
+    };
+    sent(effects).into_iter().filter_map(words).flatten().collect()
+}
+
+/// Whether the keyring was asked to disclaim.
+fn asks_to_disclaim(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Work(Job::Disclaim { .. })))
+}
+
+#[test]
+fn a_promised_round_that_is_abandoned_without_a_partial_is_disclaimed() {
+    let mut play = Play::at(Step::Live);
+    let promised = play.server.committee().open().unwrap().header.clone();
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    let [disclaimer] = disclaimers(&effects)[..] else { panic!("{effects:?}") };
+    let (log, round, header) = (disclaimer.log, disclaimer.round, disclaimer.header);
+    assert_eq!((log, round, header), (LOG, promised.round, promised.digest()));
+    assert!(disclaimer.verify() && disclaimer.server == play.cast.server(0));
+    let reported = |report: &&Report| matches!(report, Report::Disclaimed { .. });
+    assert_eq!(reports(&effects).into_iter().filter(reported).count(), 1);
+    // Whatever the log says later, the promise does not come back.
+    for signed in [play.server.signed, None, Some((OTHER_LOG, Round(9), Digest::default()))] {
+        play.server.signed = signed;
+        assert_eq!(play.server.judge_header(&promised), Err(Refused::AlreadyPromised));
+    }
+    assert!(!asks_to_disclaim(&play.wait(RESEND)), "it is said once");
+    play.go(Step::Confirmed);
+    assert_eq!(play.server.committee().records().len(), 1, "rounds go on");
+}
+
+#[test]
+fn a_round_with_a_partial_made_or_under_way_is_never_disclaimed() {
+    let mut play = Play::at(Step::Live);
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    assert_eq!(kinds(&play.commit(&aggregate)), ["submit-partial"]);
+    // It never reaches the log, but somebody may have seen it.
+    play.proposed.clear();
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(!asks_to_disclaim(&effects) && disclaimers(&effects).is_empty());
+
+    let mut play = Play::at(Step::Live);
+    let header = play.server.committee().open().unwrap().digest;
+    play.server.making.insert(header, 3);
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(!asks_to_disclaim(&effects) && disclaimers(&effects).is_empty());
+}
+
+#[test]
+fn a_round_whose_partial_could_not_be_made_is_disclaimed() {
+    let mut play = Play::at(Step::Live);
+    play.cast.servers[0].keyring.forget_round_key();
+    let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
+    play.commit(&aggregate);
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert_eq!(disclaimers(&effects).len(), 1);
+}
+
+#[test]
+fn a_round_that_this_process_did_not_promise_is_not_disclaimed() {
+    // Declined.
+    let mut play = Play::at(Step::Enrolled);
+    let mut header = play.header();
+    header.previous.state = Digest([9; 32]);
+    play.commit(&Command::OpenRound(header));
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(!asks_to_disclaim(&effects));
+    // Promised by the process before: it may have given its partial.
+    let mut play = Play::at(Step::Live);
+    let header = play.header();
+    play.restart(Strict);
+    assert!(!asks_to_disclaim(&play.commit(&Command::OpenRound(header))));
+    assert!(!asks_to_disclaim(&play.go(Step::Live)));
+    assert!(play.server.disclaimers.is_empty());
+    // Without this server.
+    let mut play = Play::at(Step::Enrolled);
+    let departed = play.cast.servers[0].announce(2, Standing::Departed);
+    play.commit(&Command::DepartServer(departed));
+    let mut header = play.header();
+    header.servers.retain(|server| server.peer != play.cast.server(0));
+    play.commit(&Command::OpenRound(header));
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(!asks_to_disclaim(&effects));
+}
+
+#[test]
+fn what_a_former_process_disclaimed_is_not_disclaimed_again() {
+    let mut play = Play::at(Step::Live);
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(asks_to_disclaim(&effects));
+    play.restart(Strict);
+    assert!(play.server.disclaimers.is_empty());
+}
+
+#[test]
+fn an_aggregator_that_was_away_gets_the_newest_disclaimers() {
+    let mut play = Play::at(Step::Live);
+    let peer = play.cast.aggregator.peer();
+    play.feed(Input::Unlinked { peer });
+    for _ in 0..DISCLAIMERS_KEPT + 3 {
+        let effects = play.commit(&Command::OpenRound(play.header()));
+        assert!(asks_to_disclaim(&effects) && disclaimers(&effects).is_empty());
+        play.settle();
+    }
+    let last = play.server.committee().opened();
+    let sent = disclaimers(&play.feed(Input::Linked { peer, role: Role::Aggregator }));
+    assert_eq!(sent.len(), DISCLAIMERS_KEPT);
+    assert_eq!(sent.last().map(|disclaimer| disclaimer.round.next()), Some(last));
+    // Nobody else is told, and nobody tells a server.
+    let other = play.cast.server(1);
+    assert!(disclaimers(&play.feed(Input::Linked { peer: other, role: Role::Server })).is_empty());
+    let message = Message::Disclaimed { disclaimers: sent };
+    assert_eq!(refusals(&play.hear(other, &message)), [Refused::WrongRole]);
+}
+
 #[test]
 fn a_stop_gives_the_partial_then_departs_then_hands_over() {
     let mut play = Play::at(Step::Live);

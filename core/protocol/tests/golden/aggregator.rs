@@ -39,6 +39,10 @@ impl Stage {
         name.strip_prefix("client-").unwrap().parse::<usize>().unwrap() - 1
     }
 
+    fn server(name: &str) -> usize {
+        name.strip_prefix("server-").unwrap().parse::<usize>().unwrap() - 1
+    }
+
     fn act(&mut self, words: &[&str]) -> Vec<Effect> {
         let Self { play, .. } = self;
         match *words {
@@ -138,6 +142,11 @@ impl Stage {
                 }
             }
             "records-wanted" => Message::RecordsWanted { from: Round(number(words, "from", 1)) },
+            "disclaimed" => {
+                let header = self.rounds[&number(words, "round", 1)].1.header.clone();
+                let own = Self::server(name);
+                Message::Disclaimed { disclaimers: cast.disclaim(&header, &list(words, "servers", &[own])) }
+            }
             "retired" => {
                 let server = list(words, "server", &[])[0];
                 Message::Retired { announcements: vec![cast.announce(server, Standing::Leaving)] }

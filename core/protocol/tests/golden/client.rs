@@ -116,6 +116,11 @@ impl Stage {
                 let last = made(keyring.perform(&Job::MakeBundle { epoch, fresh_key: false }));
                 Message::BundleRefused { reason: Refused::StaleEpoch, last: Some(last) }
             }
+            "disclaimed" => {
+                let (plan, live) = self.rounds[&round].clone();
+                let servers = list(words, "servers", &plan.roster);
+                Message::Disclaimed { disclaimers: cast.disclaim(&live.header, &servers) }
+            }
             "retired" => {
                 let server = list(words, "server", &[])[0];
                 Message::Retired { announcements: vec![cast.announce(server, Standing::Leaving)] }

@@ -88,6 +88,7 @@ fn report(cast: &Cast, report: &Report) -> String {
             format!("aggregate of {round} forwarded with {participants} envelopes")
         }
         Report::ClientSeen { client } => format!("{} seen", name(cast, client)),
+        Report::Disclaimed { round, .. } => format!("{round} disclaimed"),
         Report::Enrolled { version } => format!("enrolled in version {}", version.0),
         Report::Sealed { round, payload, servers, .. } => {
             let what = if payload.is_some() { "message" } else { "cover" };
@@ -136,6 +137,13 @@ fn message(cast: &Cast, message: &Message) -> String {
         Message::Retired { announcements } => {
             let names: Vec<_> = announcements.iter().map(|word| name(cast, &word.server)).collect();
             format!("retired: {}", names.join(", "))
+        }
+        Message::Disclaimed { disclaimers } => {
+            let words: Vec<_> = disclaimers
+                .iter()
+                .map(|word| format!("{} by {}", word.round, name(cast, &word.server)))
+                .collect();
+            format!("disclaimed: {}", words.join(", "))
         }
         other => format!("{other:?}"),
     }

@@ -224,6 +224,7 @@ fn everything_it_signs_verifies() {
     let jobs = [
         Job::SignHeader { log, round, header, refused: Bitmap::new(3) },
         Job::SignRecord { log, round, record: header },
+        Job::Disclaim { log, round, header },
         Job::Announce { log, epoch: Epoch(7), counter: Counter(1), standing: Standing::Registered },
         Job::Testify { log, server: client, epoch: Epoch(1) },
         Job::Approve { log, bundle: candidate },
@@ -236,6 +237,7 @@ fn everything_it_signs_verifies() {
         let good = match server.perform(&job) {
             Done::HeaderSigned(signed) => signed.verify() && signed.server == me,
             Done::RecordSigned(signed) => signed.verify() && signed.server == me,
+            Done::Disclaimed(disclaimer) => disclaimer.verify() && disclaimer.server == me,
             Done::Announced(announcement) => announcement.verify() && announcement.server == me,
             Done::Testified(testimony) => testimony.verify() && testimony.witness == me,
             Done::Approved(approval) => approval.verify() && approval.server == me,

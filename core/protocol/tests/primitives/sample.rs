@@ -5,9 +5,9 @@ use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
-    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, ClientSet, Command, Envelope,
-    Floors, Header, HeaderSignature, LiveHeader, Message, Partial, Previous, Record, RecordSignature, Role,
-    RosterServer, Standing, Testimony,
+    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, ClientSet, Command, Disclaimer,
+    Envelope, Floors, Header, HeaderSignature, LiveHeader, Message, Partial, Previous, Record,
+    RecordSignature, Role, RosterServer, Standing, Testimony,
 };
 use zipnet_core::params::RoundParams;
 use zipnet_core::registry::ClientRegistry;
@@ -180,6 +180,18 @@ pub(crate) fn record_signature(server: &Identity, record: &Record) -> RecordSign
     signed
 }
 
+pub(crate) fn disclaimer(server: &Identity) -> Disclaimer {
+    let mut disclaimer = Disclaimer {
+        log: LOG,
+        round: ROUND,
+        header: Digest([0x60; 32]),
+        server: server.peer(),
+        signature: Signature::default(),
+    };
+    disclaimer.signature = server.sign(&disclaimer.signed_digest());
+    disclaimer
+}
+
 pub(crate) fn testimony(witness: &Identity, server: &Identity) -> Testimony {
     let mut testimony = Testimony {
         log: LOG,
@@ -277,5 +289,6 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::RecordsWanted { from: ROUND },
         Message::TestifyWanted { server: servers[0].peer() },
         Message::Retired { announcements: vec![announcement(&servers[0], Standing::Leaving)] },
+        Message::Disclaimed { disclaimers: servers.iter().map(disclaimer).collect() },
     ]
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::id::Epoch;
 use zipnet_core::key::PublicKey;
-use zipnet_core::message::{Command, Floors, Message, Role};
+use zipnet_core::message::{Command, Disclaimer, Floors, Message, RecordSignature, Role};
 use zipnet_core::signing::{Context, Fields, Invalid};
-use zipnet_core::wire::{decode_command, encode, encode_command};
+use zipnet_core::wire::{decode, decode_command, encode, encode_command};
 
 use crate::sample::{self, bundle, header_signature, identity, live};
 
@@ -58,6 +58,39 @@ fn no_bit_of_a_signed_command_can_be_changed() {
             }
         }
     }
+}
+
+#[test]
+fn no_bit_of_a_disclaimer_can_be_changed() {
+    let good = sample::disclaimer(&identity("server"));
+    assert!(good.verify());
+    let bytes = encode(&Message::Disclaimed { disclaimers: vec![good] });
+    // Behind version, kind and the number of disclaimers.
+    for bit in 24..bytes.len() * 8 {
+        let mut flipped = bytes.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(Message::Disclaimed { disclaimers }) = decode(&flipped) {
+            assert!(disclaimers.iter().all(|disclaimer| !disclaimer.verify()), "bit {bit}");
+        }
+    }
+}
+
+/// A record's signature with the same fields does not count as a disclaimer, nor the other way round.
+#[test]
+fn a_disclaimer_is_no_signature_of_anything_else() {
+    let server = identity("server");
+    let disclaimer = sample::disclaimer(&server);
+    let mut signed = RecordSignature {
+        log: disclaimer.log,
+        round: disclaimer.round,
+        record: disclaimer.header,
+        server: disclaimer.server,
+        signature: disclaimer.signature,
+    };
+    assert!(!signed.verify());
+    signed.signature = server.sign(&signed.signed_digest());
+    assert!(signed.verify());
+    assert!(!Disclaimer { signature: signed.signature, ..disclaimer }.verify());
 }
 
 #[test]

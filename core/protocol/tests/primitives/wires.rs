@@ -139,6 +139,10 @@ fn lists_longer_than_honest_ones_are_refused() {
     live.signatures = vec![signature; SERVERS_MAX + 1];
     assert_eq!(decode(&encode(&Message::Live(live))), Err(DecodeError::Count { what: "signatures" }));
 
+    let disclaimers = vec![sample::disclaimer(&servers[0]); SERVERS_MAX + 1];
+    let many = Message::Disclaimed { disclaimers };
+    assert_eq!(decode(&encode(&many)), Err(DecodeError::Count { what: "disclaimers" }));
+
     let wide = sample::record(&servers, Bitmap::new((1 << 18) + 1), Vec::new());
     let wide = Message::Record { record: wide, signatures: Vec::new() };
     assert_eq!(decode(&encode(&wide)), Err(DecodeError::Count { what: "places of a bitmap" }));

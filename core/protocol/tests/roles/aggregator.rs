@@ -3,10 +3,10 @@ use std::time::Duration;
 use zipnet_core::aggregator::{Aggregator, Input};
 use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::committee::Refused;
-use zipnet_core::id::{Counter, Digest, Epoch, LogId, RegistryVersion, Round};
+use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
 use zipnet_core::message::{
-    Aggregate, Bundle, ClientBatch, Command, Envelope, LiveHeader, Message, Record, Role,
+    Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Role,
 };
 
 use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, made, sent};
@@ -406,4 +406,68 @@ fn client_that_is_linked_anew_is_registered_once_and_shown_the_round_again() {
     let bundle = play.cast.clients[0].bundle.clone();
     let effects = play.hear(client, &Message::Bundle(bundle));
     assert!(matches!(&sent(&effects)[..], [(to, Message::LiveFor { .. })] if *to == client));
+}
+
+fn disclaimed(effects: &[Effect]) -> Vec<(PeerId, Vec<PeerId>)> {
+    let set = |(to, message)| match message {
+        Message::Disclaimed { disclaimers } => {
+            Some((to, disclaimers.iter().map(|disclaimer| disclaimer.server).collect()))
+        }
+        _ => None,
+    };
+    sent(effects).into_iter().filter_map(set).collect()
+}
+
+#[test]
+fn disclaimers_are_handed_on_only_when_the_whole_roster_has_given_them() {
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan::round(1));
+    let server = play.cast.server(0);
+    let good = play.cast.disclaim(&live.header, &[0, 1, 2]);
+    let hear = |play: &mut Play<Aggregator<Strict>>, disclaimers: &[Disclaimer]| {
+        play.hear(server, &Message::Disclaimed { disclaimers: disclaimers.to_vec() })
+    };
+    let client = play.cast.client(0);
+    // In any order, repeated, with a forged one and a stranger's among them.
+    let mut forged = good[1];
+    forged.signature = good[0].signature;
+    let mut misdated = good[1];
+    misdated.round = Round(2);
+    let stranger = play.cast.disclaim(&live.header, &[3]);
+    assert_eq!(disclaimed(&hear(&mut play, &[good[2], good[2]])), []);
+    assert_eq!(disclaimed(&hear(&mut play, &good[..1])), []);
+    for (bad, reason) in [
+        (forged, Refused::BadSignature),
+        (misdated, Refused::WrongRound),
+        (stranger[0], Refused::NotInRoster),
+    ] {
+        let effects = hear(&mut play, &[bad]);
+        assert_eq!((refusals(&effects), disclaimed(&effects)), (vec![("disclaimed", reason)], vec![]));
+    }
+    let wanted = Message::RecordsWanted { from: Round(1) };
+    assert_eq!(disclaimed(&play.hear(client, &wanted)), [], "nor to one that asks");
+    let roster: Vec<_> = (0..3).map(|index| play.cast.server(index)).collect();
+    let told = disclaimed(&hear(&mut play, &good[1..2]));
+    assert_eq!(told.len(), 3, "each client hears of it");
+    assert!(told.iter().all(|(_, servers)| *servers == roster), "in roster order");
+    assert_eq!(disclaimed(&hear(&mut play, &good)), [], "once");
+    play.wait(RESEND);
+    assert_eq!(disclaimed(&play.hear(client, &wanted)).len(), 1);
+    assert_eq!(disclaimed(&play.feed(Input::Linked { peer: client, role: Role::Client })).len(), 1);
+}
+
+#[test]
+fn disclaimers_of_headers_that_no_client_was_shown_are_not_kept() {
+    let mut play = registered(Strict);
+    live(&mut play, &Plan::round(1));
+    let (server, client) = (play.cast.server(0), play.cast.client(0));
+    let unseen = play.cast.live(&Plan::round(2)).header;
+    let foreign = play.cast.live(&Plan { log: LogId([9; 32]), ..Plan::round(1) }).header;
+    for header in [unseen, foreign] {
+        let disclaimers = play.cast.disclaim(&header, &[0, 1, 2]);
+        let message = Message::Disclaimed { disclaimers };
+        assert!(play.hear(server, &message).is_empty());
+        assert_eq!(refusals(&play.hear(client, &message)), [("message", Refused::WrongRole)]);
+    }
+    assert_eq!(disclaimed(&play.feed(Input::Linked { peer: client, role: Role::Client })), []);
 }

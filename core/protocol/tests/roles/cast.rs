@@ -14,8 +14,8 @@ use zipnet_core::key::NodeSecret;
 use zipnet_core::keyring::Keyring;
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox};
 use zipnet_core::message::{
-    Announcement, Bundle, Envelope, Floors, Header, LiveHeader, Message, Previous, Record, RecordSignature,
-    Role, RosterServer, Standing,
+    Announcement, Bundle, Disclaimer, Envelope, Floors, Header, LiveHeader, Message, Previous, Record,
+    RecordSignature, Role, RosterServer, Standing,
 };
 use zipnet_core::params::RoundParams;
 use zipnet_core::registry::ClientRegistry;
@@ -213,6 +213,16 @@ impl Cast {
         let job = Job::SignRecord { log: record.log, round: record.round, record: record.digest() };
         let sign = |index: &usize| match self.servers[*index].keyring.perform(&job) {
             Done::RecordSigned(signature) => signature,
+            other => panic!("{other:?}"),
+        };
+        servers.iter().map(sign).collect()
+    }
+
+    /// What these servers say of a header.
+    pub(crate) fn disclaim(&mut self, header: &Header, servers: &[usize]) -> Vec<Disclaimer> {
+        let job = Job::Disclaim { log: header.log, round: header.round, header: header.digest() };
+        let sign = |index: &usize| match self.servers[*index].keyring.perform(&job) {
+            Done::Disclaimed(disclaimer) => disclaimer,
             other => panic!("{other:?}"),
         };
         servers.iter().map(sign).collect()

@@ -1,17 +1,17 @@
 use std::time::Duration;
 
 use zipnet_core::checks::{Check, Checks, Strict};
-use zipnet_core::client::{Client, Config, Input, PublishError};
+use zipnet_core::client::{Client, Config, DISCLAIM_PATIENCE, Input, PublishError};
 use zipnet_core::committee::Refused;
 use zipnet_core::id::{Digest, LogId, PeerId, Round};
 use zipnet_core::machine::{Done, Effect, Job, Outbox, Outcome, Report, RequestId};
-use zipnet_core::message::{LiveHeader, Message, Record, RecordSignature, Role, Standing};
+use zipnet_core::message::{Disclaimer, LiveHeader, Message, Record, RecordSignature, Role, Standing};
 use zipnet_core::params::RoundParams;
 use zipnet_core::registry::Proof;
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 
-use crate::cast::{Cast, Plan, Play, sent};
+use crate::cast::{Cast, Plan, Play, RESEND, sent};
 
 /// Skips one rule.
 #[derive(Clone, Debug)]
@@ -335,7 +335,118 @@ fn later_record_shows_that_a_round_between_was_abandoned() {
     let live = play.cast.live(&third);
     let after = play.cast.record(&third, &live, &[]);
     assert_eq!(outcomes(&hear_record(&mut play, &after, &[0, 1])), [], "provisional records decide nothing");
-    assert_eq!(outcomes(&hear_record(&mut play, &after, &[0, 1, 2])), [(1, Outcome::Unknown)]);
+    assert_eq!(outcomes(&hear_record(&mut play, &after, &[0, 1, 2])), [], "the servers may disclaim it yet");
+    assert_eq!(outcomes(&play.wait(DISCLAIM_PATIENCE * RESEND)), [(1, Outcome::Unknown)]);
+}
+
+fn disclaim<C: Checks>(play: &mut Play<Client<C>>, disclaimers: Vec<Disclaimer>) -> Vec<Effect> {
+    let from = aggregator(play);
+    play.hear(from, &Message::Disclaimed { disclaimers })
+}
+
+#[test]
+fn disclaimers_that_are_not_the_whole_rosters_bring_nothing_back() {
+    type Change = fn(&mut Vec<Disclaimer>, &[Disclaimer]);
+    let table: [(&str, Change, Refused); 9] = [
+        ("one missing", |d, _| d.truncate(2), Refused::WrongRoster),
+        ("one alone", |d, _| d.truncate(1), Refused::WrongRoster),
+        ("one twice", |d, _| d[1] = d[0], Refused::WrongRoster),
+        ("one more", |d, strangers| d.push(strangers[0]), Refused::WrongRoster),
+        ("another server's", |d, strangers| d[2] = strangers[0], Refused::WrongRoster),
+        ("out of order", |d, _| d.swap(0, 1), Refused::WrongRoster),
+        ("under another name", |d, strangers| d[2].signature = strangers[0].signature, Refused::BadSignature),
+        ("of another header", |d, strangers| d[2] = strangers[1], Refused::WrongHeader),
+        ("altered", |d, _| d[0].signature.0[5] ^= 1, Refused::BadSignature),
+    ];
+    for abandoned in [false, true] {
+        let mut play = plain();
+        publish(&mut play, 1, "again");
+        let (live, effects) = join(&mut play, &Plan::round(1));
+        assert_eq!(bodies(&effects).len(), 1);
+        if abandoned {
+            join(&mut play, &Plan::round(2));
+        }
+        let good = play.cast.disclaim(&live.header, &[0, 1, 2]);
+        let mut strangers = play.cast.disclaim(&live.header, &[3]);
+        let mut header = live.header.clone();
+        header.nonce[0] ^= 1;
+        strangers.extend(play.cast.disclaim(&header, &[2]));
+        for (what, change, reason) in table {
+            let mut disclaimers = good.clone();
+            change(&mut disclaimers, &strangers);
+            assert_eq!(refusals(&disclaim(&mut play, disclaimers)), [reason], "{what}");
+            assert_eq!(play.machine.backlog(), (0, 1), "{what}");
+        }
+        // Of a header under which nothing was sealed: not even looked at.
+        let others = play.cast.disclaim(&header, &[0, 1, 2]);
+        assert!(disclaim(&mut play, others).is_empty());
+        assert_eq!(refusals(&disclaim(&mut play, vec![])), [Refused::Malformed]);
+        assert_eq!(play.machine.backlog(), (0, 1));
+        disclaim(&mut play, good.clone());
+        assert_eq!(play.machine.backlog(), (1, 0));
+        assert!(disclaim(&mut play, good).is_empty(), "once is enough");
+        assert_eq!(play.machine.backlog(), (1, 0));
+    }
+}
+
+#[test]
+fn disclaimed_message_is_sealed_under_the_next_header_and_lands() {
+    let mut play = plain();
+    publish(&mut play, 1, "again");
+    let (live, first) = join(&mut play, &Plan::round(1));
+    let disclaimers = play.cast.disclaim(&live.header, &[0, 1, 2]);
+    disclaim(&mut play, disclaimers);
+    // Its own header is not a next one.
+    let proof = place(&play, &Plan::round(1));
+    let again = show(&mut play, live, proof);
+    assert!(again.is_empty(), "the envelope is not sent any more, and no other is made");
+    let second = Plan::round(2);
+    let (live, effects) = join(&mut play, &second);
+    assert_ne!(bodies(&first), bodies(&effects));
+    let record = record(&mut play, &second, &live, &bodies(&effects)[0]);
+    assert_eq!(outcomes(&hear_record(&mut play, &record, &[0, 1, 2])), [(1, Outcome::Landed)]);
+    assert_eq!(play.machine.backlog(), (0, 0));
+}
+
+#[test]
+fn disclaimers_that_come_too_late_change_nothing() {
+    let mut play = plain();
+    publish(&mut play, 1, "late");
+    let (live, _) = join(&mut play, &Plan::round(1));
+    join(&mut play, &Plan::round(2));
+    let before = DISCLAIM_PATIENCE * RESEND - Duration::from_millis(1);
+    assert_eq!(outcomes(&play.wait(before)), []);
+    assert_eq!(outcomes(&play.wait(Duration::from_millis(1))), [(1, Outcome::Unknown)]);
+    let disclaimers = play.cast.disclaim(&live.header, &[0, 1, 2]);
+    assert!(disclaim(&mut play, disclaimers).is_empty(), "the publisher has the say");
+    assert_eq!(play.machine.backlog(), (0, 0));
+}
+
+#[test]
+fn header_that_is_disclaimed_while_sealing_gives_the_message_back() {
+    let mut play = plain();
+    publish(&mut play, 1, "slow");
+    let plan = Plan::round(1);
+    let live = play.cast.live(&plan);
+    let disclaimers = play.cast.disclaim(&live.header, &[0, 1, 2]);
+    let shown = Message::LiveFor { live: Box::new(live), place: place(&play, &plan) };
+    let (mut out, mut jobs) = (Outbox::new(), Vec::new());
+    let from = aggregator(&play);
+    for message in [shown, Message::Disclaimed { disclaimers }] {
+        let bytes = wire::encode(&message).to_vec();
+        play.machine.handle(play.now, Input::Received { from, bytes }, &mut out);
+        while let Some(effect) = out.pop() {
+            if let Effect::Work(job) = effect {
+                jobs.push(job);
+            }
+        }
+    }
+    assert_eq!(play.machine.backlog(), (1, 0));
+    let done = play.cast.clients[0].keyring.perform(&jobs[0]);
+    assert!(play.feed(Input::Done(done)).is_empty(), "the envelope never leaves");
+    let (_, effects) = join(&mut play, &Plan::round(2));
+    assert_eq!(bodies(&effects).len(), 1);
+    assert_eq!(play.machine.backlog(), (0, 1));
 }
 
 #[test]

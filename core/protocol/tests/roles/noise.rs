@@ -24,6 +24,7 @@ fn valid(cast: &mut Cast) -> Vec<Vec<u8>> {
         let place = cast.registry(1, &plan.clients).proof(&cast.client(0));
         messages.push(Message::LiveFor { live: Box::new(live.clone()), place });
         messages.push(Message::AggregateApplied { round: Round(round), header: live.header.digest() });
+        messages.push(Message::Disclaimed { disclaimers: cast.disclaim(&live.header, &[0, 1, 2]) });
         messages.extend((0..3).map(|client| Message::Envelope(cast.envelope(client, &live))));
         messages.push(Message::Live(live));
         messages.push(Message::Record { record, signatures: signatures[..2].to_vec() });
