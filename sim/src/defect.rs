@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zipnet_core::checks::{Check, Checks};
 
-use crate::chain::NodeIndex;
+use crate::chain::{NodeIndex, Tamper};
 
 /// In front of every name, as it stands in the binary.
 const MARKER: &str = "zipnet-canary:";
@@ -48,6 +48,13 @@ const WALL_CLOCK: &str = "zipnet-canary:wall-clock-read";
 /// The engine goes through a map whose order differs between processes.
 const MAP_ORDER: &str = "zipnet-canary:map-iteration";
 
+/// Single slips of the simulated world, at a place in the middle of any run.
+const TAMPERS: &[(Tamper, &str)] = &[
+    (Tamper::FlipByte { delivery: 300 }, "zipnet-canary:flipped-byte"),
+    (Tamper::SwapDeliveries { delivery: 300 }, "zipnet-canary:swapped-deliveries"),
+    (Tamper::ExtraSync { sync: 100 }, "zipnet-canary:extra-sync"),
+];
+
 /// Something broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
@@ -57,6 +64,8 @@ pub(crate) enum Defect {
     WallClock,
     /// The simulator depends on the order of a hash map.
     MapOrder,
+    /// Network or disk do one thing differently, once.
+    Tampered(Tamper),
 }
 
 impl Defect {
@@ -64,7 +73,8 @@ impl Defect {
     pub(crate) fn named(name: &str) -> Option<(Self, &'static str)> {
         let others = [(Self::WallClock, WALL_CLOCK), (Self::MapOrder, MAP_ORDER)];
         let rules = RULES.iter().map(|(check, marker)| (Self::Without(*check), *marker));
-        rules.chain(others).find(|(_, marker)| marker.strip_prefix(MARKER) == Some(name))
+        let tampers = TAMPERS.iter().map(|(tamper, marker)| (Self::Tampered(*tamper), *marker));
+        rules.chain(others).chain(tampers).find(|(_, marker)| marker.strip_prefix(MARKER) == Some(name))
     }
 
     /// The name behind a marker.
@@ -80,7 +90,8 @@ impl Defect {
 
 /// Every marker: what stands in a binary that can be defective on purpose.
 pub fn markers() -> impl Iterator<Item = &'static str> {
-    RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER])
+    let tampers = TAMPERS.iter().map(|(_, marker)| *marker);
+    RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER]).chain(tampers)
 }
 
 /// The rules that one node leaves out.

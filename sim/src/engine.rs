@@ -101,7 +101,10 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
         (None, None) => Log::Off,
     };
     let disturbance = defect.map(|(defect, _)| disturbance(defect)).unwrap_or_default();
-    let recorder = Recorder::new(log);
+    let recorder = match defect {
+        Some((Defect::Tampered(tamper), _)) => Recorder::with_tamper(log, tamper),
+        Some(_) | None => Recorder::new(log),
+    };
     let witness = Witness::new(recorder.clone(), named(scenario));
     let sink = witness.clone();
     let config = NetworkConfig { model: model(scenario), ..NetworkConfig::default() };
@@ -142,7 +145,7 @@ fn disturbance(defect: Defect) -> Vec<String> {
             let map: std::collections::HashMap<usize, ()> = (0..16).map(|number| (number, ())).collect();
             map.into_keys().map(|number| number.to_string()).collect()
         }
-        Defect::Without(_) => Vec::new(),
+        Defect::Without(_) | Defect::Tampered(_) => Vec::new(),
     }
 }
 
@@ -269,6 +272,10 @@ impl<'a> Run<'a> {
 
     /// Breaks something on purpose, where the scenario says.
     fn plant(&mut self, defect: Defect, marker: &str) {
+        if matches!(defect, Defect::Tampered(_)) {
+            // A word in the chain would change it by itself.
+            return;
+        }
         self.cluster.simulation.note(marker);
         let Defect::Without(check) = defect else { return };
         let name = Defect::name(marker);
