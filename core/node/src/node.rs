@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::mpsc;
-use futures_util::StreamExt;
 use futures_util::future::{AbortHandle, Either, abortable, select};
+use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::checks::{Check, Checks};
@@ -77,6 +77,9 @@ const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
+
+/// Arrivals that wait for the loop, besides one of each connection.
+const INBOUND_MAX: usize = 64;
 
 /// A connection of this world.
 type Conn<W> = <<W as World>::Link as Link>::Connection;
@@ -207,6 +210,9 @@ struct Node<W: World, C: Checks> {
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
     queue: mpsc::UnboundedReceiver<Happening<Conn<W>>>,
+    /// What comes from other nodes. Bounded, so that a peer that floods waits for its turn.
+    arrivals: mpsc::Sender<Happening<Conn<W>>>,
+    inbound: mpsc::Receiver<Happening<Conn<W>>>,
     acceptor: AbortHandle,
 }
 
@@ -248,6 +254,7 @@ impl<W: World, C: Checks> Node<W, C> {
         };
         let keyring = Keyring::new(&secret, role, own.instance, group, floors, world.entropy());
         let (sender, queue) = mpsc::unbounded();
+        let (arrivals, inbound) = mpsc::channel(INBOUND_MAX);
         let links = Links::new();
         let mut steadfast = false;
         let mut store = None;
@@ -355,7 +362,7 @@ impl<W: World, C: Checks> Node<W, C> {
         world.observe(Event::Booting { role });
 
         let now = world.now();
-        let (accepting, acceptor) = abortable(accept(world.link().clone(), sender.clone()));
+        let (accepting, acceptor) = abortable(accept(world.link().clone(), arrivals.clone()));
         drop(W::Runtime::spawn(async move { accepting.await.unwrap_or_default() }));
         let mut node = Self {
             world: world.clone(),
@@ -388,6 +395,8 @@ impl<W: World, C: Checks> Node<W, C> {
             announce_at: now,
             sender,
             queue,
+            arrivals,
+            inbound,
             acceptor,
         };
         node.announce();
@@ -421,17 +430,23 @@ impl<W: World, C: Checks> Node<W, C> {
             };
             let asked =
                 async { if orphaned { std::future::pending().await } else { controls.0.next().await } };
-            match select(select(self.queue.next(), pin!(asked)), sleep.as_mut()).await {
-                Either::Left((Either::Left((Some(happening), _)), _)) => self.happened(happening),
-                Either::Left((Either::Right((Some(control), _)), _)) => self.asked(control),
-                // The loop holds a sender of its own queue.
-                Either::Left((Either::Left((None, _)), _)) => unreachable!("the queue does not end"),
+            let happens = select(self.queue.next(), self.inbound.next());
+            match select(happens, select(pin!(asked), sleep.as_mut())).await {
+                Either::Left((
+                    Either::Left((Some(happening), _)) | Either::Right((Some(happening), _)),
+                    _,
+                )) => self.happened(happening),
+                // The loop holds a sender of each of its queues.
+                Either::Left((Either::Left((None, _)) | Either::Right((None, _)), _)) => {
+                    unreachable!("the queues do not end")
+                }
+                Either::Right((Either::Left((Some(control), _)), _)) => self.asked(control),
                 // Nobody is left who could ask for a stop.
-                Either::Left((Either::Right((None, _)), _)) => {
+                Either::Right((Either::Left((None, _)), _)) => {
                     orphaned = true;
                     self.stop();
                 }
-                Either::Right(((), _)) => alarm = None,
+                Either::Right((Either::Right(((), _)), _)) => alarm = None,
             }
         }
     }
@@ -685,7 +700,7 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         let hello = self.own.hello(&exporter, &peer, present);
         self.links.send(id, &Frame::Hello(Box::new(hello)));
-        drop(W::Runtime::spawn(read(id, connection, self.sender.clone())));
+        drop(W::Runtime::spawn(read(id, connection, self.arrivals.clone())));
     }
 
     fn present(&self) -> Present {
@@ -1213,23 +1228,23 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 }
 
-async fn accept<L: Link>(link: L, sender: mpsc::UnboundedSender<Happening<L::Connection>>) {
+async fn accept<L: Link>(link: L, mut arrivals: mpsc::Sender<Happening<L::Connection>>) {
     while let Ok(connection) = link.accept().await {
-        if sender.unbounded_send(Happening::Accepted(connection)).is_err() {
+        if arrivals.send(Happening::Accepted(connection)).await.is_err() {
             return;
         }
     }
 }
 
-/// Brings everything that arrives on a connection into the queue.
-async fn read<N: Connection>(id: ConnectionId, connection: N, sender: mpsc::UnboundedSender<Happening<N>>) {
+/// Brings everything that arrives on a connection into the loop, as fast as the loop takes it.
+async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc::Sender<Happening<N>>) {
     loop {
         let happening = match connection.receive().await {
             Ok((channel, message)) => Happening::Received { id, channel, message },
             Err(_) => Happening::Closed(id),
         };
         let last = matches!(happening, Happening::Closed(_));
-        if sender.unbounded_send(happening).is_err() || last {
+        if arrivals.send(happening).await.is_err() || last {
             return;
         }
     }

@@ -506,13 +506,23 @@ impl<C: Checks> Server<C> {
                 let (round, header) = (aggregate.round, aggregate.header);
                 return send(out, from, &Message::AggregateApplied { round, header });
             }
-            Some(open) if open.refused.is_none() => Some(Refused::NotLive),
-            Some(open) => {
-                let length = self.config.committee.params.vector_bytes();
-                let fits = aggregate.body.len() == length
-                    && aggregate.participants.len() == open.header.clients.count;
-                (!fits).then_some(Refused::WrongLength)
-            }
+            // What the log would refuse does not have to be proposed first.
+            Some(open) => match &open.refused {
+                None => Some(Refused::NotLive),
+                Some(refused) => {
+                    let length = self.config.committee.params.vector_bytes();
+                    let participants = &aggregate.participants;
+                    let enough = participants.count_ones() >= open.header.min_participants
+                        || !self.checks.enforce(Check::ParticipantFloor);
+                    if aggregate.body.len() != length || participants.len() != open.header.clients.count {
+                        Some(Refused::WrongLength)
+                    } else if !participants.is_disjoint(refused) {
+                        Some(Refused::RefusedClient)
+                    } else {
+                        (!enough).then_some(Refused::TooFewParticipants)
+                    }
+                }
+            },
         };
         match reason {
             Some(reason) => refuse(out, "aggregate", reason, from),
