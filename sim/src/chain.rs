@@ -225,6 +225,11 @@ impl Recorder {
         self.inner().kept.iter().cloned().collect()
     }
 
+    /// Ends the recording: what happens from here on, while the nodes of a run are let go, is no part of it.
+    pub fn seal(&self) {
+        self.inner().sealed = true;
+    }
+
     /// Writes buffered lines of [`Log::To`].
     ///
     /// # Errors
@@ -277,6 +282,8 @@ struct Inner {
     log: Log,
     kept: VecDeque<String>,
     write_error: Option<std::io::Error>,
+    /// The run is over.
+    sealed: bool,
 }
 
 impl Inner {
@@ -292,6 +299,7 @@ impl Inner {
             log,
             kept: VecDeque::new(),
             write_error: None,
+            sealed: false,
         }
     }
 
@@ -303,6 +311,9 @@ impl Inner {
         body: &[&[u8]],
         detail: impl FnOnce() -> String,
     ) {
+        if self.sealed {
+            return;
+        }
         assert!(at >= self.time, "time ran backwards: {at:?} after {:?}", self.time);
         let len: usize = body.iter().map(|part| part.len()).sum();
         let len = u64::try_from(len).expect("lengths fit 64 bits");

@@ -525,6 +525,7 @@ impl<'a> Run<'a> {
             simulation.note(&format!("{} {}: {}", found.verdict, failure.property, failure.detail));
             (found.verdict, failure)
         });
+        recorder.seal();
         let totals = self.witness.totals();
         let network = simulation.network().counts();
         let disks = self.cluster.all().map(|(node, _)| self.cluster.host(node).platter().counts());
