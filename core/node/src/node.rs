@@ -4,19 +4,25 @@
 //! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
 //! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
 //!
+//! - `connections`: from a fresh connection to a link, and what arrives
 //! - `control`: how the node's owner talks to it
 //! - `identity`: the store id in the state folder
-//! - `links`: connections
+//! - `links`: which connections are links
 //! - `member`: a server's machine under consensus
+//! - `membership`: who leads, who votes, whether two logs have met
+//! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
+mod connections;
 mod control;
 mod identity;
 mod links;
 mod member;
+mod membership;
+mod peers;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,8 +35,7 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client};
-use zipnet_core::committee;
-use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
+use zipnet_core::id::{Epoch, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::Keyring;
@@ -39,23 +44,19 @@ use zipnet_core::message::{Command, Message, Role};
 use zipnet_core::random::Random;
 use zipnet_core::server::{self, Server};
 use zipnet_core::time::Time;
-use zipnet_core::wire;
+use zipnet_core::{committee, wire};
 
 use self::control::Control;
 pub use self::control::{Controls, Exit, Handle, control};
-use self::links::{Gone, Links, Routes};
+use self::links::{Links, Routes};
 use self::member::Member;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, OpenError, Settings};
 use crate::event::Event;
-use crate::frame::{Farewell, Frame, Hello, Own, Present, Refusal, judge_hello};
-use crate::gossip::book::{PeerBook, PeerEntry};
+use crate::frame::{Farewell, Frame, Own, Refusal};
+use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
-use crate::meeting::{
-    Admission, Arrival, Change, ConnectionId, Duplicates, LogView, Membership, Order, Verdict,
-    membership_plan, two_logs,
-};
-use crate::status::{CONNECT_TIMEOUT, connect_timeout};
+use crate::meeting::{Admission, ConnectionId, Duplicates};
 use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
@@ -663,393 +664,6 @@ impl<W: World, C: Checks> Node<W, C> {
         }));
     }
 
-    /// Asks the voter that is furthest to take over.
-    fn hand_over(&self) {
-        let Machine::Server { group, .. } = &self.machine else { return };
-        let state = group.state();
-        let me = self.own.peer;
-        let others =
-            state.members.voters.iter().filter(|voter| voter.peer != me && self.links.is_linked(&voter.peer));
-        let matched = |voter: &&RaftId| state.followers.get(voter).and_then(|follower| follower.matched);
-        let Some(best) = others.max_by_key(matched).copied() else { return };
-        let group = group.clone();
-        drop(W::Runtime::spawn(async move {
-            // A hand-over that fails leaves the group to its election timeout.
-            drop(group.transfer_leadership(best).await);
-        }));
-    }
-
-    fn led(&mut self, leader: Option<PeerId>) {
-        self.leader = leader;
-        let Machine::Server { member, .. } = &self.machine else { return };
-        let mut member = lock(member);
-        if leader == Some(self.own.peer) && member.server.committee().log().is_none() {
-            member.handle(server::Input::StartLog { log: LogId(self.random.bytes()) });
-        }
-        member.handle(server::Input::Led { leader });
-    }
-
-    // Connections.
-
-    fn connected(&mut self, connection: Conn<W>) {
-        let (peer, exporter) = (connection.peer(), connection.exporter());
-        let id = self.links.add(self.world.now(), connection.clone());
-        let present = self.present();
-        if let Some(entry) = self.links.get_mut(id) {
-            entry.said = present.log;
-        }
-        let hello = self.own.hello(&exporter, &peer, present);
-        self.links.send(id, &Frame::Hello(Box::new(hello)));
-        drop(W::Runtime::spawn(read(id, connection, self.arrivals.clone())));
-    }
-
-    fn present(&self) -> Present {
-        let (log, has_records) = match &self.machine {
-            Machine::Server { member, .. } => {
-                let member = lock(member);
-                let committee = member.server.committee();
-                (committee.log(), !committee.records().is_empty())
-            }
-            Machine::Aggregator(_) | Machine::Client(_) => (None, false),
-        };
-        let address = match self.own.role {
-            Role::Server | Role::Aggregator => Some(self.address()),
-            Role::Client => None,
-        };
-        Present { log, has_records, steadfast: self.steadfast, store: self.store, address }
-    }
-
-    fn address(&self) -> Address {
-        self.config.advertise.clone().unwrap_or_else(|| self.world.link().address())
-    }
-
-    fn dialled(&mut self, address: Address, result: Result<Conn<W>, LinkError>) {
-        let now = self.world.now();
-        let expected = self.peer_at(&address);
-        let dial = self.dials.entry(address.clone()).or_default();
-        dial.running = false;
-        match result {
-            Ok(connection) => {
-                dial.failures = 0;
-                dial.next = now.after(BACKOFF_MIN);
-                self.connected(connection);
-            }
-            Err(_) => {
-                dial.failures = dial.failures.saturating_add(1);
-                let doublings = dial.failures.saturating_sub(1).min(8);
-                let wait = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
-                let jitter = Duration::from_millis(self.random.below(100));
-                dial.next = now.after(wait.saturating_add(jitter));
-                let failures = dial.failures;
-                self.world.observe(Event::DialFailed { peer: expected, address });
-                if let (Some(peer), Machine::Server { member, .. }) = (expected, &self.machine) {
-                    lock(member).handle(server::Input::ProbesFailed { peer, failures });
-                }
-            }
-        }
-    }
-
-    /// Who is expected to answer at an address.
-    fn peer_at(&self, address: &Address) -> Option<PeerId> {
-        let listed = self.bootstrap.iter().find(|peer| peer.address.as_ref() == Some(address));
-        let known = || self.book.iter().find(|entry| entry.address.as_ref() == Some(address));
-        listed.map(|peer| peer.peer).or_else(|| known().map(|entry| entry.peer))
-    }
-
-    fn received(&mut self, id: ConnectionId, channel: Channel, message: Bytes) {
-        let Some(entry) = self.links.get(id) else { return };
-        let peer = entry.peer;
-        if channel == Channel::Control {
-            return match Frame::decode(&message) {
-                Ok(frame) => self.frame(id, peer, frame),
-                Err(_) => self.refuse(id, peer, Refusal::Malformed),
-            };
-        }
-        // Before this end uses the connection, whatever comes is repeated later.
-        let Some(hello) = entry.hello.as_ref().filter(|_| entry.used) else { return };
-        let (role, store) = (hello.role, hello.store);
-        match channel {
-            Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
-            Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
-            Channel::Consensus | Channel::Snapshot => {
-                if let (Machine::Server { group, .. }, Role::Server, Some(store)) =
-                    (&self.machine, role, store)
-                {
-                    // Consensus counts what it refuses; Raft repeats what was lost.
-                    group.receive(RaftId { peer, store }, message).unwrap_or_default();
-                }
-            }
-            Channel::Control => unreachable!("handled above"),
-        }
-    }
-
-    fn frame(&mut self, id: ConnectionId, peer: PeerId, frame: Frame) {
-        match frame {
-            Frame::Hello(hello) => self.greeted(id, peer, *hello),
-            Frame::HelloRefused { reason } => self.refused_by(id, peer, reason),
-            Frame::Welcome => {
-                if let Some(entry) = self.links.get_mut(id) {
-                    entry.welcomed = true;
-                    self.establish(id);
-                }
-            }
-            Frame::Ping { nonce } => self.links.send(id, &Frame::Pong { nonce }),
-            Frame::Pong { nonce } => {
-                let mut orders = Vec::new();
-                self.duplicates.answer(peer, id, nonce, &mut orders);
-                self.obey(orders);
-            }
-            Frame::Goodbye { reason } => {
-                if let Some(entry) = self.links.get_mut(id) {
-                    entry.farewell = Some(reason);
-                }
-                if let Some(gossip) = matches!(reason, Farewell::Departing | Farewell::Leaving)
-                    .then_some(gossip::Input::Forget { peer })
-                {
-                    self.gossip(gossip);
-                }
-            }
-            Frame::PeersWanted { have } => {
-                let entries = self.book.missing(&have);
-                if !entries.is_empty() {
-                    self.links.send(id, &Frame::Peers { entries });
-                }
-            }
-            Frame::Peers { entries } => self.learn(peer, entries),
-        }
-    }
-
-    /// The other end's hello arrived.
-    fn greeted(&mut self, id: ConnectionId, peer: PeerId, hello: Hello) {
-        let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none() && !entry.refused) else {
-            return;
-        };
-        let exporter = entry.connection.exporter();
-        let dialled = entry.connection.dialled().is_some();
-        if let Err(reason) = judge_hello(&self.own, &hello, &exporter, &peer, &self.checks) {
-            return self.refuse(id, peer, reason);
-        }
-        if hello.role == Role::Server && self.is_retired(&peer) {
-            return self.refuse(id, peer, Refusal::Retired);
-        }
-        match self.meet(&hello) {
-            Verdict::Same => {}
-            Verdict::Yield => {
-                let address = hello.address.clone();
-                let (own, other) = (self.log().unwrap_or_default(), hello.log.unwrap_or_default());
-                let store = self.store.unwrap_or_default();
-                self.world.observe(Event::LogYielded { own, other, store });
-                self.end = Some(End::Yield(vec![PeerAddress { peer, address }]));
-                return;
-            }
-            Verdict::Keep | Verdict::RefuseLink => return self.refuse(id, peer, Refusal::TwoLogs),
-            Verdict::Exit77 => {
-                self.exit(77, format!("refused by the committee: {}", Refusal::TwoLogs));
-                return self.refuse(id, peer, Refusal::TwoLogs);
-            }
-        }
-        let incarnation = hello.incarnation;
-        if let Some(entry) = self.links.get_mut(id) {
-            entry.hello = Some(hello);
-        }
-        let mut orders = Vec::new();
-        let arrival = Arrival { connection: id, incarnation, dialled };
-        self.duplicates.arrive(self.world.now(), peer, arrival, &self.checks, &mut orders);
-        self.obey(orders);
-    }
-
-    fn is_retired(&self, peer: &PeerId) -> bool {
-        let Machine::Server { member, .. } = &self.machine else { return false };
-        lock(member).server.committee().retired().contains(peer) && self.checks.enforce(Check::RetiredBarred)
-    }
-
-    fn log(&self) -> Option<LogId> {
-        self.present().log
-    }
-
-    /// What becomes of this server's log when it meets another's.
-    fn meet(&self, hello: &Hello) -> Verdict {
-        let Machine::Server { .. } = &self.machine else { return Verdict::Same };
-        let present = self.present();
-        let (log, has_records) = (present.log, present.has_records);
-        let has_quorum = self.leader.is_some();
-        let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
-        let other = LogView {
-            log: hello.log,
-            has_records: hello.has_records,
-            has_quorum: false,
-            steadfast: hello.steadfast,
-        };
-        two_logs(own, other, &self.checks)
-    }
-
-    fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
-        self.world.observe(Event::PeerRefused { peer, reason });
-        self.links.send(id, &Frame::HelloRefused { reason });
-        // The other end may be refusing for the same reason: its word is waited for, so that both know.
-        match self.links.get_mut(id) {
-            Some(entry) if entry.hello.is_none() && !entry.refused => entry.refused = true,
-            Some(_) | None => self.closed(id, None),
-        }
-    }
-
-    /// A peer does not want to talk. If this node came to join and nobody has accepted it, it gives up.
-    fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
-        self.world.observe(Event::RefusedByPeer { peer, reason });
-        let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
-        if dialled {
-            self.admission.refused(peer, reason);
-            if let Some((reason, code)) = self.admission.verdict() {
-                self.exit(code, format!("refused by the committee: {reason}"));
-            }
-        }
-        self.closed(id, None);
-    }
-
-    fn obey(&mut self, orders: Vec<Order>) {
-        for order in orders {
-            match order {
-                Order::Use(id) => {
-                    if let Some(entry) = self.links.get_mut(id) {
-                        entry.used = true;
-                        self.links.send(id, &Frame::Welcome);
-                        self.establish(id);
-                    }
-                }
-                Order::Challenge(id, nonce) => {
-                    if let Some(entry) = self.links.get(id) {
-                        self.world.observe(Event::Challenged { peer: entry.peer });
-                        self.links.send(id, &Frame::Ping { nonce });
-                    }
-                }
-                Order::CloseSpare(id) => self.drop_connection(id, Farewell::Spare),
-                Order::CloseGhost(id) => self.drop_connection(id, Farewell::Replaced),
-                Order::Refuse(id) => {
-                    if let Some(peer) = self.links.get(id).map(|entry| entry.peer) {
-                        self.refuse(id, peer, Refusal::DuplicateIdentity);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Closes a connection that [`Duplicates`] has already forgotten.
-    fn drop_connection(&mut self, id: ConnectionId, farewell: Farewell) {
-        let gone = self.links.close(id, Some(farewell));
-        self.unlinked(gone);
-    }
-
-    fn establish(&mut self, id: ConnectionId) {
-        let Some((peer, role)) = self.links.establish(id) else { return };
-        if role == Role::Server {
-            self.admission.accepted(peer);
-        }
-        self.world.observe(Event::Linked { peer, role });
-        match role {
-            Role::Server | Role::Aggregator => self.gossip(gossip::Input::Announce { peer }),
-            Role::Client => {}
-        }
-        self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
-        self.feed(Feed::Linked { peer, role });
-        if (self.own.role, role) == (Role::Client, Role::Aggregator) {
-            for id in self.links.of_role(Role::Server) {
-                self.closed(id, Some(Farewell::Spare));
-            }
-        }
-    }
-
-    /// A connection is gone, or has to go.
-    fn closed(&mut self, id: ConnectionId, farewell: Option<Farewell>) {
-        let Some(peer) = self.links.get(id).map(|entry| entry.peer) else { return };
-        let gone = self.links.close(id, farewell);
-        self.unlinked(gone);
-        let mut orders = Vec::new();
-        self.duplicates.closed(peer, id, &mut orders);
-        self.obey(orders);
-    }
-
-    fn unlinked(&mut self, gone: Option<Gone>) {
-        if let Some(Gone { peer, role, farewell }) = gone {
-            self.world.observe(Event::Unlinked { peer, role, farewell });
-            self.feed(Feed::Unlinked { peer });
-        }
-    }
-
-    // Peers.
-
-    /// Signs and keeps this node's own entry, so that others learn where it is.
-    fn announce(&mut self) {
-        let address = match self.own.role {
-            Role::Server | Role::Aggregator => (!self.stopping).then(|| self.address()),
-            Role::Client => return,
-        };
-        let sequence = self.book.next_sequence().max(self.world.wall_clock());
-        let entry = PeerEntry::sign(&self.identity, self.own.instance, self.own.role, address, sequence);
-        self.book.announce(self.world.now(), entry.clone());
-        self.spread(None, &[entry]);
-    }
-
-    /// Gives entries to every linked node but the one that they came from.
-    fn spread(&self, from: Option<PeerId>, entries: &[PeerEntry]) {
-        let frame: Bytes = Frame::Peers { entries: entries.to_vec() }.encode().into();
-        for (peer, _) in self.links.linked().filter(|(peer, _)| Some(**peer) != from) {
-            self.links.send_to(peer, Channel::Control, frame.clone());
-        }
-    }
-
-    fn learn(&mut self, from: PeerId, entries: Vec<PeerEntry>) {
-        let now = self.world.now();
-        let mut fresh = Vec::new();
-        for entry in entries {
-            if self.book.receive(now, entry.clone()).is_ok() {
-                fresh.push(entry);
-            }
-        }
-        if !fresh.is_empty() {
-            self.spread(Some(from), &fresh);
-            self.dial(now);
-        }
-    }
-
-    fn gossip(&mut self, input: gossip::Input) {
-        let Some(gossip) = &mut self.gossip else { return };
-        let mut effects = Vec::new();
-        gossip.handle(self.world.now(), input, &mut effects);
-        for effect in effects {
-            match effect {
-                gossip::Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Datagram, bytes),
-                gossip::Effect::Alive { peer } => self.world.observe(Event::GossipAlive { peer }),
-                gossip::Effect::Dead { peer } => self.world.observe(Event::GossipDead { peer }),
-                gossip::Effect::Rejected { .. } => {}
-            }
-        }
-    }
-
-    /// Two servers may be linked before they have a log, and then join different ones. They have to meet again, so that
-    /// one of the logs yields.
-    fn part_from_other_logs(&mut self) {
-        let Machine::Server { group, .. } = &self.machine else { return };
-        let Some(own) = self.log() else { return };
-        let members = group.state().members;
-        let strangers: Vec<_> = self
-            .links
-            .linked_entries()
-            .filter(|(_, entry, hello)| {
-                let Some(store) = hello.store.filter(|_| hello.role == Role::Server) else { return false };
-                let id = RaftId { peer: entry.peer, store };
-                let is_member = members.voters.contains(&id) || members.learners.contains(&id);
-                match hello.log {
-                    Some(log) => log != own,
-                    None => entry.said != Some(own) && !is_member,
-                }
-            })
-            .map(|(id, ..)| id)
-            .collect();
-        for id in strangers {
-            self.closed(id, None);
-        }
-    }
-
     fn housekeep(&mut self, now: Time) {
         for id in self.links.overdue(now) {
             self.closed(id, None);
@@ -1072,142 +686,6 @@ impl<W: World, C: Checks> Node<W, C> {
         if self.own.role == Role::Client {
             self.look_after_bond(now);
         }
-    }
-
-    /// Tells a publisher when its instance has not answered for too long.
-    fn look_after_bond(&mut self, now: Time) {
-        if self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator) {
-            self.bonded_at = now;
-            self.timed_out = false;
-        } else if !self.timed_out && now.since(self.bonded_at) >= CONNECT_TIMEOUT {
-            self.timed_out = true;
-            self.world.observe(Event::Warned(connect_timeout(self.config.instance.name())));
-        }
-    }
-
-    /// Whether a client is linked with an aggregator, or knows one that it has not dialled in vain.
-    fn finds_aggregator(&self) -> bool {
-        let aggregators = self.book.iter().filter(|entry| entry.role == Role::Aggregator);
-        let reachable = |entry: &PeerEntry| {
-            let dial = entry.address.as_ref().map(|address| self.dials.get(address));
-            dial.is_some_and(|dial| dial.is_none_or(|dial| dial.failures == 0))
-        };
-        self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator)
-            || aggregators.into_iter().any(reachable)
-    }
-
-    /// Dials whoever this node should be linked with and is not.
-    fn dial(&mut self, now: Time) {
-        if self.stopping {
-            return;
-        }
-        let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
-        // A client needs servers only to find the aggregator; ten thousand of them must not hold links to all.
-        let searches = self.own.role == Role::Client && !self.finds_aggregator();
-        for peer in &self.bootstrap {
-            let needed = self.own.role != Role::Client || searches;
-            if let (true, Some(address)) = (needed, &peer.address) {
-                wanted.insert((peer.peer, address.clone()));
-            }
-        }
-        for entry in self.book.iter() {
-            let needed = match (self.own.role, entry.role) {
-                (Role::Server | Role::Aggregator, Role::Server) | (Role::Client, Role::Aggregator) => true,
-                (Role::Client, Role::Server) => searches,
-                (_, Role::Client) | (Role::Server | Role::Aggregator, Role::Aggregator) => false,
-            };
-            if let (true, Some(address)) = (needed, &entry.address) {
-                wanted.insert((entry.peer, address.clone()));
-            }
-        }
-        for (peer, address) in wanted {
-            if peer == self.own.peer || self.links.is_connected(&peer) || self.is_retired(&peer) {
-                continue;
-            }
-            let dial = self.dials.entry(address.clone()).or_default();
-            if dial.running || dial.next > now {
-                continue;
-            }
-            dial.running = true;
-            let (link, sender) = (self.world.link().clone(), self.sender.clone());
-            drop(W::Runtime::spawn(async move {
-                let result = link.dial(&address).await;
-                // Nobody waits for the result of a node that has ended.
-                drop(sender.unbounded_send(Happening::Dialled { address, result }));
-            }));
-        }
-    }
-
-    /// Tells the machine how consensus stands; the leader also looks after the membership.
-    fn look_after_members(&mut self) {
-        let Machine::Server { group, .. } = &self.machine else { return };
-        let state = group.state();
-        // A leader keeps its office until another one is elected, and its followers remember it as long. Without a
-        // majority there is none, whoever that was.
-        let leads = state.role == consensus::Role::Leader;
-        let leader = state.leader.filter(|leader| {
-            if leads {
-                state.quorum_acked.is_none_or(|ago| ago <= DESERTED)
-            } else {
-                self.links.is_linked(&leader.peer)
-            }
-        });
-        if leader.map(|leader| leader.peer) != self.leader {
-            let told = consensus::Event::Leader { term: state.term, leader, me: leads && leader.is_some() };
-            self.world.observe(Event::Consensus(told));
-            self.led(leader.map(|leader| leader.peer));
-        }
-        let Machine::Server { member, group } = &self.machine else { return };
-        let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
-        let mut member = lock(member);
-        member.handle(server::Input::CaughtUp(caught_up));
-        if caught_up && !self.restored {
-            self.restored = true;
-            let committee = member.server.committee();
-            let present = committee.servers().iter().filter(|(_, entry)| entry.takes_part());
-            self.world.observe(Event::Restored {
-                index: state.applied.unwrap_or(0),
-                clients: committee.clients().len(),
-                servers: present.map(|(peer, _)| *peer).collect(),
-            });
-        }
-        if self.changing || self.stopping || state.role != consensus::Role::Leader || !state.members_committed
-        {
-            return;
-        }
-        let committee = member.server.committee();
-        let linked = self.links.linked().filter_map(|(peer, hello)| Some((*peer, hello.store?)));
-        let matched = state.followers.iter().filter_map(|(id, follower)| Some((*id, follower.matched?)));
-        let membership = Membership {
-            leader: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
-            voters: state.members.voters.clone(),
-            learners: state.members.learners.clone(),
-            servers: view::server_states(committee),
-            linked: linked.collect(),
-            matched: matched.collect(),
-            committed: state.committed.unwrap_or(0),
-        };
-        // A change of voters that another leader left half done comes first.
-        let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };
-        if !state.members.joint && change.is_none() {
-            return;
-        }
-        if let Some(change) = change {
-            self.world.observe(Event::MembershipChange(change));
-        }
-        self.changing = true;
-        let (group, sender, voters) = (group.clone(), self.sender.clone(), state.members.voters);
-        drop(member);
-        drop(W::Runtime::spawn(async move {
-            // Whatever was not done is planned again.
-            match change {
-                Some(Change::AddLearner(id)) => drop(group.add_learner(id).await),
-                Some(Change::RemoveLearner(id)) => drop(group.remove_learners(BTreeSet::from([id])).await),
-                Some(change) => drop(group.change_voters(change.voters(&voters), false).await),
-                None => drop(group.change_voters(voters, false).await),
-            }
-            drop(sender.unbounded_send(Happening::Changed));
-        }));
     }
 
     /// Says goodbye and lets go of everything.

@@ -1,0 +1,269 @@
+//! From a fresh connection to a link: hellos, refusals, duplicates, farewells, and what arrives.
+
+use bytes::Bytes;
+use openraft_rt::AsyncRuntime;
+use zipnet_core::checks::{Check, Checks};
+use zipnet_core::id::{LogId, PeerId, RaftId};
+use zipnet_core::message::Role;
+
+use super::links::Gone;
+use super::{Conn, End, Feed, Machine, Node, lock, read};
+use crate::config::PeerAddress;
+use crate::event::Event;
+use crate::frame::{Farewell, Frame, Hello, Present, Refusal, judge_hello};
+use crate::gossip;
+use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, two_logs};
+use crate::world::{Address, Channel, Connection, Link, World};
+
+impl<W: World, C: Checks> Node<W, C> {
+    pub(super) fn connected(&mut self, connection: Conn<W>) {
+        let (peer, exporter) = (connection.peer(), connection.exporter());
+        let id = self.links.add(self.world.now(), connection.clone());
+        let present = self.present();
+        if let Some(entry) = self.links.get_mut(id) {
+            entry.said = present.log;
+        }
+        let hello = self.own.hello(&exporter, &peer, present);
+        self.links.send(id, &Frame::Hello(Box::new(hello)));
+        drop(W::Runtime::spawn(read(id, connection, self.arrivals.clone())));
+    }
+
+    pub(super) fn present(&self) -> Present {
+        let (log, has_records) = match &self.machine {
+            Machine::Server { member, .. } => {
+                let member = lock(member);
+                let committee = member.server.committee();
+                (committee.log(), !committee.records().is_empty())
+            }
+            Machine::Aggregator(_) | Machine::Client(_) => (None, false),
+        };
+        let address = match self.own.role {
+            Role::Server | Role::Aggregator => Some(self.address()),
+            Role::Client => None,
+        };
+        Present { log, has_records, steadfast: self.steadfast, store: self.store, address }
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.config.advertise.clone().unwrap_or_else(|| self.world.link().address())
+    }
+
+    pub(super) fn received(&mut self, id: ConnectionId, channel: Channel, message: Bytes) {
+        let Some(entry) = self.links.get(id) else { return };
+        let peer = entry.peer;
+        if channel == Channel::Control {
+            return match Frame::decode(&message) {
+                Ok(frame) => self.frame(id, peer, frame),
+                Err(_) => self.refuse(id, peer, Refusal::Malformed),
+            };
+        }
+        // Before this end uses the connection, whatever comes is repeated later.
+        let Some(hello) = entry.hello.as_ref().filter(|_| entry.used) else { return };
+        let (role, store) = (hello.role, hello.store);
+        match channel {
+            Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
+            Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
+            Channel::Consensus | Channel::Snapshot => {
+                if let (Machine::Server { group, .. }, Role::Server, Some(store)) =
+                    (&self.machine, role, store)
+                {
+                    // Consensus counts what it refuses; Raft repeats what was lost.
+                    group.receive(RaftId { peer, store }, message).unwrap_or_default();
+                }
+            }
+            Channel::Control => unreachable!("handled above"),
+        }
+    }
+
+    pub(super) fn frame(&mut self, id: ConnectionId, peer: PeerId, frame: Frame) {
+        match frame {
+            Frame::Hello(hello) => self.greeted(id, peer, *hello),
+            Frame::HelloRefused { reason } => self.refused_by(id, peer, reason),
+            Frame::Welcome => {
+                if let Some(entry) = self.links.get_mut(id) {
+                    entry.welcomed = true;
+                    self.establish(id);
+                }
+            }
+            Frame::Ping { nonce } => self.links.send(id, &Frame::Pong { nonce }),
+            Frame::Pong { nonce } => {
+                let mut orders = Vec::new();
+                self.duplicates.answer(peer, id, nonce, &mut orders);
+                self.obey(orders);
+            }
+            Frame::Goodbye { reason } => {
+                if let Some(entry) = self.links.get_mut(id) {
+                    entry.farewell = Some(reason);
+                }
+                if let Some(gossip) = matches!(reason, Farewell::Departing | Farewell::Leaving)
+                    .then_some(gossip::Input::Forget { peer })
+                {
+                    self.gossip(gossip);
+                }
+            }
+            Frame::PeersWanted { have } => {
+                let entries = self.book.missing(&have);
+                if !entries.is_empty() {
+                    self.links.send(id, &Frame::Peers { entries });
+                }
+            }
+            Frame::Peers { entries } => self.learn(peer, entries),
+        }
+    }
+
+    /// The other end's hello arrived.
+    pub(super) fn greeted(&mut self, id: ConnectionId, peer: PeerId, hello: Hello) {
+        let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none() && !entry.refused) else {
+            return;
+        };
+        let exporter = entry.connection.exporter();
+        let dialled = entry.connection.dialled().is_some();
+        if let Err(reason) = judge_hello(&self.own, &hello, &exporter, &peer, &self.checks) {
+            return self.refuse(id, peer, reason);
+        }
+        if hello.role == Role::Server && self.is_retired(&peer) {
+            return self.refuse(id, peer, Refusal::Retired);
+        }
+        match self.meet(&hello) {
+            Verdict::Same => {}
+            Verdict::Yield => {
+                let address = hello.address.clone();
+                let (own, other) = (self.log().unwrap_or_default(), hello.log.unwrap_or_default());
+                let store = self.store.unwrap_or_default();
+                self.world.observe(Event::LogYielded { own, other, store });
+                self.end = Some(End::Yield(vec![PeerAddress { peer, address }]));
+                return;
+            }
+            Verdict::Keep | Verdict::RefuseLink => return self.refuse(id, peer, Refusal::TwoLogs),
+            Verdict::Exit77 => {
+                self.exit(77, format!("refused by the committee: {}", Refusal::TwoLogs));
+                return self.refuse(id, peer, Refusal::TwoLogs);
+            }
+        }
+        let incarnation = hello.incarnation;
+        if let Some(entry) = self.links.get_mut(id) {
+            entry.hello = Some(hello);
+        }
+        let mut orders = Vec::new();
+        let arrival = Arrival { connection: id, incarnation, dialled };
+        self.duplicates.arrive(self.world.now(), peer, arrival, &self.checks, &mut orders);
+        self.obey(orders);
+    }
+
+    pub(super) fn is_retired(&self, peer: &PeerId) -> bool {
+        let Machine::Server { member, .. } = &self.machine else { return false };
+        lock(member).server.committee().retired().contains(peer) && self.checks.enforce(Check::RetiredBarred)
+    }
+
+    pub(super) fn log(&self) -> Option<LogId> {
+        self.present().log
+    }
+
+    /// What becomes of this server's log when it meets another's.
+    pub(super) fn meet(&self, hello: &Hello) -> Verdict {
+        let Machine::Server { .. } = &self.machine else { return Verdict::Same };
+        let present = self.present();
+        let (log, has_records) = (present.log, present.has_records);
+        let has_quorum = self.leader.is_some();
+        let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
+        let other = LogView {
+            log: hello.log,
+            has_records: hello.has_records,
+            has_quorum: false,
+            steadfast: hello.steadfast,
+        };
+        two_logs(own, other, &self.checks)
+    }
+
+    pub(super) fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
+        self.world.observe(Event::PeerRefused { peer, reason });
+        self.links.send(id, &Frame::HelloRefused { reason });
+        // The other end may be refusing for the same reason: its word is waited for, so that both know.
+        match self.links.get_mut(id) {
+            Some(entry) if entry.hello.is_none() && !entry.refused => entry.refused = true,
+            Some(_) | None => self.closed(id, None),
+        }
+    }
+
+    /// A peer does not want to talk. If this node came to join and nobody has accepted it, it gives up.
+    pub(super) fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
+        self.world.observe(Event::RefusedByPeer { peer, reason });
+        let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
+        if dialled {
+            self.admission.refused(peer, reason);
+            if let Some((reason, code)) = self.admission.verdict() {
+                self.exit(code, format!("refused by the committee: {reason}"));
+            }
+        }
+        self.closed(id, None);
+    }
+
+    pub(super) fn obey(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            match order {
+                Order::Use(id) => {
+                    if let Some(entry) = self.links.get_mut(id) {
+                        entry.used = true;
+                        self.links.send(id, &Frame::Welcome);
+                        self.establish(id);
+                    }
+                }
+                Order::Challenge(id, nonce) => {
+                    if let Some(entry) = self.links.get(id) {
+                        self.world.observe(Event::Challenged { peer: entry.peer });
+                        self.links.send(id, &Frame::Ping { nonce });
+                    }
+                }
+                Order::CloseSpare(id) => self.drop_connection(id, Farewell::Spare),
+                Order::CloseGhost(id) => self.drop_connection(id, Farewell::Replaced),
+                Order::Refuse(id) => {
+                    if let Some(peer) = self.links.get(id).map(|entry| entry.peer) {
+                        self.refuse(id, peer, Refusal::DuplicateIdentity);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes a connection that [`Duplicates`] has already forgotten.
+    pub(super) fn drop_connection(&mut self, id: ConnectionId, farewell: Farewell) {
+        let gone = self.links.close(id, Some(farewell));
+        self.unlinked(gone);
+    }
+
+    pub(super) fn establish(&mut self, id: ConnectionId) {
+        let Some((peer, role)) = self.links.establish(id) else { return };
+        if role == Role::Server {
+            self.admission.accepted(peer);
+        }
+        self.world.observe(Event::Linked { peer, role });
+        match role {
+            Role::Server | Role::Aggregator => self.gossip(gossip::Input::Announce { peer }),
+            Role::Client => {}
+        }
+        self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
+        self.feed(Feed::Linked { peer, role });
+        if (self.own.role, role) == (Role::Client, Role::Aggregator) {
+            for id in self.links.of_role(Role::Server) {
+                self.closed(id, Some(Farewell::Spare));
+            }
+        }
+    }
+
+    /// A connection is gone, or has to go.
+    pub(super) fn closed(&mut self, id: ConnectionId, farewell: Option<Farewell>) {
+        let Some(peer) = self.links.get(id).map(|entry| entry.peer) else { return };
+        let gone = self.links.close(id, farewell);
+        self.unlinked(gone);
+        let mut orders = Vec::new();
+        self.duplicates.closed(peer, id, &mut orders);
+        self.obey(orders);
+    }
+
+    pub(super) fn unlinked(&mut self, gone: Option<Gone>) {
+        if let Some(Gone { peer, role, farewell }) = gone {
+            self.world.observe(Event::Unlinked { peer, role, farewell });
+            self.feed(Feed::Unlinked { peer });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A server's part in its group: who leads, who votes, and whether two logs have met.
+
+use std::collections::BTreeSet;
+
+use openraft_rt::AsyncRuntime;
+use zipnet_core::checks::Checks;
+use zipnet_core::id::{LogId, PeerId, RaftId};
+use zipnet_core::message::Role;
+use zipnet_core::server;
+
+use super::{DESERTED, Happening, Machine, Node, lock, view};
+use crate::consensus;
+use crate::event::Event;
+use crate::meeting::{Change, Membership, membership_plan};
+use crate::world::World;
+
+impl<W: World, C: Checks> Node<W, C> {
+    /// Asks the voter that is furthest to take over.
+    pub(super) fn hand_over(&self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let state = group.state();
+        let me = self.own.peer;
+        let others =
+            state.members.voters.iter().filter(|voter| voter.peer != me && self.links.is_linked(&voter.peer));
+        let matched = |voter: &&RaftId| state.followers.get(voter).and_then(|follower| follower.matched);
+        let Some(best) = others.max_by_key(matched).copied() else { return };
+        let group = group.clone();
+        drop(W::Runtime::spawn(async move {
+            // A hand-over that fails leaves the group to its election timeout.
+            drop(group.transfer_leadership(best).await);
+        }));
+    }
+
+    pub(super) fn led(&mut self, leader: Option<PeerId>) {
+        self.leader = leader;
+        let Machine::Server { member, .. } = &self.machine else { return };
+        let mut member = lock(member);
+        if leader == Some(self.own.peer) && member.server.committee().log().is_none() {
+            member.handle(server::Input::StartLog { log: LogId(self.random.bytes()) });
+        }
+        member.handle(server::Input::Led { leader });
+    }
+
+    /// Two servers may be linked before they have a log, and then join different ones. They have to meet again, so that
+    /// one of the logs yields.
+    pub(super) fn part_from_other_logs(&mut self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let Some(own) = self.log() else { return };
+        let members = group.state().members;
+        let strangers: Vec<_> = self
+            .links
+            .linked_entries()
+            .filter(|(_, entry, hello)| {
+                let Some(store) = hello.store.filter(|_| hello.role == Role::Server) else { return false };
+                let id = RaftId { peer: entry.peer, store };
+                let is_member = members.voters.contains(&id) || members.learners.contains(&id);
+                match hello.log {
+                    Some(log) => log != own,
+                    None => entry.said != Some(own) && !is_member,
+                }
+            })
+            .map(|(id, ..)| id)
+            .collect();
+        for id in strangers {
+            self.closed(id, None);
+        }
+    }
+
+    /// Tells the machine how consensus stands; the leader also looks after the membership.
+    pub(super) fn look_after_members(&mut self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let state = group.state();
+        // A leader keeps its office until another one is elected, and its followers remember it as long. Without a
+        // majority there is none, whoever that was.
+        let leads = state.role == consensus::Role::Leader;
+        let leader = state.leader.filter(|leader| {
+            if leads {
+                state.quorum_acked.is_none_or(|ago| ago <= DESERTED)
+            } else {
+                self.links.is_linked(&leader.peer)
+            }
+        });
+        if leader.map(|leader| leader.peer) != self.leader {
+            let told = consensus::Event::Leader { term: state.term, leader, me: leads && leader.is_some() };
+            self.world.observe(Event::Consensus(told));
+            self.led(leader.map(|leader| leader.peer));
+        }
+        let Machine::Server { member, group } = &self.machine else { return };
+        let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
+        let mut member = lock(member);
+        member.handle(server::Input::CaughtUp(caught_up));
+        if caught_up && !self.restored {
+            self.restored = true;
+            let committee = member.server.committee();
+            let present = committee.servers().iter().filter(|(_, entry)| entry.takes_part());
+            self.world.observe(Event::Restored {
+                index: state.applied.unwrap_or(0),
+                clients: committee.clients().len(),
+                servers: present.map(|(peer, _)| *peer).collect(),
+            });
+        }
+        if self.changing || self.stopping || state.role != consensus::Role::Leader || !state.members_committed
+        {
+            return;
+        }
+        let committee = member.server.committee();
+        let linked = self.links.linked().filter_map(|(peer, hello)| Some((*peer, hello.store?)));
+        let matched = state.followers.iter().filter_map(|(id, follower)| Some((*id, follower.matched?)));
+        let membership = Membership {
+            leader: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
+            voters: state.members.voters.clone(),
+            learners: state.members.learners.clone(),
+            servers: view::server_states(committee),
+            linked: linked.collect(),
+            matched: matched.collect(),
+            committed: state.committed.unwrap_or(0),
+        };
+        // A change of voters that another leader left half done comes first.
+        let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };
+        if !state.members.joint && change.is_none() {
+            return;
+        }
+        if let Some(change) = change {
+            self.world.observe(Event::MembershipChange(change));
+        }
+        self.changing = true;
+        let (group, sender, voters) = (group.clone(), self.sender.clone(), state.members.voters);
+        drop(member);
+        drop(W::Runtime::spawn(async move {
+            // Whatever was not done is planned again.
+            match change {
+                Some(Change::AddLearner(id)) => drop(group.add_learner(id).await),
+                Some(Change::RemoveLearner(id)) => drop(group.remove_learners(BTreeSet::from([id])).await),
+                Some(change) => drop(group.change_voters(change.voters(&voters), false).await),
+                None => drop(group.change_voters(voters, false).await),
+            }
+            drop(sender.unbounded_send(Happening::Changed));
+        }));
+    }
+}

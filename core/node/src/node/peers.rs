@@ -1,0 +1,167 @@
+//! Where the others are: signed entries, gossip, and whom to dial.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft_rt::AsyncRuntime;
+use zipnet_core::checks::Checks;
+use zipnet_core::id::PeerId;
+use zipnet_core::message::Role;
+use zipnet_core::server;
+use zipnet_core::time::Time;
+
+use super::{BACKOFF_MAX, BACKOFF_MIN, Conn, Happening, Machine, Node, lock};
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::gossip;
+use crate::gossip::book::PeerEntry;
+use crate::status::{CONNECT_TIMEOUT, connect_timeout};
+use crate::world::{Address, Channel, Link, LinkError, World};
+
+impl<W: World, C: Checks> Node<W, C> {
+    /// Signs and keeps this node's own entry, so that others learn where it is.
+    pub(super) fn announce(&mut self) {
+        let address = match self.own.role {
+            Role::Server | Role::Aggregator => (!self.stopping).then(|| self.address()),
+            Role::Client => return,
+        };
+        let sequence = self.book.next_sequence().max(self.world.wall_clock());
+        let entry = PeerEntry::sign(&self.identity, self.own.instance, self.own.role, address, sequence);
+        self.book.announce(self.world.now(), entry.clone());
+        self.spread(None, &[entry]);
+    }
+
+    /// Gives entries to every linked node but the one that they came from.
+    pub(super) fn spread(&self, from: Option<PeerId>, entries: &[PeerEntry]) {
+        let frame: Bytes = Frame::Peers { entries: entries.to_vec() }.encode().into();
+        for (peer, _) in self.links.linked().filter(|(peer, _)| Some(**peer) != from) {
+            self.links.send_to(peer, Channel::Control, frame.clone());
+        }
+    }
+
+    pub(super) fn learn(&mut self, from: PeerId, entries: Vec<PeerEntry>) {
+        let now = self.world.now();
+        let mut fresh = Vec::new();
+        for entry in entries {
+            if self.book.receive(now, entry.clone()).is_ok() {
+                fresh.push(entry);
+            }
+        }
+        if !fresh.is_empty() {
+            self.spread(Some(from), &fresh);
+            self.dial(now);
+        }
+    }
+
+    pub(super) fn gossip(&mut self, input: gossip::Input) {
+        let Some(gossip) = &mut self.gossip else { return };
+        let mut effects = Vec::new();
+        gossip.handle(self.world.now(), input, &mut effects);
+        for effect in effects {
+            match effect {
+                gossip::Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Datagram, bytes),
+                gossip::Effect::Alive { peer } => self.world.observe(Event::GossipAlive { peer }),
+                gossip::Effect::Dead { peer } => self.world.observe(Event::GossipDead { peer }),
+                gossip::Effect::Rejected { .. } => {}
+            }
+        }
+    }
+
+    /// Tells a publisher when its instance has not answered for too long.
+    pub(super) fn look_after_bond(&mut self, now: Time) {
+        if self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator) {
+            self.bonded_at = now;
+            self.timed_out = false;
+        } else if !self.timed_out && now.since(self.bonded_at) >= CONNECT_TIMEOUT {
+            self.timed_out = true;
+            self.world.observe(Event::Warned(connect_timeout(self.config.instance.name())));
+        }
+    }
+
+    /// Whether a client is linked with an aggregator, or knows one that it has not dialled in vain.
+    pub(super) fn finds_aggregator(&self) -> bool {
+        let aggregators = self.book.iter().filter(|entry| entry.role == Role::Aggregator);
+        let reachable = |entry: &PeerEntry| {
+            let dial = entry.address.as_ref().map(|address| self.dials.get(address));
+            dial.is_some_and(|dial| dial.is_none_or(|dial| dial.failures == 0))
+        };
+        self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator)
+            || aggregators.into_iter().any(reachable)
+    }
+
+    /// Dials whoever this node should be linked with and is not.
+    pub(super) fn dial(&mut self, now: Time) {
+        if self.stopping {
+            return;
+        }
+        let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
+        // A client needs servers only to find the aggregator; ten thousand of them must not hold links to all.
+        let searches = self.own.role == Role::Client && !self.finds_aggregator();
+        for peer in &self.bootstrap {
+            let needed = self.own.role != Role::Client || searches;
+            if let (true, Some(address)) = (needed, &peer.address) {
+                wanted.insert((peer.peer, address.clone()));
+            }
+        }
+        for entry in self.book.iter() {
+            let needed = match (self.own.role, entry.role) {
+                (Role::Server | Role::Aggregator, Role::Server) | (Role::Client, Role::Aggregator) => true,
+                (Role::Client, Role::Server) => searches,
+                (_, Role::Client) | (Role::Server | Role::Aggregator, Role::Aggregator) => false,
+            };
+            if let (true, Some(address)) = (needed, &entry.address) {
+                wanted.insert((entry.peer, address.clone()));
+            }
+        }
+        for (peer, address) in wanted {
+            if peer == self.own.peer || self.links.is_connected(&peer) || self.is_retired(&peer) {
+                continue;
+            }
+            let dial = self.dials.entry(address.clone()).or_default();
+            if dial.running || dial.next > now {
+                continue;
+            }
+            dial.running = true;
+            let (link, sender) = (self.world.link().clone(), self.sender.clone());
+            drop(W::Runtime::spawn(async move {
+                let result = link.dial(&address).await;
+                // Nobody waits for the result of a node that has ended.
+                drop(sender.unbounded_send(Happening::Dialled { address, result }));
+            }));
+        }
+    }
+
+    pub(super) fn dialled(&mut self, address: Address, result: Result<Conn<W>, LinkError>) {
+        let now = self.world.now();
+        let expected = self.peer_at(&address);
+        let dial = self.dials.entry(address.clone()).or_default();
+        dial.running = false;
+        match result {
+            Ok(connection) => {
+                dial.failures = 0;
+                dial.next = now.after(BACKOFF_MIN);
+                self.connected(connection);
+            }
+            Err(_) => {
+                dial.failures = dial.failures.saturating_add(1);
+                let doublings = dial.failures.saturating_sub(1).min(8);
+                let wait = BACKOFF_MIN.saturating_mul(1 << doublings).min(BACKOFF_MAX);
+                let jitter = Duration::from_millis(self.random.below(100));
+                dial.next = now.after(wait.saturating_add(jitter));
+                let failures = dial.failures;
+                self.world.observe(Event::DialFailed { peer: expected, address });
+                if let (Some(peer), Machine::Server { member, .. }) = (expected, &self.machine) {
+                    lock(member).handle(server::Input::ProbesFailed { peer, failures });
+                }
+            }
+        }
+    }
+
+    /// Who is expected to answer at an address.
+    pub(super) fn peer_at(&self, address: &Address) -> Option<PeerId> {
+        let listed = self.bootstrap.iter().find(|peer| peer.address.as_ref() == Some(address));
+        let known = || self.book.iter().find(|entry| entry.address.as_ref() == Some(address));
+        listed.map(|peer| peer.peer).or_else(|| known().map(|entry| entry.peer))
+    }
+}
