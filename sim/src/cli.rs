@@ -7,9 +7,12 @@ use core::time::Duration;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zipnet_reports::Exit;
 
+use crate::defect::Defect;
 use crate::sweep::selection::{self, Unreadable};
 use crate::{doctor, one, sweep};
 
@@ -88,7 +91,7 @@ struct RunFlags {
     #[arg(long)]
     control: bool,
     /// Plant this defect in every run, to see whether the checks notice it.
-    #[arg(long, value_name = "NAME", conflicts_with = "control")]
+    #[arg(long, value_name = "NAME", conflicts_with = "control", value_parser = defects(), hide_possible_values = true)]
     defect: Option<String>,
     /// Write a JUnit file.
     #[arg(long, value_name = "FILE")]
@@ -168,7 +171,17 @@ pub fn main() -> Exit {
             let asked_for_help = !refusal.use_stderr();
             // Nobody is left to tell that nothing can be printed.
             drop(refusal.print());
-            return if asked_for_help { Exit::Held } else { Exit::Usage };
+            return match refusal.kind() {
+                _ if asked_for_help => Exit::Held,
+                ErrorKind::InvalidValue
+                | ErrorKind::ValueValidation
+                | ErrorKind::NoEquals
+                | ErrorKind::TooManyValues
+                | ErrorKind::TooFewValues
+                | ErrorKind::WrongNumberOfValues
+                | ErrorKind::MissingRequiredArgument => Exit::Configuration,
+                _ => Exit::Usage,
+            };
         }
     };
     match cli.command {
@@ -179,6 +192,11 @@ pub fn main() -> Exit {
         Command::Doctor(flags) => doctor::examine(&flags.out),
         Command::One(flags) => one::run(&flags),
     }
+}
+
+/// The names that `--defect` takes.
+fn defects() -> PossibleValuesParser {
+    PossibleValuesParser::new(Defect::names())
 }
 
 fn run(flags: RunFlags) -> Exit {

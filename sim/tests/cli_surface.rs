@@ -36,27 +36,38 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// Nothing but a message to people, and this exit code.
+fn refuses(arguments: &[&str], expected: i32) {
+    let output = zipnet_sim(arguments);
+    assert_eq!(code(&output), expected, "{arguments:?}");
+    assert_eq!(stdout(&output), "", "{arguments:?}");
+    assert!(!stderr(&output).is_empty(), "{arguments:?}");
+}
+
 #[test]
-fn a_mistyped_flag_is_2_and_named() {
+fn a_wrong_or_missing_value_is_78() {
     for arguments in [
-        &["run", "x", "--sedes", "3"][..],
-        &["run", "x", "--seeds", "many"],
+        &["run", "x", "--seeds", "many"][..],
         &["run", "x", "--seeds", "9..3"],
         &["run", "x", "--seed", "0x10"],
-        &["run", "x", "--seed", "1", "--seeds", "2"],
         &["run", "x", "--jobs", "0"],
         &["run", "x", "--shard", "3/2"],
         &["run", "x", "--check-determinism", "1.5"],
         &["run", "x", "--wall-budget", "10"],
         &["run", "x", "--format", "xml"],
+        &["run", "x", "--defect", "round-rise"],
         &["run"],
-        &["rnu"],
-        &[],
     ] {
-        let output = zipnet_sim(arguments);
-        assert_eq!(code(&output), 2, "{arguments:?}");
-        assert_eq!(stdout(&output), "", "{arguments:?}");
-        assert!(!stderr(&output).is_empty(), "{arguments:?}");
+        refuses(arguments, 78);
+    }
+}
+
+#[test]
+fn a_mistyped_flag_is_2_and_named() {
+    for arguments in
+        [&["run", "x", "--sedes", "3"][..], &["run", "x", "--seed", "1", "--seeds", "2"], &["rnu"], &[]]
+    {
+        refuses(arguments, 2);
     }
     assert!(
         stderr(&zipnet_sim(&["run", "x", "--sedes", "3"])).contains("--seeds"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -112,11 +112,16 @@ fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
     })
 }
 
+/// This very binary. Where the system offers it, by a name that stays right if the file is replaced during a sweep.
+fn own_binary() -> std::io::Result<PathBuf> {
+    let held = PathBuf::from("/proc/self/exe");
+    if held.exists() { Ok(held) } else { std::env::current_exe() }
+}
+
 /// Starts this binary again for one run, and waits for its answer.
 fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> Result<RunResult, Trouble> {
     let broken = |what: String| Trouble::Broken(what, String::new());
-    let binary =
-        std::env::current_exe().map_err(|reason| broken(format!("failed to find itself: {reason}")))?;
+    let binary = own_binary().map_err(|reason| broken(format!("failed to find itself: {reason}")))?;
     let mut command = Command::new(binary);
     // A run depends on its scenario and seed, so it gets no environment that could tell two machines apart.
     command.env_clear().args(arguments(job, out, window));
