@@ -446,12 +446,12 @@ mod tests {
     use std::sync::Arc;
 
     use zipnet_core::bitmap::Bitmap;
-    use zipnet_core::committee::Refused;
     use zipnet_core::id::{Digest, Epoch, GroupId, LogId, RaftId, RegistryVersion, Round, StoreId};
     use zipnet_core::key::PublicKey;
     use zipnet_core::machine::Abandonment;
     use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
     use zipnet_core::params::RoundParams;
+    use zipnet_core::refused::Refused;
 
     use super::*;
 

@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
-use crate::committee::{FAREWELLS_KEPT, Refused, is_majority};
+use crate::committee::{FAREWELLS_KEPT, is_majority};
 use crate::fold::Fold;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round, UniqueId};
 use crate::key::Signature;
@@ -27,6 +27,7 @@ use crate::message::{
     Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record,
     RecordSignature, Role, Standing,
 };
+use crate::refused::Refused;
 use crate::registry::ClientRegistry;
 use crate::signing::Invalid;
 use crate::time::Time;

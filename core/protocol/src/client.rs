@@ -16,7 +16,7 @@ use core::time::Duration;
 use crate::aggregator::{reason, succeeding};
 use crate::bitmap::index;
 use crate::checks::{Check, Checks};
-use crate::committee::{Refused, is_majority};
+use crate::committee::is_majority;
 use crate::id::{Digest, Epoch, LogId, PeerId, Round, UniqueId};
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Outcome, Report, RequestId};
 use crate::message::{
@@ -24,6 +24,7 @@ use crate::message::{
     Standing,
 };
 use crate::params::RoundParams;
+use crate::refused::Refused;
 use crate::registry::Proof;
 use crate::slot::{SlotContent, pad_payload, read_slots};
 use crate::time::Time;

@@ -17,13 +17,13 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
-use crate::committee::Refused;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use crate::key::PublicKey;
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Disclaimer, Envelope,
     Header, HeaderSignature, Partial, Record, RecordSignature, Standing, Testimony,
 };
+use crate::refused::Refused;
 use crate::time::Time;
 
 /// Something a machine wants done. Effects are carried out in the order they were pushed.

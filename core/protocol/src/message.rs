@@ -8,10 +8,10 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
-use crate::committee::Refused;
 use crate::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
 use crate::key::{PublicKey, Signature};
 use crate::params::RoundParams;
+use crate::refused::Refused;
 use crate::registry::Proof;
 
 /// What a node is.

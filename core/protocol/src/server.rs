@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
-use crate::committee::{self, Committee, OpenRound, Refused, SignedRecord};
+use crate::committee::{self, Committee, OpenRound, SignedRecord};
 use crate::id::{Digest, Epoch, LogId, PeerId, Round};
 use crate::key::PublicKey;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
@@ -21,6 +21,7 @@ use crate::message::{
     RosterServer, Standing,
 };
 use crate::random::Random;
+use crate::refused::Refused;
 use crate::time::Time;
 use crate::wire;
 

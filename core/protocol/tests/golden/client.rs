@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use zipnet_core::checks::Strict;
 use zipnet_core::client::{Client, Input};
-use zipnet_core::committee::Refused;
 use zipnet_core::id::Epoch;
 use zipnet_core::machine::{Effect, Job, RequestId};
 use zipnet_core::message::{LiveHeader, Message, Record, Role, Standing};
+use zipnet_core::refused::Refused;
 use zipnet_core::time::Time;
 
 use crate::cast::{Cast, Plan, Play, made, sent};

@@ -1,7 +1,6 @@
 //! One of everything, small enough to try every prefix and every bit.
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
@@ -10,6 +9,7 @@ use zipnet_core::message::{
     RecordSignature, Role, RosterServer, Standing, Testimony,
 };
 use zipnet_core::params::RoundParams;
+use zipnet_core::refused::Refused;
 use zipnet_core::registry::ClientRegistry;
 
 pub(crate) const LOG: LogId = LogId([0x10; 32]);

@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use zipnet_core::aggregator::{Aggregator, Input};
 use zipnet_core::checks::{Check, Checks, Strict};
-use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
 use zipnet_core::message::{
     Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Role,
 };
+use zipnet_core::refused::Refused;
 
 use crate::cast::{Cast, LOG, Machine, Plan, Play, RESEND, made, sent};
 

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::checks::Strict;
 use zipnet_core::client::{self, Client};
-use zipnet_core::committee::Refused;
 use zipnet_core::id::{Counter, RegistryVersion, Round};
 use zipnet_core::machine::RequestId;
 use zipnet_core::message::{Message, Role, Standing};
+use zipnet_core::refused::Refused;
 use zipnet_core::wire;
 
 use crate::cast::{Cast, LOG, Machine, Plan, Play};
