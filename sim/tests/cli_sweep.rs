@@ -147,6 +147,13 @@ fn a_planted_source_of_chance_makes_a_repeated_run_diverge() {
 }
 
 #[test]
+fn twenty_seeds_are_twenty_different_orders_of_events() {
+    let results = json(&[COLD_START, "--seeds", "20"]);
+    let chains: BTreeSet<_> = results.iter().map(|result| &result.chain).collect();
+    assert_eq!((results.len(), chains.len()), (20, 20));
+}
+
+#[test]
 fn a_planted_defect_changes_the_chain() {
     let ordinary = json(&[COLD_START, "--seed", "0"]);
     for defect in ["flipped-byte", "swapped-deliveries", "extra-sync"] {
