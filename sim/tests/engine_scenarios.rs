@@ -150,5 +150,5 @@ fn a_defect_is_found_under_the_name_of_its_property() {
     let (code, lines) = run(&[&path, "--seed", "0", "--defect", "chain-records"]);
     assert_eq!((code, verdict(&lines[0]), property(&lines[0])), (Some(1), "violated", "chain"));
     let (code, _) = run(&[&path, "--seed", "0", "--defect", "no-such-thing"]);
-    assert_eq!(code, Some(70));
+    assert_eq!(code, Some(78));
 }
