@@ -33,7 +33,8 @@ use openraft_rt::{AsyncRuntime, Instant, WatchReceiver};
 use zipnet_core::checks::Checks;
 use zipnet_core::id::{Digest, RaftId};
 
-use self::database::{Database, lock};
+use self::database::Database;
+pub(crate) use self::database::lock;
 pub use self::machine::{CorruptSnapshot, FILE as MACHINE_FILE, Machine, MachineStore, SnapshotBuilder};
 use self::network::{Calls, Network, Raft};
 pub use self::network::{Refusal, Transport};

@@ -51,7 +51,7 @@ pub use self::control::{Controls, Exit, Handle, control};
 use self::links::{Links, Routes};
 use self::member::Member;
 use crate::config::{Config, Part, PeerAddress};
-use crate::consensus::{self, Consensus, OpenError, Settings};
+use crate::consensus::{self, Consensus, OpenError, Settings, lock};
 use crate::event::Event;
 use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
@@ -132,20 +132,19 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
             Ok(node) => node.run(&mut controls).await,
             Err(exit) => End::Exit(exit),
         };
-        match end {
-            End::Exit(exit) => {
-                world.observe(Event::Exiting { code: exit.code, reason: exit.reason.clone() });
-                return exit;
-            }
-            End::Yield(peers) => {
-                if let Err(error) = world.disk().set_aside() {
-                    let reason = format!("could not set the state folder aside: {error}");
-                    return Exit { code: 1, reason };
+        let exit = match end {
+            End::Exit(exit) => exit,
+            End::Yield(peers) => match set_aside(&world) {
+                Ok(()) => {
+                    bootstrap = peers;
+                    joins = true;
+                    continue;
                 }
-                bootstrap = peers;
-                joins = true;
-            }
-        }
+                Err(exit) => exit,
+            },
+        };
+        world.observe(Event::Exiting { code: exit.code, reason: exit.reason.clone() });
+        return exit;
     }
 }
 
@@ -263,8 +262,8 @@ impl<W: World, C: Checks> Node<W, C> {
             Part::Server(part) => {
                 let group = group.expect("servers have a committee secret");
                 steadfast = part.new_log && !joins;
-                if steadfast && let Err(error) = world.disk().set_aside() {
-                    return Err(disk_failed(format!("set the old state aside: {error}")));
+                if steadfast {
+                    set_aside(world)?;
                 }
                 let mut entropy = world.entropy();
                 if !checks.enforce(Check::FreshStore) {
@@ -272,12 +271,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 }
                 let id = match identity::store_id(world, me, group, entropy).await {
                     Err(identity::StoreError::OtherGroup) => {
+                        set_aside(world)?;
                         let text = "the state folder is of another committee secret, machine or round parameters: \
                                     it was set aside, and this server joins as a new one";
                         world.observe(Event::Warned(text.to_owned()));
-                        let set_aside = world.disk().set_aside();
-                        set_aside
-                            .map_err(|error| disk_failed(format!("set the old state aside: {error}")))?;
                         identity::store_id(world, me, group, entropy).await
                     }
                     id => id,
@@ -743,12 +740,13 @@ fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>
     })
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().expect("nobody panics while holding the lock")
-}
-
 fn disk_failed(reason: String) -> Exit {
     Exit { code: 1, reason }
+}
+
+/// Moves the state folder's files out of the way. Nothing is deleted: a person may want them back.
+fn set_aside<W: World>(world: &W) -> Result<(), Exit> {
+    world.disk().set_aside().map_err(|error| disk_failed(format!("set the old state aside: {error}")))
 }
 
 fn store_failed(error: identity::StoreError) -> Exit {

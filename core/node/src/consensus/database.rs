@@ -231,7 +231,7 @@ async fn unfrozen<W: World, T: Send + 'static>(
 }
 
 /// Locks for a moment.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("whoever panicked with the lock held took the process with it")
 }
 
