@@ -10,6 +10,7 @@ use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
 use zipnet_core::checks::Check;
+use zipnet_core::committee::MACHINE_VERSION;
 use zipnet_core::id::{GroupId, PeerId};
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
@@ -39,9 +40,6 @@ mod witness;
 pub(crate) use witness::{Breach, Mark, Named, Witness};
 
 use witness::Start;
-
-/// The version of the committee machine that deployments are built with.
-const MACHINE_VERSION: u32 = 1;
 
 /// A node of the run, by its place among all of them.
 pub(crate) type NodeId = usize;

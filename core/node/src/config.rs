@@ -35,6 +35,15 @@ pub struct Build {
     pub machine_version: u32,
 }
 
+impl Build {
+    /// What this source is built as, with the default shape of a round.
+    pub const CURRENT: Self = Self {
+        params: RoundParams::DEFAULT,
+        wire_version: zipnet_core::wire::WIRE_VERSION,
+        machine_version: zipnet_core::committee::MACHINE_VERSION,
+    };
+}
+
 /// Everything that an operator can set for one node.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -774,7 +783,7 @@ mod tests {
     const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
     fn build() -> Build {
-        Build { params: RoundParams::DEFAULT, wire_version: 1, machine_version: 1 }
+        Build::CURRENT
     }
 
     fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

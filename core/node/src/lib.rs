@@ -12,7 +12,7 @@
 //! - [`meeting`]: who comes and leaves; the decisions, without the doing.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
 //! - [`config`]: what an operator sets.
-//! - [`event`], [`metrics`], [`status`]: what an operator sees.
+//! - [`event`], [`metrics`], [`status`], [`plan`]: what an operator sees.
 #![forbid(unsafe_code)]
 
 pub mod config;
@@ -23,5 +23,6 @@ pub mod gossip;
 pub mod meeting;
 pub mod metrics;
 pub mod node;
+pub mod plan;
 pub mod status;
 pub mod world;

@@ -34,7 +34,7 @@ use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::client::{self, Client};
+use zipnet_core::client::{self, Client, PublishError};
 use zipnet_core::id::{Epoch, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
@@ -405,7 +405,8 @@ impl<W: World, C: Checks> Node<W, C> {
         if let Part::Client(part) = &self.config.part
             && let Some(message) = part.message.clone()
         {
-            self.publish(RequestId(0), message.into_bytes());
+            // Its length was checked with the configuration, and nothing else waits yet.
+            self.publish(RequestId(0), message.into_bytes()).unwrap_or_default();
         }
         let mut orphaned = false;
         let mut alarm: Option<Alarm<W>> = None;
@@ -505,7 +506,19 @@ impl<W: World, C: Checks> Node<W, C> {
     fn asked(&mut self, control: Control) {
         match (control, &self.machine) {
             (Control::Stop, _) => self.stop(),
-            (Control::Publish { request, payload }, _) => self.publish(request, payload),
+            (Control::Publish { request, payload, reply }, Machine::Client(_)) => {
+                let accepted = self.publish(request, payload);
+                match (accepted, reply) {
+                    // Whoever asked may be gone.
+                    (accepted, Some(reply)) => drop(reply.send(accepted)),
+                    (Ok(()), None) => {}
+                    (Err(error), None) => {
+                        let text = format!("failed to publish a message: {error}");
+                        self.world.observe(Event::Warned(text));
+                    }
+                }
+            }
+            (Control::Publish { .. }, _) => {}
             (Control::Retire, Machine::Server { member, .. }) => lock(member).handle(server::Input::Retire),
             (Control::RetireDead(server), Machine::Server { member, .. }) => {
                 lock(member).handle(server::Input::RetireDead { server });
@@ -524,16 +537,12 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    fn publish(&mut self, request: RequestId, payload: Vec<u8>) {
-        let Machine::Client(machine) = &mut self.machine else { return };
-        match machine.accepts(&payload) {
-            Ok(()) => machine.handle(
-                self.world.now(),
-                client::Input::Publish { request, payload },
-                &mut self.outbox,
-            ),
-            Err(error) => self.world.observe(Event::Warned(format!("failed to publish a message: {error}"))),
-        }
+    fn publish(&mut self, request: RequestId, payload: Vec<u8>) -> Result<(), PublishError> {
+        let Machine::Client(machine) = &mut self.machine else { return Ok(()) };
+        machine.accepts(&payload)?;
+        let input = client::Input::Publish { request, payload };
+        machine.handle(self.world.now(), input, &mut self.outbox);
+        Ok(())
     }
 
     fn exit(&mut self, code: u8, reason: String) {

@@ -8,11 +8,12 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use zipnet_core::id::{PeerId, Round};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
 use zipnet_core::message::Role;
 
 use crate::config::role_name;
-use crate::meeting::{ServerState, majority};
+use crate::meeting::{Removal, ServerState, majority};
+use crate::world::Address;
 
 /// What a node knows of itself and the others.
 #[derive(Clone, Debug)]
@@ -25,6 +26,12 @@ pub struct View {
     pub role: Role,
     /// How long it has been up.
     pub uptime: Duration,
+    /// The committee that a server belongs to.
+    pub group: Option<GroupId>,
+    /// The log of a server's committee.
+    pub log: Option<LogId>,
+    /// Whether no change of the voters is under way. True on clients and the aggregator.
+    pub members_settled: bool,
     /// Who leads, as far as this node knows.
     pub leader: Option<PeerId>,
     /// Servers whose vote counts. Empty on clients and the aggregator.
@@ -51,6 +58,10 @@ pub struct View {
     pub min_servers: Option<u32>,
     /// The last finalised round and how long ago that was.
     pub finalized: Option<Finalized>,
+    /// The newest finalised rounds that a server holds, oldest first.
+    pub records: Vec<RecordView>,
+    /// Where servers and the aggregator can be dialled, as far as this node knows; without itself.
+    pub addresses: BTreeMap<PeerId, Address>,
     /// How long a round may take: period and deadline together.
     pub patience: Duration,
     /// Whether a client is in the registry.
@@ -94,6 +105,23 @@ pub struct Finalized {
     pub age: Duration,
 }
 
+/// A finalised round, without its broadcast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordView {
+    /// Of the log.
+    pub log: LogId,
+    /// Its number.
+    pub round: Round,
+    /// Of the record.
+    pub digest: Digest,
+    /// How many took part.
+    pub participants: u32,
+    /// The roster.
+    pub servers: Vec<PeerId>,
+    /// Whether every server of the roster has signed it.
+    pub confirmed: bool,
+}
+
 impl View {
     /// A node that has just started and has not met anybody.
     #[must_use]
@@ -103,6 +131,9 @@ impl View {
             me,
             role,
             uptime: Duration::ZERO,
+            group: None,
+            log: None,
+            members_settled: true,
             leader: None,
             voters: BTreeSet::new(),
             learners: BTreeSet::new(),
@@ -116,6 +147,8 @@ impl View {
             min_participants: 1,
             min_servers: None,
             finalized: None,
+            records: Vec::new(),
+            addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
             enrolled: false,
             unbonded: Duration::ZERO,
@@ -148,6 +181,12 @@ pub struct Status {
     pub notes: Vec<String>,
     /// Seconds since the start.
     pub uptime_s: u64,
+    /// The committee that a server belongs to: instance, committee secret and machine signature together.
+    pub group: Option<String>,
+    /// The log of a server's committee.
+    pub log: Option<String>,
+    /// Whether no change of the voters is under way.
+    pub members_settled: bool,
     /// Who leads.
     pub leader: Option<String>,
     /// One line per server.
@@ -177,6 +216,8 @@ pub struct Status {
 pub struct ServerStatus {
     /// The first ten digits of its peer id.
     pub server: String,
+    /// Its peer id.
+    pub peer: String,
     /// Whether it leads.
     pub leader: bool,
     /// `voter`, `learner` or `none`.
@@ -202,6 +243,7 @@ impl Status {
         all.extend(view.servers.keys());
         let servers = all.iter().map(|peer| ServerStatus {
             server: peer.short(),
+            peer: peer.to_string(),
             leader: view.leader == Some(*peer),
             vote: if view.voters.contains(peer) {
                 "voter"
@@ -228,6 +270,9 @@ impl Status {
             causes,
             notes: notes(view),
             uptime_s: view.uptime.as_secs(),
+            group: view.group.map(|group| group.to_string()),
+            log: view.log.map(|log| log.to_string()),
+            members_settled: view.members_settled,
             leader: view.leader.map(|leader| leader.short()),
             servers: servers.collect(),
             aggregator: view.aggregator.map(|aggregator| aggregator.short()),
@@ -266,6 +311,13 @@ pub fn connect_timeout(instance: &str) -> String {
 impl View {
     fn answers(&self, peer: &PeerId) -> bool {
         *peer == self.me || self.linked.contains(peer)
+    }
+
+    /// What [`crate::meeting::may_retire`] wants to know, as far as this node knows it.
+    #[must_use]
+    pub fn removal(&self, target: PeerId, dead: bool) -> Removal {
+        let alive = self.voters.iter().filter(|voter| self.answers(voter)).copied().collect();
+        Removal { voters: self.voters.clone(), alive, target, dead }
     }
 
     fn is_stalled(&self) -> bool {
@@ -682,6 +734,6 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 18, "{names:?}");
+        assert_eq!(names.len(), 21, "{names:?}");
     }
 }

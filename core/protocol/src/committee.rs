@@ -198,6 +198,10 @@ struct State {
     records: VecDeque<SignedRecord>,
 }
 
+/// The version of the rules in this module. It is part of the machine signature: whoever changes what a command does, or
+/// when it is refused, raises it, so that nodes which would disagree refuse each other.
+pub const MACHINE_VERSION: u32 = 1;
+
 /// How many finalised records the machine keeps for readers and signatures that come late.
 pub const RECORDS_KEPT: usize = 8;
 

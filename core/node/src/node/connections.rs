@@ -124,6 +124,9 @@ impl<W: World, C: Checks> Node<W, C> {
         if hello.role == Role::Server && self.is_retired(&peer) {
             return self.refuse(id, peer, Refusal::Retired);
         }
+        if hello.role == Role::Server && self.own.committee_secret.is_some() {
+            entry.connection.trust();
+        }
         match self.meet(&hello) {
             Verdict::Same => {}
             Verdict::Yield => {

@@ -1,6 +1,7 @@
 //! How whoever runs a node talks to it.
 
 use futures_channel::{mpsc, oneshot};
+use zipnet_core::client::PublishError;
 use zipnet_core::id::PeerId;
 use zipnet_core::machine::RequestId;
 
@@ -10,7 +11,7 @@ use crate::status::View;
 #[derive(Debug)]
 pub(super) enum Control {
     Stop,
-    Publish { request: RequestId, payload: Vec<u8> },
+    Publish { request: RequestId, payload: Vec<u8>, reply: Option<oneshot::Sender<Result<(), PublishError>>> },
     Retire,
     RetireDead(PeerId),
     View(oneshot::Sender<View>),
@@ -40,7 +41,14 @@ impl Handle {
     /// Has a client publish a message; what becomes of it is reported under `request`, which the caller chooses and
     /// does not repeat. Other roles ignore it.
     pub fn publish(&self, request: RequestId, payload: Vec<u8>) {
-        self.send(Control::Publish { request, payload });
+        self.send(Control::Publish { request, payload, reply: None });
+    }
+
+    /// The same, and says whether the client takes the message. `None` if the node has ended or is no client.
+    pub async fn submit(&self, request: RequestId, payload: Vec<u8>) -> Option<Result<(), PublishError>> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Control::Publish { request, payload, reply: Some(sender) });
+        receiver.await.ok()
     }
 
     /// Has a server announce that it leaves for good. It is stopped afterwards, one gossip cycle later.

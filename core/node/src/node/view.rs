@@ -9,7 +9,7 @@ use zipnet_core::time::Time;
 use super::{Machine, Node, lock};
 use crate::config::Part;
 use crate::meeting::ServerState;
-use crate::status::{Awaits, Finalized, OpenRound, View};
+use crate::status::{Awaits, Finalized, OpenRound, RecordView, View};
 use crate::world::World;
 
 impl<W: World, C: Checks> Node<W, C> {
@@ -17,6 +17,9 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
+        let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
+        let known = known.filter_map(|entry| Some((entry.peer, entry.address.clone()?)));
+        view.addresses = known.collect();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
@@ -26,9 +29,23 @@ impl<W: World, C: Checks> Node<W, C> {
                 let member = lock(member);
                 view.leader = member.server.leader();
                 let state = group.state();
+                view.members_settled = state.members_committed && !state.members.joint && !self.changing;
                 view.voters = state.members.voters.iter().map(|voter| voter.peer).collect();
                 view.learners = state.members.learners.iter().map(|learner| learner.peer).collect();
                 let committee = member.server.committee();
+                let secret = self.own.committee_secret.as_ref();
+                view.group =
+                    secret.map(|secret| secret.group_id(&self.config.instance, &self.own.machine_signature));
+                view.log = committee.log();
+                let records = committee.records().iter().map(|kept| RecordView {
+                    log: kept.record.log,
+                    round: kept.record.round,
+                    digest: kept.digest,
+                    participants: kept.record.participants.count_ones(),
+                    servers: kept.record.servers.clone(),
+                    confirmed: kept.confirmed(),
+                });
+                view.records = records.collect();
                 view.servers = server_states(committee);
                 // What stands in the registry of this server is of an earlier process as long as its own is not there.
                 if !member.server.is_registered()

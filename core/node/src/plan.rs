@@ -1,0 +1,252 @@
+//! What would follow from stopping, removing or adding a server: consequences in words, from what a server knows now.
+//!
+//! [`Plan::of`] is a function of a [`View`]; it decides nothing and changes nothing.
+
+use core::fmt;
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use zipnet_core::checks::Strict;
+use zipnet_core::id::PeerId;
+
+use crate::meeting::{majority, may_retire};
+use crate::status::View;
+
+/// What an operator thinks of doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Stop a server that will come back.
+    Stop(PeerId),
+    /// Take a server away for good.
+    Remove(PeerId),
+    /// Add a server.
+    Add,
+}
+
+/// What would follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Whether the committee goes on, or at least comes back by itself.
+    pub safe: bool,
+    /// What would follow, each a sentence, the gravest first.
+    pub consequences: Vec<String>,
+    /// How many more servers may then be away before the committee can agree on nothing.
+    pub may_leave: usize,
+}
+
+impl Plan {
+    /// Thinks a step through.
+    #[must_use]
+    pub fn of(view: &View, step: Step) -> Self {
+        if view.voters.is_empty() {
+            return Self {
+                safe: false,
+                consequences: vec!["this server is in no committee yet, so it can not tell".to_owned()],
+                may_leave: 0,
+            };
+        }
+        match step {
+            Step::Stop(server) => stop(view, server),
+            Step::Remove(server) => remove(view, server),
+            Step::Add => add(view),
+        }
+    }
+}
+
+/// Voters that answer, without `away`.
+fn alive(view: &View, away: Option<PeerId>) -> usize {
+    let removal = view.removal(view.me, false);
+    removal.alive.iter().filter(|voter| Some(**voter) != away).count()
+}
+
+/// How many of so many that answer may leave before there is no majority.
+const fn spare(alive: usize, voters: usize) -> usize {
+    alive.saturating_sub(majority(voters))
+}
+
+/// What rounds do without some of the registered servers.
+fn rounds(view: &View, remaining: usize, consequences: &mut Vec<String>) {
+    let clients = "clients go on if their own ZIPNET_MIN_SERVERS or pins allow it";
+    match view.min_servers.and_then(|floor| usize::try_from(floor).ok()) {
+        Some(floor) if remaining >= floor => consequences.push(format!(
+            "rounds go on with {remaining} servers, since at least {floor} are required; {clients}"
+        )),
+        Some(floor) => {
+            consequences.push(format!("rounds pause: {remaining} servers remain and {floor} are required"));
+        }
+        None => consequences.push(format!(
+            "rounds are made by the {remaining} servers that remain once it has departed; {clients}"
+        )),
+    }
+}
+
+fn stop(view: &View, server: PeerId) -> Plan {
+    let (voters, name) = (view.voters.len(), server.short());
+    let mut consequences = Vec::new();
+    let is_voter = view.voters.contains(&server);
+    let left = alive(view, Some(server));
+    let quorum = left >= majority(voters);
+    if !is_voter {
+        consequences.push(format!("server {name} has no vote: the committee goes on as before"));
+    } else if quorum {
+        consequences.push(format!(
+            "{left} of {voters} votes remain and {} are needed: the committee goes on",
+            majority(voters)
+        ));
+        if view.leader == Some(server) {
+            consequences
+                .push(format!("server {name} leads and hands over; another one is elected within seconds"));
+        }
+    } else {
+        consequences.push(format!(
+            "the committee stops until it is back: {left} of {voters} votes remain and {} are needed",
+            majority(voters)
+        ));
+    }
+    if quorum && view.roster.contains(&server) {
+        rounds(view, view.roster.len().saturating_sub(1), &mut consequences);
+    }
+    consequences.push(format!("the vote of server {name} still counts while it is away"));
+    Plan { safe: quorum, consequences, may_leave: spare(left, voters) }
+}
+
+fn remove(view: &View, server: PeerId) -> Plan {
+    let dead = !view.removal(server, false).alive.contains(&server);
+    let remaining: BTreeSet<_> = view.voters.iter().filter(|voter| **voter != server).collect();
+    let left = alive(view, Some(server));
+    match may_retire(&view.removal(server, dead), &Strict) {
+        Err(sentence) => Plan {
+            safe: false,
+            consequences: vec![format!("refused: {sentence}")],
+            may_leave: spare(left, view.voters.len()),
+        },
+        Ok(advice) => {
+            let mut consequences = vec![format!(
+                "{} servers have a vote afterwards and {} are needed; {left} of them answer",
+                remaining.len(),
+                majority(remaining.len())
+            )];
+            consequences.extend(advice);
+            if dead {
+                consequences.push(format!(
+                    "server {} does not answer: use --dead, and the others testify once they have failed to reach it",
+                    server.short()
+                ));
+            }
+            rounds(view, view.roster.iter().filter(|listed| **listed != server).count(), &mut consequences);
+            consequences.push(
+                "its identity is barred for good; after a removal for cause, rotate the committee secret"
+                    .to_owned(),
+            );
+            Plan { safe: true, consequences, may_leave: spare(left, remaining.len()) }
+        }
+    }
+}
+
+fn add(view: &View) -> Plan {
+    let voters = view.voters.len() + 1;
+    let left = alive(view, None) + 1;
+    let mut consequences = vec![format!(
+        "{voters} servers have a vote afterwards and {} are needed; {left} of them answer",
+        majority(voters)
+    )];
+    if voters.is_multiple_of(2) {
+        consequences.push(format!("an even number tolerates no more failures than {}", voters - 1));
+    }
+    consequences.push(
+        "it gets the log first and a vote once it has caught up; until then nothing depends on it".to_owned(),
+    );
+    consequences.push(
+        "clients derive a pad with it from the next round on; pinned clients need no change".to_owned(),
+    );
+    Plan { safe: true, consequences, may_leave: spare(left, voters) }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for sentence in &self.consequences {
+            writeln!(f, "- {sentence}")?;
+        }
+        match self.may_leave {
+            0 => writeln!(f, "afterwards no further server may be away"),
+            1 => writeln!(f, "afterwards 1 more server may be away"),
+            many => writeln!(f, "afterwards {many} more servers may be away"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zipnet_core::message::Role;
+
+    use super::*;
+    use crate::meeting::ServerState;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn committee(size: u8) -> View {
+        View {
+            leader: Some(peer(2)),
+            voters: (1..=size).map(peer).collect(),
+            servers: (1..=size).map(|number| (peer(number), ServerState::Registered)).collect(),
+            linked: (2..=size).map(peer).collect(),
+            roster: (1..=size).map(peer).collect(),
+            ..View::lonely("acme.mainnet", peer(1), Role::Server)
+        }
+    }
+
+    #[test]
+    fn stopping_one_of_three_leaves_no_spare_and_of_five_one() {
+        let plan = Plan::of(&committee(3), Step::Stop(peer(2)));
+        assert!(plan.safe && plan.may_leave == 0, "{plan}");
+        assert!(plan.consequences[1].contains("leads and hands over"), "{plan}");
+        let plan = Plan::of(&committee(5), Step::Stop(peer(3)));
+        assert!(plan.safe && plan.may_leave == 1, "{plan}");
+    }
+
+    #[test]
+    fn stopping_a_second_one_stops_the_committee() {
+        let mut view = committee(3);
+        view.linked.remove(&peer(3));
+        let plan = Plan::of(&view, Step::Stop(peer(2)));
+        assert!(!plan.safe, "{plan}");
+        assert!(plan.consequences[0].starts_with("the committee stops until it is back: 1 of 3"), "{plan}");
+    }
+
+    #[test]
+    fn floors_decide_whether_rounds_go_on() {
+        let mut view = committee(4);
+        view.min_servers = Some(3);
+        assert!(Plan::of(&view, Step::Stop(peer(2))).to_string().contains("rounds go on with 3 servers"));
+        view.min_servers = Some(4);
+        assert!(Plan::of(&view, Step::Stop(peer(2))).to_string().contains("rounds pause"));
+    }
+
+    #[test]
+    fn removing_follows_the_rule_of_retirement() {
+        let plan = Plan::of(&committee(5), Step::Remove(peer(5)));
+        assert!(plan.safe && plan.may_leave == 1, "{plan}");
+        assert!(plan.to_string().contains("4 servers remain: an even number"), "{plan}");
+        let mut view = committee(3);
+        view.linked.remove(&peer(2));
+        let plan = Plan::of(&view, Step::Remove(peer(3)));
+        assert!(!plan.safe && plan.consequences[0].contains("majority would be lost"), "{plan}");
+        assert!(Plan::of(&view, Step::Remove(peer(2))).to_string().contains("use --dead"));
+        assert!(!Plan::of(&view, Step::Remove(peer(9))).safe);
+    }
+
+    #[test]
+    fn adding_counts_the_newcomer() {
+        let plan = Plan::of(&committee(3), Step::Add);
+        assert!(plan.safe && plan.may_leave == 1, "{plan}");
+        assert!(plan.to_string().contains("an even number tolerates no more failures than 3"), "{plan}");
+    }
+
+    #[test]
+    fn a_server_outside_any_committee_does_not_guess() {
+        let plan = Plan::of(&View::lonely("a", peer(1), Role::Server), Step::Add);
+        assert!(!plan.safe, "{plan}");
+    }
+}

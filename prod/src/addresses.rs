@@ -1,0 +1,234 @@
+//! What a state folder remembers of the network: the port of this node, and where its peers were.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use zipnet_core::id::PeerId;
+use zipnet_core::key::Identity;
+use zipnet_node::config::{PeerAddress, parse_peer_address};
+use zipnet_node::world::Address;
+use zipnet_world::disk::Folder;
+use zipnet_world::network::{Limits, QuicLink};
+
+/// The file that holds where this node was reached, as others write it behind `--bootstrap`.
+const OWN: &str = "address";
+/// The file that holds the port that the system chose.
+const PORT: &str = "port";
+/// The file that holds the address book.
+const PEERS: &str = "peers";
+
+/// Listens. Without a port, the one that this folder was given before is used again, if it is free.
+///
+/// # Errors
+/// The sentence that says why the node can not listen.
+pub fn listen(
+    identity: &Identity,
+    folder: &Folder,
+    address: &Address,
+    advertise: Option<Address>,
+    limits: Limits,
+) -> Result<QuicLink, String> {
+    let wanted = resolve(address)?;
+    let bind = |at| QuicLink::bind(identity, at, advertise.clone(), limits);
+    let saved = folder.read(PORT).ok().flatten().and_then(|port| port.trim().parse().ok());
+    let link = match saved.filter(|_| wanted.port() == 0) {
+        Some(port) => bind(SocketAddr::new(wanted.ip(), port)).or_else(|_| bind(wanted)),
+        None => bind(wanted),
+    };
+    let link = link.map_err(|reason| {
+        format!(
+            "failed to listen on {wanted} (UDP): {reason}; stop whoever uses it, or set another ZIPNET_LISTEN"
+        )
+    })?;
+    let local = link.local_address().map_err(|reason| format!("failed to listen on {wanted}: {reason}"))?;
+    if wanted.port() == 0 && saved != Some(local.port()) {
+        folder
+            .write(PORT, &format!("{}\n", local.port()))
+            .map_err(|reason| format!("failed to save the port in {}: {reason}", folder.path().display()))?;
+    }
+    Ok(link)
+}
+
+/// The first address that a host and port stand for.
+///
+/// # Errors
+/// The sentence that says that it stands for none.
+pub fn resolve(address: &Address) -> Result<SocketAddr, String> {
+    let found =
+        address.0.to_socket_addrs().map_err(|reason| format!("failed to resolve {address}: {reason}"))?;
+    found.into_iter().next().ok_or_else(|| format!("failed to resolve {address}: the name has no address"))
+}
+
+/// Leaves a note for nodes on this machine, and for people.
+///
+/// # Errors
+/// What the file system says.
+pub fn leave_note(folder: &Folder, peer: PeerId, address: &Address) -> std::io::Result<()> {
+    folder.write(OWN, &format!("{peer}@{address}\n"))
+}
+
+/// Replaces the address book.
+///
+/// # Errors
+/// What the file system says.
+pub fn save(folder: &Folder, peers: &BTreeMap<PeerId, Address>) -> std::io::Result<()> {
+    let lines: String = peers.iter().map(|(peer, address)| format!("{peer}@{address}\n")).collect();
+    folder.write(PEERS, &lines)
+}
+
+/// The saved address book. Lines that can not be read are left out: it is a hint.
+#[must_use]
+pub fn load(folder: &Folder) -> BTreeMap<PeerId, Address> {
+    let text = folder.read(PEERS).ok().flatten().unwrap_or_default();
+    text.lines().filter_map(entry).collect()
+}
+
+fn entry(line: &str) -> Option<(PeerId, Address)> {
+    let PeerAddress { peer, address } = parse_peer_address(line.trim()).ok()?;
+    Some((peer, address?))
+}
+
+/// Whom a node dials: those that were asked for, each with an address, and those that it knew before.
+///
+/// A bare peer id is looked up in the saved address book, then among the nodes whose state folders lie beside this one.
+///
+/// # Errors
+/// For a bare peer id that is found nowhere, the sentence that says what to write.
+pub fn bootstrap(folder: &Folder, me: PeerId, asked: &[PeerAddress]) -> Result<Vec<PeerAddress>, String> {
+    let saved = load(folder);
+    let mut all = Vec::new();
+    for PeerAddress { peer, address } in asked {
+        let found =
+            address.clone().or_else(|| saved.get(peer).cloned()).or_else(|| beside(folder.path(), peer));
+        let Some(address) = found else {
+            return Err(format!(
+                "ZIPNET_BOOTSTRAP={peer} is not enough: this node has not met that peer, and no state folder beside {} \
+                 is its; write {}…@host:port, as that node prints it behind peer= at its start",
+                folder.path().display(),
+                peer.short()
+            ));
+        };
+        all.push(PeerAddress { peer: *peer, address: Some(address) });
+    }
+    let more =
+        saved.into_iter().filter(|(peer, _)| *peer != me && !asked.iter().any(|asked| asked.peer == *peer));
+    all.extend(more.map(|(peer, address)| PeerAddress { peer, address: Some(address) }));
+    Ok(all)
+}
+
+/// Where a node is reached whose state folder has the same parent.
+fn beside(folder: &Path, wanted: &PeerId) -> Option<Address> {
+    let siblings = std::fs::read_dir(folder.parent()?).ok()?;
+    let notes = siblings.filter_map(Result::ok).map(|sibling| sibling.path().join(OWN));
+    let notes = notes.filter_map(|note| std::fs::read_to_string(note).ok());
+    notes.filter_map(|note| entry(&note)).find(|(peer, _)| peer == wanted).map(|(_, address)| address)
+}
+
+/// The state folder of a node that was given none: below the user's state folder, by instance and peer.
+///
+/// # Errors
+/// The sentence that says what to set.
+pub fn default_folder(
+    environment: &BTreeMap<String, String>,
+    instance: &str,
+    peer: PeerId,
+) -> Result<PathBuf, String> {
+    Ok(instance_folder(environment, instance)?.join(peer.short()))
+}
+
+/// Where the state folders of an instance lie by default.
+///
+/// # Errors
+/// The sentence that says what to set.
+pub fn instance_folder(environment: &BTreeMap<String, String>, instance: &str) -> Result<PathBuf, String> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").map(|home| home.join(".local/state"));
+    let base = set("XDG_STATE_HOME").or_else(home);
+    let base = base
+        .ok_or("ZIPNET_STATE_DIR is not set, and neither HOME nor XDG_STATE_HOME says where state belongs")?;
+    // A name may hold what file names may not.
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name: String = instance.chars().map(safe).collect();
+    Ok(base.join("zipnet").join(name.trim_start_matches('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn asked(number: u8, address: Option<&str>) -> PeerAddress {
+        PeerAddress { peer: peer(number), address: address.map(|address| Address(address.to_owned())) }
+    }
+
+    #[test]
+    fn bare_peers_are_found_in_the_book_and_beside_or_refused_with_what_to_write() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&scratch.path().join("me")).unwrap();
+        let refused = bootstrap(&folder, peer(1), &[asked(2, None)]).expect_err("nobody knows it");
+        assert!(refused.contains("write 0202020202…@host:port"), "{refused}");
+
+        let other = Folder::open(&scratch.path().join("other")).unwrap();
+        leave_note(&other, peer(2), &Address("127.0.0.1:7".to_owned())).unwrap();
+        let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
+        assert_eq!(found, [asked(2, Some("127.0.0.1:7"))]);
+
+        let book = [(peer(1), "a:1"), (peer(2), "b:2"), (peer(3), "c:3")];
+        let book = book.into_iter().map(|(peer, address)| (peer, Address(address.to_owned()))).collect();
+        save(&folder, &book).unwrap();
+        assert_eq!(load(&folder), book);
+        let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
+        assert_eq!(
+            found,
+            [asked(2, Some("b:2")), asked(3, Some("c:3"))],
+            "the book goes first, and is used whole"
+        );
+        let found = bootstrap(&folder, peer(1), &[asked(2, Some("d:4"))]).unwrap();
+        assert_eq!(found[0], asked(2, Some("d:4")), "what was written wins");
+    }
+
+    #[test]
+    fn a_damaged_book_is_only_a_hint() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = Folder::open(scratch.path()).unwrap();
+        folder.write("peers", &format!("rubbish\n{}@a:1\n{}\n", peer(2), peer(3))).unwrap();
+        assert_eq!(load(&folder).len(), 1);
+    }
+
+    #[test]
+    fn state_lies_where_users_keep_state() {
+        let env = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let folder = default_folder(&env(&[("HOME", "/home/a")]), "acme.mainnet", peer(1)).unwrap();
+        assert_eq!(folder, Path::new("/home/a/.local/state/zipnet/acme.mainnet/0101010101"));
+        let folder =
+            default_folder(&env(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]), "../a b", peer(1)).unwrap();
+        assert_eq!(folder, Path::new("/s/zipnet/_a_b/0101010101"));
+        assert!(default_folder(&env(&[]), "a", peer(1)).expect_err("no home").contains("ZIPNET_STATE_DIR"));
+    }
+
+    #[test]
+    fn the_port_that_the_system_chose_is_used_again() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = Folder::open(scratch.path()).unwrap();
+        let identity = Identity::from_secret(&zipnet_core::key::NodeSecret::from_text("listen"));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _entered = runtime.enter();
+        let any = Address("127.0.0.1:0".to_owned());
+        let limits = Limits { vector_bytes: 1024 };
+        let first = listen(&identity, &folder, &any, None, limits).unwrap().local_address().unwrap();
+        runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(200)).await });
+        let again = listen(&identity, &folder, &any, None, limits).unwrap();
+        let second = again.local_address().unwrap();
+        assert_eq!(first.port(), second.port());
+        let taken = Address(second.to_string());
+        let refused = listen(&identity, &folder, &taken, None, limits).expect_err("in use");
+        assert!(refused.contains("stop whoever uses it, or set another ZIPNET_LISTEN"), "{refused}");
+        assert!(resolve(&Address("no.such.host.invalid:1".to_owned())).is_err());
+    }
+}

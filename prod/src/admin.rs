@@ -1,0 +1,185 @@
+//! Orders to a running node: HTTP over a socket in its state folder, which only its user can open.
+//!
+//! `GET` pages are those of [`crate::observation`]. `POST /stop`, `/retire`, `/retire/<peer id>` and, on a client, `/publish`
+//! give orders. `curl --unix-socket` speaks it as well as [`ask`] does.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as Segment, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
+use zipnet_core::checks::Strict;
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::RequestId;
+use zipnet_node::config::parse_peer;
+use zipnet_node::meeting::may_retire;
+
+use crate::observation::{Observed, gone, json, pages};
+
+/// The socket.
+const SOCKET: &str = "admin.sock";
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Debug)]
+struct Desk {
+    observed: Observed,
+    /// Of the last message that was published here; `ZIPNET_MESSAGE` is the first.
+    last_request: Arc<AtomicU64>,
+}
+
+/// Opens the socket.
+///
+/// # Errors
+/// What the file system says.
+pub fn open(folder: &Path) -> io::Result<UnixListener> {
+    let directory = File::open(folder)?;
+    let path = reach(&directory);
+    match std::fs::remove_file(&path) {
+        // Of a process that was killed: the folder is locked, so nobody listens there.
+        Ok(()) => {}
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => {}
+        Err(reason) => return Err(reason),
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Closes the socket for those who come later.
+pub fn close(folder: &Path) {
+    // A socket that is left behind is replaced at the next start.
+    drop(std::fs::remove_file(folder.join(SOCKET)));
+}
+
+/// Whether the folder has a socket.
+#[must_use]
+pub fn is_there(folder: &Path) -> bool {
+    folder.join(SOCKET).exists()
+}
+
+/// The path of the socket through its open folder: paths of sockets may have about a hundred bytes, folders more.
+fn reach(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+}
+
+/// Serves the socket until the process ends.
+///
+/// # Errors
+/// What the system says when it can not go on.
+pub async fn serve(listener: UnixListener, observed: Observed) -> io::Result<()> {
+    let desk = Desk { observed: observed.clone(), last_request: Arc::default() };
+    let orders = Router::new()
+        .route("/stop", post(stop))
+        .route("/retire", post(retire))
+        .route("/retire/{peer}", post(retire_dead))
+        .route("/publish", post(publish))
+        .with_state(desk);
+    axum::serve(listener, pages().with_state(observed).merge(orders)).await
+}
+
+async fn stop(State(desk): State<Desk>) -> Response {
+    desk.observed.handle.stop();
+    json(&serde_json::json!({ "stopping": true }))
+}
+
+async fn retire(State(desk): State<Desk>) -> Response {
+    let handle = desk.observed.handle.clone();
+    let Some(view) = handle.view().await else { return gone() };
+    match may_retire(&view.removal(view.me, false), &Strict) {
+        Ok(advice) => {
+            handle.retire();
+            json(&serde_json::json!({ "advice": advice }))
+        }
+        Err(sentence) => refused(&sentence),
+    }
+}
+
+async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Response {
+    let Some(peer): Option<PeerId> = parse_peer(&peer) else {
+        return wrong(&format!("{peer} is no peer id: write its 64 hexadecimal digits"));
+    };
+    let handle = desk.observed.handle.clone();
+    let Some(view) = handle.view().await else { return gone() };
+    match may_retire(&view.removal(peer, true), &Strict) {
+        Ok(advice) => {
+            handle.retire_dead(peer);
+            json(&serde_json::json!({ "advice": advice }))
+        }
+        Err(sentence) => refused(&sentence),
+    }
+}
+
+async fn publish(State(desk): State<Desk>, payload: Bytes) -> Response {
+    let request = desk.last_request.fetch_add(1, Ordering::Relaxed) + 1;
+    match desk.observed.handle.submit(RequestId(request), payload.to_vec()).await {
+        Some(Ok(())) => {
+            (StatusCode::ACCEPTED, json(&serde_json::json!({ "request": request }))).into_response()
+        }
+        Some(Err(reason)) => wrong(&reason.to_string()),
+        None => wrong("only a client publishes"),
+    }
+}
+
+fn refused(sentence: &str) -> Response {
+    (StatusCode::CONFLICT, json(&serde_json::json!({ "refused": sentence }))).into_response()
+}
+
+fn wrong(sentence: &str) -> Response {
+    (StatusCode::BAD_REQUEST, json(&serde_json::json!({ "error": sentence }))).into_response()
+}
+
+/// What a node answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// 200 and so on.
+    pub status: u16,
+    /// The text.
+    pub body: String,
+}
+
+/// Asks the node that uses a state folder. `payload` makes it an order.
+///
+/// # Errors
+/// The sentence that says that nobody answers there.
+pub async fn ask(folder: &Path, path: &str, payload: Option<Vec<u8>>) -> Result<Answer, String> {
+    let nobody = |reason: String| format!("no node answers in {}: {reason}", folder.display());
+    let asking = async {
+        let directory = File::open(folder)?;
+        let stream = UnixStream::connect(reach(&directory)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // Ends with the request.
+        drop(tokio::spawn(connection));
+        let method = if payload.is_some() { "POST" } else { "GET" };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "zipnet")
+            .body(Full::new(Bytes::from(payload.unwrap_or_default())))
+            .map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+        Ok::<_, io::Error>(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    };
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(answer) => answer.map_err(|reason| nobody(reason.to_string())),
+        Err(_) => Err(nobody(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}

@@ -1,0 +1,9 @@
+//! The command `zipnet-server`; see [`zipnet_prod::process`].
+
+use std::process::ExitCode;
+
+use zipnet_core::message::Role;
+
+fn main() -> ExitCode {
+    zipnet_prod::process::main(Role::Server)
+}

@@ -1,0 +1,7 @@
+//! The command `zipnet`; see [`zipnet_prod::tool`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    zipnet_prod::tool::main()
+}

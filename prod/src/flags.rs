@@ -1,0 +1,313 @@
+//! The command line of a node: a flag for every variable of its role.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use zipnet_core::message::Role;
+use zipnet_node::config::{VARIABLES, role_name};
+
+const EXIT_CODES: &str = "\
+Every flag can be given as a variable: --round-period is ZIPNET_ROUND_PERIOD. A flag wins over a variable, a variable
+over the file of --config, that over a systemd credential.
+
+Exit codes: 0 stopped in order, 1 another error, 2 a flag is mistyped, 65 state or a file is corrupt or foreign,
+70 an invariant broke, 77 refused by the committee, 78 a value is wrong or a required one is missing.";
+
+/// What a flag says of itself: the variable, what its value is called, its default if it has one, what it does.
+type Help = (&'static str, &'static str, &'static str, &'static str);
+
+/// One line for every variable.
+const HELP: &[Help] = &[
+    (
+        "ZIPNET_INSTANCE",
+        "NAME",
+        "",
+        "Name of the instance, like acme.mixer.mainnet; the same on all of its nodes",
+    ),
+    ("ZIPNET_UNIVERSE", "NAME", "mosaik.universe", "Only for federations that must not meet others"),
+    (
+        "ZIPNET_SECRET",
+        "TEXT",
+        "",
+        "Seed of this node's identity. Other users of this machine can read flags: prefer a file",
+    ),
+    ("ZIPNET_SECRET_FILE", "FILE", "", "File that holds the seed of this node's identity"),
+    (
+        "ZIPNET_COMMITTEE_SECRET",
+        "TEXT",
+        "",
+        "What the servers of the instance share. Prefer a file, as for the secret",
+    ),
+    ("ZIPNET_COMMITTEE_SECRET_FILE", "FILE", "", "File that holds what the servers of the instance share"),
+    (
+        "ZIPNET_BOOTSTRAP",
+        "PEER,…",
+        "",
+        "Whom to dial first: what another node prints behind peer= at its start",
+    ),
+    (
+        "ZIPNET_LISTEN",
+        "ADDRESS",
+        "0.0.0.0:0",
+        "Where to listen (UDP); port 0: the system chooses, and the choice is kept",
+    ),
+    (
+        "ZIPNET_ADVERTISE",
+        "ADDRESS",
+        "derived",
+        "Where others reach this node, if that differs from where it listens",
+    ),
+    ("ZIPNET_STATE_DIR", "FOLDER", "per user, instance and peer", "State folder of this node"),
+    (
+        "ZIPNET_MIN_PARTICIPANTS",
+        "N",
+        "1",
+        "Smallest round this server takes part in; below 2 there is no anonymity",
+    ),
+    ("ZIPNET_MIN_SERVERS", "N", "all; all pins", "Smallest roster"),
+    ("ZIPNET_AGGREGATOR", "PEER", "the first seen", "The only aggregator this server approves"),
+    ("ZIPNET_SERVERS", "PEER,…", "", "Servers that must be in every roster"),
+    ("ZIPNET_ROUND_PERIOD", "TIME", "3s", "How often a round is opened"),
+    ("ZIPNET_ROUND_DEADLINE", "TIME", "15s", "After how long an unfinished round is given up"),
+    ("ZIPNET_FOLD_DEADLINE", "TIME", "2s", "How long envelopes are collected"),
+    ("ZIPNET_ANNOUNCE_INTERVAL", "TIME", "15s", "The gossip cycle"),
+    ("ZIPNET_MESSAGE", "TEXT", "", "A message to publish; without one every round carries cover traffic"),
+    ("ZIPNET_CADENCE", "N", "1", "Publish in every so-manieth round"),
+    ("ZIPNET_METRICS", "ADDRESS", "off", "Where to offer metrics, readiness and status (HTTP)"),
+    ("ZIPNET_FORMAT", "human|json", "human", "How lines are printed"),
+    ("ZIPNET_FIRST_VOTERS", "N", "3", "How many voters the first round of a log waits for"),
+    (
+        "ZIPNET_NEW_LOG",
+        "true|false",
+        "false",
+        "Start a log, set older state aside, and yield to no other log",
+    ),
+];
+
+/// The variables that a role reads, each with the flag that stands for it.
+pub fn variables(role: Role) -> impl Iterator<Item = (&'static str, String)> {
+    let reads = move |(_, roles): &&(&str, &[Role])| roles.contains(&role);
+    VARIABLES.iter().filter(reads).map(|(variable, _)| (*variable, flag(variable)))
+}
+
+/// The default of a variable as this page documents it; empty if there is none.
+#[must_use]
+pub fn default_of(variable: &str) -> &'static str {
+    help_of(variable).map_or("", |(_, _, default, _)| default)
+}
+
+fn help_of(variable: &str) -> Option<&'static Help> {
+    HELP.iter().find(|(name, ..)| *name == variable)
+}
+
+/// `ZIPNET_ROUND_PERIOD` is `round-period`.
+fn flag(variable: &str) -> String {
+    variable.trim_start_matches("ZIPNET_").to_ascii_lowercase().replace('_', "-")
+}
+
+/// The whole command line of a node.
+#[must_use]
+pub fn command(role: Role) -> Command {
+    let (name, what) = match role {
+        Role::Server => ("zipnet-server", "Runs a committee server of a zipnet instance"),
+        Role::Aggregator => ("zipnet-aggregator", "Runs the aggregator of a zipnet instance"),
+        Role::Client => (
+            "zipnet-client",
+            "Runs a client of a zipnet instance: publishes messages, or sends cover traffic",
+        ),
+    };
+    let mut command = Command::new(name)
+        .about(what)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(EXIT_CODES)
+        .max_term_width(110)
+        .args_override_self(true)
+        .subcommand(
+            Command::new("check")
+                .about("Say whether this node could start with this configuration; start nothing"),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("About the configuration")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    Command::new("show").about("Print the configuration, secrets left out").arg(
+                        Arg::new("origin")
+                            .long("origin")
+                            .action(ArgAction::SetTrue)
+                            .help("Say where each value comes from"),
+                    ),
+                ),
+        )
+        .subcommand(
+            Command::new("keys")
+                .about("About this node's keys")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(Command::new("id").about("Print the peer id that belongs to the secret")),
+        )
+        .subcommand(about_command())
+        .subcommand(completions_command())
+        .subcommand(Command::new("man").about("Print the manual page"));
+    for (variable, flag) in variables(role) {
+        let (_, value, default, help) =
+            help_of(variable).expect("a test holds that every variable has its line");
+        let help =
+            if default.is_empty() { (*help).to_owned() } else { format!("{help} [default: {default}]") };
+        let secret = variable.contains("SECRET") && !variable.ends_with("_FILE");
+        let mut argument =
+            Arg::new(variable).long(flag).value_name(*value).help(help).global(true).hide_env_values(secret);
+        if variable == "ZIPNET_NEW_LOG" {
+            argument = argument.num_args(0..=1).require_equals(true).default_missing_value("true");
+        }
+        command = command.arg(argument);
+    }
+    command = command.arg(Arg::new("RUST_LOG").long("log").value_name("FILTER").global(true).help(
+        "Which lines are printed, like info,zipnet_node=debug; the variable is RUST_LOG [default: info]",
+    ));
+    command = command.arg(
+        Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .global(true)
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("File of variables, a line NAME=value each; the variable is ZIPNET_CONFIG"),
+    );
+    if role == Role::Client {
+        command = command.arg(Arg::new("stdin").long("stdin").action(ArgAction::SetTrue).help(
+            "Publish every line of standard input, print what became of each, and stop after the last",
+        ));
+    }
+    command
+}
+
+/// `build-info`, which every binary has.
+#[must_use]
+pub fn about_command() -> Command {
+    Command::new("build-info").about("Print what this binary was built as").arg(format_argument())
+}
+
+/// `--format human|json`.
+#[must_use]
+pub fn format_argument() -> Arg {
+    Arg::new("format")
+        .long("format")
+        .value_name("FORMAT")
+        .value_parser(PossibleValuesParser::new(["human", "json"]))
+        .default_value("human")
+        .help("How to print it")
+}
+
+/// `completions`, which every binary has.
+#[must_use]
+pub fn completions_command() -> Command {
+    Command::new("completions").about("Print completions for a shell").arg(
+        Arg::new("shell")
+            .required(true)
+            .value_name("SHELL")
+            .value_parser(clap::value_parser!(clap_complete::Shell)),
+    )
+}
+
+/// Prints completions or the manual page, if that was asked for.
+#[must_use]
+pub fn print_generated(mut command: Command, matches: &ArgMatches) -> bool {
+    let mut text = Vec::new();
+    match matches.subcommand() {
+        Some(("completions", matches)) => {
+            let shell: clap_complete::Shell = *matches.get_one("shell").expect("it is required");
+            let name = command.get_name().to_owned();
+            clap_complete::generate(shell, &mut command, name, &mut text);
+        }
+        Some(("man", _)) => {
+            clap_mangen::Man::new(command).render(&mut text).expect("writing to a vector does not fail");
+        }
+        _ => return false,
+    }
+    print(&String::from_utf8_lossy(&text));
+    true
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// The code to exit with: 0 if help was asked for, 2 for a mistyped flag, 78 for a wrong or missing value. What there is
+/// to say has been said.
+pub fn parse(command: Command) -> Result<ArgMatches, u8> {
+    command.try_get_matches().map_err(|refusal| {
+        let asked_for_help = !refusal.use_stderr();
+        // Nobody is left to tell that nothing can be printed.
+        drop(refusal.print());
+        match refusal.kind() {
+            _ if asked_for_help => 0,
+            ErrorKind::InvalidValue
+            | ErrorKind::ValueValidation
+            | ErrorKind::NoEquals
+            | ErrorKind::TooManyValues
+            | ErrorKind::TooFewValues
+            | ErrorKind::WrongNumberOfValues
+            | ErrorKind::MissingRequiredArgument => 78,
+            _ => 2,
+        }
+    })
+}
+
+/// Prints data. A reader that went away has seen enough.
+pub fn print(text: &str) {
+    use std::io::Write as _;
+    let mut to = std::io::stdout().lock();
+    drop(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
+}
+
+/// Says what is wrong, or worth knowing.
+pub fn say(text: &str) {
+    use std::io::Write as _;
+    let mut to = std::io::stderr().lock();
+    drop(to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush()));
+}
+
+/// The name of the command of a role.
+#[must_use]
+pub fn binary(role: Role) -> String {
+    format!("zipnet-{}", role_name(role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROLES: [Role; 3] = [Role::Server, Role::Aggregator, Role::Client];
+
+    #[test]
+    fn every_variable_has_a_flag_and_a_line_of_help() {
+        for role in ROLES {
+            command(role).debug_assert();
+            for (variable, _) in variables(role) {
+                assert!(help_of(variable).is_some(), "{variable}");
+            }
+        }
+        assert_eq!(flag("ZIPNET_ROUND_PERIOD"), "round-period");
+        assert!(HELP.iter().all(|(variable, ..)| VARIABLES.iter().any(|(known, _)| known == variable)));
+    }
+
+    #[test]
+    fn documented_defaults_are_those_that_hold() {
+        let page = include_str!("../../docs/operating.md");
+        for (variable, _, default, _) in HELP {
+            let row =
+                page.lines().find(|line| line.starts_with("| `") && line.contains(&format!("`{variable}`")));
+            let row = row.unwrap_or_else(|| panic!("{variable} has no row"));
+            let stated = default.split([';', ' ']).next().unwrap_or_default();
+            assert!(stated.is_empty() || row.contains(stated), "{variable}: {default} is not in {row}");
+        }
+    }
+
+    #[test]
+    fn flags_of_other_roles_do_not_exist() {
+        let refused = command(Role::Client).try_get_matches_from(["zipnet-client", "--round-period", "3s"]);
+        assert_eq!(refused.expect_err("a server's").kind(), ErrorKind::UnknownArgument);
+    }
+}

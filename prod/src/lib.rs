@@ -1,0 +1,24 @@
+//! The nodes that operators run, and the tool they run them with.
+//!
+//! A node is [`zipnet_node::node::run`] in the world of [`zipnet_world`]; this crate is what stands around it in a process.
+//! Nothing here decides about the protocol.
+//!
+//! - [`process`]: a node from its flags to its exit code. Start here.
+//! - [`flags`] and [`settings`]: what an operator sets, and where it came from.
+//! - [`addresses`]: the port and the peers that a state folder remembers.
+//! - [`journal`]: lines for people and for machines.
+//! - [`observation`]: metrics, readiness and status over HTTP.
+//! - [`admin`]: orders to a running node, over a socket in its state folder.
+//! - [`about`]: what a binary was built as.
+//! - [`tool`]: the command `zipnet`.
+#![forbid(unsafe_code)]
+
+pub mod about;
+pub mod addresses;
+pub mod admin;
+pub mod flags;
+pub mod journal;
+pub mod observation;
+pub mod process;
+pub mod settings;
+pub mod tool;

@@ -1,0 +1,442 @@
+//! A node from its flags to its exit code.
+
+use std::collections::BTreeMap;
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ArgMatches;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zipnet_core::checks::Strict;
+use zipnet_core::id::PeerId;
+use zipnet_core::key::{Identity, NodeSecret};
+use zipnet_core::machine::{Outcome, Report, RequestId};
+use zipnet_core::message::Role;
+use zipnet_node::config::{Config, Part, Warning, is_wildcard};
+use zipnet_node::event::{Event, Level, Line};
+use zipnet_node::metrics::{BuildInfo, Metrics};
+use zipnet_node::node::{self, Handle};
+use zipnet_node::world::Link;
+use zipnet_world::disk::Folder;
+use zipnet_world::network::{Limits, QuicLink};
+use zipnet_world::world::RealWorld;
+
+use crate::about::About;
+use crate::journal::Journal;
+use crate::observation::{Observed, pages};
+use crate::settings::Settings;
+use crate::{addresses, admin, flags};
+
+/// Another error.
+const EXIT_ERROR: u8 = 1;
+/// An invariant broke.
+const EXIT_BROKEN: u8 = 70;
+/// A value is wrong or missing.
+const EXIT_CONFIG: u8 = 78;
+
+/// What `main` of a node's binary is.
+#[must_use]
+pub fn main(role: Role) -> ExitCode {
+    ExitCode::from(match flags::parse(flags::command(role)) {
+        Ok(matches) => act(role, &matches),
+        Err(code) => code,
+    })
+}
+
+/// Does what the command line asks for.
+fn act(role: Role, matches: &ArgMatches) -> u8 {
+    if flags::print_generated(flags::command(role), matches) {
+        return 0;
+    }
+    if let Some(("build-info", matches)) = matches.subcommand() {
+        print_about(matches);
+        return 0;
+    }
+    let environment: BTreeMap<_, _> = std::env::vars().collect();
+    let settings = match Settings::collect(role, matches, &environment) {
+        Ok(settings) => settings,
+        Err(sentence) => return refuse(&[sentence]),
+    };
+    if let Some(("config", matches)) = matches.subcommand()
+        && let Some(("show", matches)) = matches.subcommand()
+    {
+        flags::print(&settings.show(role, matches.get_flag("origin")));
+        return 0;
+    }
+    let (config, warnings) = match settings.config(role) {
+        Ok(config) => config,
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    let stdin = role == Role::Client && matches.get_flag("stdin");
+    match matches.subcommand() {
+        Some(("keys", _)) => match &config.secret {
+            Some(secret) => {
+                flags::print(&format!("{}\n", Identity::from_secret(secret).peer()));
+                0
+            }
+            None => refuse(&["ZIPNET_SECRET is not set: this client draws another identity at every start"]),
+        },
+        Some(("check", _)) => check(config, &warnings, &environment),
+        _ => run(config, &warnings, &environment, stdin),
+    }
+}
+
+/// Prints what this binary was built as.
+pub fn print_about(matches: &ArgMatches) {
+    let about = About::this();
+    let text = match matches.get_one::<String>("format").map(String::as_str) {
+        Some("json") => serde_json::to_string(&about).expect("it is plain data") + "\n",
+        _ => about.to_string(),
+    };
+    flags::print(&text);
+}
+
+fn refuse<T: ToString>(mistakes: &[T]) -> u8 {
+    for mistake in mistakes {
+        flags::say(&format!("error: {}", mistake.to_string()));
+    }
+    EXIT_CONFIG
+}
+
+/// Why a process ends before its node begins.
+struct NoStart {
+    code: u8,
+    sentence: String,
+}
+
+impl NoStart {
+    const fn new(code: u8, sentence: String) -> Self {
+        Self { code, sentence }
+    }
+}
+
+/// What a process holds before its node begins.
+struct Ground {
+    config: Config,
+    folder: Folder,
+    /// Of a client without a secret: removed at the end, since nobody will be this client again.
+    passing: Option<PathBuf>,
+    link: QuicLink,
+    me: PeerId,
+}
+
+impl Ground {
+    /// Takes the state folder and the port, and completes the configuration by what both say. Call it within a runtime.
+    fn take(mut config: Config, environment: &BTreeMap<String, String>) -> Result<Self, NoStart> {
+        let drawn = config.secret.is_none();
+        let secret = match &config.secret {
+            Some(secret) => Arc::clone(secret),
+            None => Arc::new(NodeSecret::from_bytes(zipnet_world::world::random())),
+        };
+        let identity = Identity::from_secret(&secret);
+        let me = identity.peer();
+        config.secret = Some(secret);
+        let path = match &config.state_dir {
+            Some(path) => PathBuf::from(path),
+            None => addresses::default_folder(environment, config.instance.name(), me)
+                .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?,
+        };
+        let folder =
+            Folder::open(&path).map_err(|reason| NoStart::new(EXIT_ERROR, format!("failed to {reason}")))?;
+        let passing = (drawn && config.state_dir.is_none()).then_some(path);
+        config.bootstrap = addresses::bootstrap(&folder, me, &config.bootstrap)
+            .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?;
+        let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
+        let link = addresses::listen(&identity, &folder, &config.listen, config.advertise.clone(), limits)
+            .map_err(|sentence| NoStart::new(EXIT_ERROR, sentence))?;
+        Ok(Self { config, folder, passing, link, me })
+    }
+
+    /// What an operator should know about where this node is reached.
+    fn warning(&self) -> Option<String> {
+        let asked = match self.config.role() {
+            Role::Server | Role::Aggregator => {
+                self.config.advertise.is_none() && is_wildcard(&self.config.listen)
+            }
+            Role::Client => false,
+        };
+        asked.then(|| {
+            format!(
+                "ZIPNET_ADVERTISE is not set and this node listens on every interface: it tells others that it is \
+                 reached at {}; set ZIPNET_ADVERTISE=host:port if it is not",
+                self.link.address()
+            )
+        })
+    }
+}
+
+/// Says whether the node could start.
+fn check(config: Config, warnings: &[Warning], environment: &BTreeMap<String, String>) -> u8 {
+    for warning in warnings {
+        flags::say(&format!("warning: {warning}"));
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(reason) => return fail(&NoStart::new(EXIT_ERROR, format!("failed to start threads: {reason}"))),
+    };
+    let _entered = runtime.enter();
+    match Ground::take(config, environment) {
+        Ok(ground) => {
+            if let Some(warning) = ground.warning() {
+                flags::say(&format!("warning: {warning}"));
+            }
+            let state = ground.folder.path().display();
+            flags::print(&format!("ok: {}@{} with its state in {state}\n", ground.me, ground.link.address()));
+            0
+        }
+        Err(refusal) => fail(&refusal),
+    }
+}
+
+fn fail(refusal: &NoStart) -> u8 {
+    flags::say(&format!("error: {}", refusal.sentence));
+    refusal.code
+}
+
+/// Runs the node.
+fn run(config: Config, warnings: &[Warning], environment: &BTreeMap<String, String>, stdin: bool) -> u8 {
+    let journal = match Journal::start(config.format, &config.log_filter) {
+        Ok(journal) => journal,
+        Err(sentence) => return refuse(&[sentence]),
+    };
+    stop_on_panic(&journal);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(reason) => return fail(&NoStart::new(EXIT_ERROR, format!("failed to start threads: {reason}"))),
+    };
+    let code = runtime.block_on(async {
+        let ground = Ground::take(config, environment)?;
+        serve(ground, warnings, &journal, stdin).await
+    });
+    journal.close();
+    // Blocking work that is under way must not hold up the end: what it was for is over.
+    runtime.shutdown_background();
+    code.unwrap_or_else(|refusal| fail(&refusal))
+}
+
+/// A panic anywhere is a broken invariant: the process says so and ends, rather than going on with half of its tasks.
+fn stop_on_panic(journal: &Journal) {
+    let journal = journal.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
+        let text = format!("{}{}", panic.payload_as_str().unwrap_or("a panic"), place.unwrap_or_default());
+        for event in [Event::Fatal(text.clone()), Event::Exiting { code: EXIT_BROKEN, reason: text }] {
+            if let Some(line) = event.line() {
+                journal.write(&line);
+            }
+        }
+        journal.close();
+        std::process::exit(i32::from(EXIT_BROKEN));
+    }));
+}
+
+async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: bool) -> Result<u8, NoStart> {
+    let warned = warnings.iter().map(ToString::to_string).chain(ground.warning());
+    for text in warned {
+        if let Some(line) = Event::Warned(text).line() {
+            journal.write(&line);
+        }
+    }
+    let Ground { config, folder, passing, link, me } = ground;
+    let failed =
+        |what: &str, reason: std::io::Error| NoStart::new(EXIT_ERROR, format!("failed to {what}: {reason}"));
+    addresses::leave_note(&folder, me, &link.address())
+        .map_err(|reason| failed("write the state folder", reason))?;
+
+    let (handle, controls) = node::control();
+    let about = BuildInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        wire_version: config.build.wire_version,
+        machine_version: config.build.machine_version,
+        role: config.role(),
+    };
+    let floor = match &config.part {
+        Part::Server(part) => Some(part.floors.participants),
+        Part::Aggregator(_) | Part::Client(_) => None,
+    };
+    let publications = Publications::default();
+    let started = std::time::Instant::now();
+    let now =
+        move || zipnet_core::time::Time(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    let metrics = Metrics::new(now(), config.instance.name(), me, &about, floor);
+    let observed = Observed::new(handle.clone(), metrics, now);
+    let sink = {
+        let (observed, journal, publications) = (observed.clone(), journal.clone(), publications.clone());
+        move |event: Event| {
+            observed.observe(&event);
+            publications.observe(&event);
+            if let Some(line) = event.line() {
+                journal.write(&line);
+            }
+        }
+    };
+    let world = RealWorld::new(link.clone(), folder.clone(), Arc::new(sink));
+
+    let socket = admin::open(folder.path()).map_err(|reason| failed("open the admin socket", reason))?;
+    drop(tokio::spawn(admin::serve(socket, observed.clone())));
+    if let Some(address) = &config.metrics {
+        let listener = TcpListener::bind(&address.0).await.map_err(|reason| {
+            let what = format!("listen on ZIPNET_METRICS={address}");
+            failed(&what, reason)
+        })?;
+        drop(tokio::spawn(async move { axum::serve(listener, pages().with_state(observed)).await }));
+    }
+    stop_on_signals(&handle).map_err(|reason| failed("listen for signals", reason))?;
+    drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, journal.clone())));
+    let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
+
+    let exit = node::run(world, Strict, config, controls).await;
+    link.shut_down().await;
+    admin::close(folder.path());
+    let unpublished = match publishing {
+        Some(publishing) => {
+            // Stopped from elsewhere, it waits for lines and fates that do not come.
+            if !publishing.is_finished() {
+                publishing.abort();
+            }
+            !publishing.await.unwrap_or(false)
+        }
+        None => false,
+    };
+    if let Some(path) = passing {
+        forget(&path);
+    }
+    Ok(if exit.code == 0 && unpublished { EXIT_ERROR } else { exit.code })
+}
+
+/// Removes the folder of a client that will not come back.
+fn forget(path: &Path) {
+    // What can not be removed does no harm.
+    drop(std::fs::remove_dir_all(path));
+}
+
+/// SIGTERM and SIGINT ask for an orderly stop; asking again changes nothing.
+fn stop_on_signals(handle: &Handle) -> std::io::Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let (mut signals, handle) = (signal(kind)?, handle.clone());
+        drop(tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                handle.stop();
+            }
+        }));
+    }
+    Ok(())
+}
+
+/// Keeps the address book in the state folder.
+async fn remember(handle: Handle, folder: Folder, interval: std::time::Duration, journal: Journal) {
+    let mut saved = addresses::load(&folder);
+    loop {
+        tokio::time::sleep(interval.min(std::time::Duration::from_secs(5))).await;
+        let Some(view) = handle.view().await else { return };
+        if view.addresses.is_empty() || view.addresses == saved {
+            continue;
+        }
+        match addresses::save(&folder, &view.addresses) {
+            Ok(()) => saved = view.addresses,
+            Err(reason) => journal.write(&Line {
+                level: Level::Warn,
+                target: "zipnet_node::roles::common",
+                name: "warning",
+                text: format!("the address book could not be saved: {reason}"),
+            }),
+        }
+    }
+}
+
+/// What became of messages, for whoever published them. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct Publications(Arc<Mutex<Option<mpsc::UnboundedSender<(RequestId, Outcome, u64)>>>>);
+
+impl Publications {
+    fn observe(&self, event: &Event) {
+        if let Event::Core(Report::Published { request, outcome, round }) = event
+            && let Some(told) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+        {
+            // Nobody listens once the last line was published.
+            told.send((*request, *outcome, round.0)).ok();
+        }
+    }
+
+    fn listen(&self) -> mpsc::UnboundedReceiver<(RequestId, Outcome, u64)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+}
+
+/// Requests of lines are numbered from here, apart from those of the admin socket.
+const LINES_FROM: u64 = 1 << 32;
+
+/// Publishes every line of standard input, prints what became of each, and stops the node after the last one. True if
+/// all of them landed.
+async fn publish_lines(handle: Handle, publications: Publications) -> bool {
+    let mut told = publications.listen();
+    let (sender, mut lines) = mpsc::channel(1);
+    // Reading blocks, and can not be given up: the thread ends with the process.
+    drop(std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    }));
+    let mut waiting: BTreeMap<RequestId, u64> = BTreeMap::new();
+    let (mut number, mut more, mut all_landed) = (0, true, true);
+    while more || !waiting.is_empty() {
+        tokio::select! {
+            line = lines.recv(), if more => match line {
+                None => more = false,
+                Some(line) => {
+                    number += 1;
+                    let request = RequestId(LINES_FROM + number);
+                    // A full queue empties by a message a round.
+                    match submit(&handle, request, line).await {
+                        Some(Ok(())) => drop(waiting.insert(request, number)),
+                        Some(Err(reason)) => {
+                            flags::print(&format!("refused line={number}: {reason}\n"));
+                            all_landed = false;
+                        }
+                        None => return false,
+                    }
+                }
+            },
+            fate = told.recv() => match fate {
+                None => return false,
+                Some((request, outcome, round)) => if let Some(number) = waiting.remove(&request) {
+                    let word = match outcome {
+                        Outcome::Landed => "landed",
+                        Outcome::Collided => "collided",
+                        Outcome::Dropped => "dropped",
+                        Outcome::Unknown => "unknown",
+                    };
+                    all_landed &= outcome == Outcome::Landed;
+                    flags::print(&format!("{word} line={number} round=r{round}\n"));
+                }
+            },
+        }
+    }
+    handle.stop();
+    all_landed
+}
+
+/// Waits for a place in the queue.
+async fn submit(
+    handle: &Handle,
+    request: RequestId,
+    line: String,
+) -> Option<Result<(), zipnet_core::client::PublishError>> {
+    use zipnet_core::client::PublishError;
+    loop {
+        match handle.submit(request, line.clone().into_bytes()).await? {
+            Err(PublishError::QueueFull { .. }) => {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await
+            }
+            answer => return Some(answer),
+        }
+    }
+}

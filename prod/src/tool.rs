@@ -1,0 +1,209 @@
+//! The command `zipnet`: what operators ask of running nodes.
+//!
+//! - `node`: which node is meant
+//! - `standing`: status, members, rounds, plan, waiting
+//! - `leaving`: retire, wipe
+//! - `compat`: may two binaries serve one instance
+//! - `local`: a network of processes on this machine
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::flags;
+use crate::process::print_about;
+
+mod compat;
+mod leaving;
+mod local;
+mod node;
+mod standing;
+
+const EXIT_CODES: &str = "\
+A node is found by its state folder: --state-dir, or --instance where only one node of that instance runs on this machine.
+zipnet speaks with it through the socket in that folder, so it runs as the node's user or as root.
+
+Exit codes: 0 done, 1 it did not come to that (not ready, refused, no answer), 2 a flag is mistyped, 78 a value is wrong.";
+
+/// How a command of the tool ends.
+type Outcome = Result<u8, String>;
+
+/// What `main` of the tool is.
+#[must_use]
+pub fn main() -> ExitCode {
+    let matches = match flags::parse(command()) {
+        Ok(matches) => matches,
+        Err(code) => return ExitCode::from(code),
+    };
+    if flags::print_generated(command(), &matches) {
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(reason) => {
+            flags::say(&format!("error: failed to start threads: {reason}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let environment = std::env::vars().collect();
+    let outcome = runtime.block_on(act(&matches, &environment));
+    runtime.shutdown_background();
+    ExitCode::from(outcome.unwrap_or_else(|sentence| {
+        flags::say(&format!("error: {sentence}"));
+        1
+    }))
+}
+
+async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Outcome {
+    match matches.subcommand() {
+        Some(("status", matches)) => standing::status(&node::find(matches, environment)?, matches).await,
+        Some(("members", matches)) => standing::members(&node::find(matches, environment)?, matches).await,
+        Some(("rounds", matches)) => standing::rounds(&node::find(matches, environment)?, matches).await,
+        Some(("wait", matches)) => standing::wait(&node::find(matches, environment)?, matches).await,
+        Some(("plan", matches)) => standing::plan(&node::find(matches, environment)?, matches).await,
+        Some(("retire", matches)) => leaving::retire(&node::find(matches, environment)?, matches).await,
+        Some(("stop", matches)) => leaving::stop(&node::find(matches, environment)?).await,
+        Some(("wipe", matches)) => leaving::wipe(matches),
+        Some(("compat", matches)) => compat::compare(matches),
+        Some(("local", matches)) => local::run(matches).await,
+        Some(("keys", _)) => {
+            flags::print(&fresh_secret());
+            Ok(0)
+        }
+        Some(("build-info", matches)) => {
+            print_about(matches);
+            Ok(0)
+        }
+        _ => unreachable!("clap requires one of the commands"),
+    }
+}
+
+/// A secret that nobody can guess, as the documents ask for it.
+fn fresh_secret() -> String {
+    let digits: String = zipnet_world::world::random().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{digits}\n")
+}
+
+fn command() -> Command {
+    let node = |command: Command| {
+        command
+            .arg(
+                Arg::new("state-dir")
+                    .long("state-dir")
+                    .value_name("FOLDER")
+                    .help("State folder of the node; the variable is ZIPNET_STATE_DIR"),
+            )
+            .arg(
+                Arg::new("instance")
+                    .long("instance")
+                    .value_name("NAME")
+                    .help("The only node of this instance on this machine; the variable is ZIPNET_INSTANCE"),
+            )
+    };
+    let asks = |command: Command| node(command).arg(flags::format_argument());
+    let peer = |help: &'static str| Arg::new("peer").value_name("PEER").help(help);
+    Command::new("zipnet")
+        .about("Asks running zipnet nodes how they stand, and tells them what to do")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(EXIT_CODES)
+        .max_term_width(110)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(asks(Command::new("status").about("How a node stands, and why there are no rounds if there are none")))
+        .subcommand(asks(Command::new("members").about("The servers of the committee as this node sees them")))
+        .subcommand(asks(Command::new("rounds").about("The newest rounds that this server holds")))
+        .subcommand(
+            asks(Command::new("wait").about("Wait until a node is ready, or has finalised more rounds"))
+                .arg(
+                    Arg::new("for")
+                        .required(true)
+                        .value_name("WHAT")
+                        .value_parser(PossibleValuesParser::new(["ready", "leader", "rounds"]))
+                        .help("ready: it would answer /readyz with yes; leader: somebody leads; rounds: --count more"),
+                )
+                .arg(
+                    Arg::new("count")
+                        .long("count")
+                        .value_name("N")
+                        .default_value("1")
+                        .value_parser(clap::value_parser!(u64).range(1..))
+                        .help("How many rounds"),
+                )
+                .arg(
+                    Arg::new("within")
+                        .long("within")
+                        .value_name("TIME")
+                        .default_value("60s")
+                        .value_parser(duration)
+                        .help("How long to wait, like 500ms, 60s or 2m"),
+                ),
+        )
+        .subcommand(
+            asks(Command::new("plan").about("What would follow from stopping, removing or adding a server"))
+                .arg(
+                    Arg::new("step")
+                        .required(true)
+                        .value_name("STEP")
+                        .value_parser(PossibleValuesParser::new(["stop", "remove", "add"])),
+                )
+                .arg(peer("The server, by its peer id or the beginning of it; without it, the node that is asked")),
+        )
+        .subcommand(
+            node(Command::new("retire").about("Announce that a server leaves for good, or that another one is dead"))
+                .arg(peer("With --dead: the dead server, by its peer id or the beginning of it"))
+                .arg(
+                    Arg::new("dead")
+                        .long("dead")
+                        .action(ArgAction::SetTrue)
+                        .requires("peer")
+                        .help("The server is dead for good and can not say so itself"),
+                ),
+        )
+        .subcommand(node(Command::new("stop").about("Ask a node for an orderly stop, as SIGTERM does")))
+        .subcommand(
+            Command::new("wipe")
+                .about("Delete the state folder of a node that does not run")
+                .arg(Arg::new("state-dir").long("state-dir").value_name("FOLDER").required(true).help("The state folder"))
+                .arg(
+                    Arg::new("yes")
+                        .long("yes")
+                        .action(ArgAction::SetTrue)
+                        .help("Do it; without this, only say what would be deleted and what follows"),
+                ),
+        )
+        .subcommand(
+            Command::new("compat")
+                .about("Say which compatibility boundaries lie between two binaries, or their saved build-info")
+                .arg(Arg::new("old").required(true).value_name("OLD").help("A node's binary, or a file with its build-info as JSON"))
+                .arg(Arg::new("new").required(true).value_name("NEW").help("The same of the other version")),
+        )
+        .subcommand(local::command())
+        .subcommand(Command::new("keys").about("Print a fresh random secret: 64 hexadecimal digits"))
+        .subcommand(flags::about_command())
+        .subcommand(flags::completions_command())
+        .subcommand(Command::new("man").about("Print the manual page"))
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    zipnet_node::config::parse_duration(text).ok_or_else(|| "write a time like 500ms, 60s or 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn fresh_secrets_are_long_and_differ() {
+        let (one, other) = (fresh_secret(), fresh_secret());
+        assert_ne!(one, other);
+        assert_eq!(one.len(), 65);
+        assert!(!zipnet_core::key::NodeSecret::is_short(one.trim()));
+    }
+}

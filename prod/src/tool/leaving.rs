@@ -1,0 +1,89 @@
+//! Leaving: stopping, retiring, wiping.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use serde_json::Value;
+use zipnet_world::disk::Folder;
+
+use super::Outcome;
+use super::node::page;
+use super::standing::server;
+use crate::{admin, flags};
+
+/// Asks for an orderly stop.
+///
+/// # Errors
+/// If nobody answers.
+pub(super) async fn stop(folder: &Path) -> Outcome {
+    admin::ask(folder, "/stop", Some(Vec::new())).await.map(|_| 0)
+}
+
+/// Announces that a server leaves for good.
+///
+/// # Errors
+/// If nobody answers, or the committee would be lost.
+pub(super) async fn retire(folder: &Path, matches: &ArgMatches) -> Outcome {
+    let status: Value = page(folder, "/status").await?;
+    let me = status["peer"].as_str().unwrap_or_default().to_owned();
+    let peer = match matches.get_one::<String>("peer") {
+        Some(written) => server(&status, written)?,
+        None => me.clone(),
+    };
+    let dead = matches.get_flag("dead");
+    if !dead && peer != me {
+        return Err(format!(
+            "a server announces its own leave: ask the node {peer} itself, or use --dead if it is dead for good"
+        ));
+    }
+    let path = if dead { format!("/retire/{peer}") } else { "/retire".to_owned() };
+    let answer = admin::ask(folder, &path, Some(Vec::new())).await?;
+    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    if answer.status != 200 {
+        let sentence = page["refused"].as_str().or(page["error"].as_str()).unwrap_or(answer.body.trim());
+        return Err(format!("failed to {sentence}"));
+    }
+    if let Some(advice) = page["advice"].as_str() {
+        flags::say(&format!("advice: {advice}"));
+    }
+    flags::say(if dead {
+        "asked: the others testify once they have failed to reach it, and it loses its vote"
+    } else {
+        "announced: stop the server one gossip cycle (15 s) later; then wipe its state and destroy its ZIPNET_SECRET"
+    });
+    Ok(0)
+}
+
+/// Deletes a state folder, or says what that means.
+///
+/// # Errors
+/// If a node runs there, or something can not be deleted.
+pub(super) fn wipe(matches: &ArgMatches) -> Outcome {
+    let path = PathBuf::from(matches.get_one::<String>("state-dir").expect("it is required"));
+    if !path.is_dir() {
+        return Err(format!("failed to wipe {}: there is no such folder", path.display()));
+    }
+    if !path.join("lock").exists() {
+        return Err(format!("failed to wipe {}: it is no state folder of a node", path.display()));
+    }
+    let folder = Folder::open(&path).map_err(|reason| format!("failed to {reason}"))?;
+    let mut names: Vec<_> = std::fs::read_dir(&path)
+        .map_err(|reason| format!("failed to read {}: {reason}", path.display()))?
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    flags::say(&format!("{}: {}", path.display(), names.join(", ")));
+    if !matches.get_flag("yes") {
+        flags::say(
+            "this deletes the log, the vote and the address book of the node. Under the same ZIPNET_SECRET it comes back \
+             as a new member of its committee, and its old vote counts until then. If a majority of the committee loses \
+             its state at once, the log is lost. Round keys are in memory only: none is here. Run again with --yes",
+        );
+        return Ok(1);
+    }
+    std::fs::remove_dir_all(folder.path())
+        .map_err(|reason| format!("failed to wipe {}: {reason}", path.display()))?;
+    flags::say("wiped. For a server that was removed for good, destroy its ZIPNET_SECRET as well");
+    Ok(0)
+}

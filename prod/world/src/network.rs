@@ -1,0 +1,243 @@
+//! Connections over QUIC. The key of a node is its [`PeerId`]; the handshake proves it, and nothing else is believed.
+//!
+//! Each connection has one stream per channel and direction, so that a snapshot does not hold up a heartbeat, and
+//! datagrams for gossip. Limits keep strangers small: until the node trusts a peer that dialled it, messages and their
+//! rate are bounded by what a client may need.
+//!
+//! - [`framing`]: messages on a stream
+//! - `connection`: one connection
+//! - `tls`: keys instead of certificates
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use zipnet_core::key::Identity;
+use zipnet_node::gossip::DATAGRAM_BYTES_MAX;
+use zipnet_node::world::{Address, Link, LinkError};
+
+mod connection;
+pub mod framing;
+mod tls;
+
+pub use connection::QuicConnection;
+
+/// How long a path may be cut, or a peer dead, before the connection breaks.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an idle connection is used, so that it stays open.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How long a handshake may take, in both directions.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most connections that others have opened.
+const CONNECTIONS_MAX: usize = 16_384;
+/// From so many unfinished handshakes on, whoever dials must first show that it can be reached at its address.
+const HANDSHAKES_CALM: usize = 64;
+/// The most unfinished handshakes.
+const HANDSHAKES_MAX: usize = 1_024;
+/// Connections that wait to be accepted by the node.
+const BACKLOG_MAX: usize = 1_024;
+/// What the system should keep of arrived packets while the process is busy: a round of a hundred clients.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// How long the last words of a node may take to arrive.
+const FAREWELL: Duration = Duration::from_millis(1_500);
+
+/// How much a connection may hold, by the size of a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The bytes of one round's vector.
+    pub vector_bytes: usize,
+}
+
+impl Limits {
+    /// What a message may have besides a vector: bitmaps, rosters, a full batch of clients.
+    const BESIDES: usize = 512 << 10;
+
+    /// The longest message of a peer that is not trusted.
+    const fn stranger_message(self) -> usize {
+        self.vector_bytes.saturating_add(Self::BESIDES)
+    }
+
+    /// How long so many bytes of such a peer should take.
+    fn stranger_time(self, bytes: usize) -> Duration {
+        let rate = self.stranger_message().saturating_mul(8);
+        Duration::from_nanos(
+            u64::try_from(bytes as u128 * 1_000_000_000 / rate.max(1) as u128).unwrap_or(u64::MAX),
+        )
+    }
+
+    /// The most bytes that wait to be sent to one peer.
+    const fn queue(self, trusted: bool) -> usize {
+        if trusted { 64 << 20 } else { self.stranger_message().saturating_mul(8) }
+    }
+
+    /// The most bytes that are taken from a stream at once.
+    const fn chunk(self) -> usize {
+        self.vector_bytes.saturating_add(4 << 10)
+    }
+}
+
+/// The network as one process reaches it. Clones are the same.
+#[derive(Clone)]
+pub struct QuicLink(Arc<Inner>);
+
+struct Inner {
+    endpoint: quinn::Endpoint,
+    client: quinn::ClientConfig,
+    address: Address,
+    limits: Limits,
+    incoming: tokio::sync::Mutex<mpsc::Receiver<QuicConnection>>,
+}
+
+impl QuicLink {
+    /// Listens. Call it within a tokio runtime. `advertise` is where others reach this node; without it, that is where it
+    /// listens, or, where it listens on every interface, the address that the system would send from.
+    ///
+    /// # Errors
+    /// What the system says: most likely that the port is in use.
+    pub fn bind(
+        identity: &Identity,
+        listen: SocketAddr,
+        advertise: Option<Address>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(listen), socket2::Type::DGRAM, None)?;
+        // Systems cap it silently; less is slower, not wrong.
+        drop(socket.set_recv_buffer_size(RECEIVE_BUFFER));
+        socket.set_nonblocking(true)?;
+        socket.bind(&listen.into())?;
+        let socket = UdpSocket::from(socket);
+        let transport = Arc::new(transport());
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)));
+        server.transport_config(Arc::clone(&transport)).migration(true);
+        let mut client = quinn::ClientConfig::new(Arc::new(tls::client(identity)));
+        client.transport_config(transport);
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
+        let address = match advertise {
+            Some(address) => address,
+            None => Address(reachable(endpoint.local_addr()?).to_string()),
+        };
+        let (accepted, incoming) = mpsc::channel(BACKLOG_MAX);
+        drop(tokio::spawn(accept(endpoint.clone(), accepted, limits)));
+        let incoming = tokio::sync::Mutex::new(incoming);
+        Ok(Self(Arc::new(Inner { endpoint, client, address, limits, incoming })))
+    }
+
+    /// Where the process listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.endpoint.local_addr()
+    }
+
+    /// Lets the last words of closed connections arrive, and closes the rest.
+    pub async fn shut_down(&self) {
+        self.0.endpoint.set_server_config(None);
+        if timeout(FAREWELL, self.0.endpoint.wait_idle()).await.is_err() {
+            self.0.endpoint.close(VarInt::from_u32(0), b"");
+        }
+    }
+}
+
+impl fmt::Debug for QuicLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicLink").field("address", &self.0.address).finish_non_exhaustive()
+    }
+}
+
+impl Link for QuicLink {
+    type Connection = QuicConnection;
+
+    fn address(&self) -> Address {
+        self.0.address.clone()
+    }
+
+    async fn dial(&self, address: &Address) -> Result<QuicConnection, LinkError> {
+        let Inner { endpoint, client, limits, .. } = &*self.0;
+        let dialling = async {
+            let found = tokio::net::lookup_host(&address.0).await.map_err(|_| LinkError::Unreachable)?;
+            for to in found {
+                let Ok(connecting) = endpoint.connect_with(client.clone(), to, tls::SERVER_NAME) else {
+                    continue;
+                };
+                if let Ok(quic) = connecting.await {
+                    return QuicConnection::new(quic, Some(address.clone()), *limits)
+                        .ok_or(LinkError::Unreachable);
+                }
+            }
+            Err(LinkError::Unreachable)
+        };
+        timeout(HANDSHAKE_TIMEOUT, dialling).await.unwrap_or(Err(LinkError::Unreachable))
+    }
+
+    async fn accept(&self) -> Result<QuicConnection, LinkError> {
+        self.0.incoming.lock().await.recv().await.ok_or(LinkError::Closed(0))
+    }
+}
+
+/// Answers handshakes.
+async fn accept(endpoint: quinn::Endpoint, accepted: mpsc::Sender<QuicConnection>, limits: Limits) {
+    let unfinished = Arc::new(AtomicUsize::new(0));
+    while let Some(incoming) = endpoint.accept().await {
+        let waiting = unfinished.load(Ordering::Relaxed);
+        if waiting >= HANDSHAKES_MAX || endpoint.open_connections() >= CONNECTIONS_MAX {
+            incoming.refuse();
+            continue;
+        }
+        if waiting >= HANDSHAKES_CALM && !incoming.remote_address_validated() {
+            // A retry fails only for an address that was shown to be reachable.
+            drop(incoming.retry());
+            continue;
+        }
+        let (unfinished, accepted) = (Arc::clone(&unfinished), accepted.clone());
+        unfinished.fetch_add(1, Ordering::Relaxed);
+        drop(tokio::spawn(async move {
+            let established = match incoming.accept() {
+                Ok(connecting) => timeout(HANDSHAKE_TIMEOUT, connecting).await.ok().and_then(Result::ok),
+                Err(_) => None,
+            };
+            unfinished.fetch_sub(1, Ordering::Relaxed);
+            if let Some(connection) = established.and_then(|quic| QuicConnection::new(quic, None, limits)) {
+                drop(accepted.send(connection).await);
+            }
+        }));
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit");
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        // One for each channel.
+        .max_concurrent_uni_streams(VarInt::from_u32(4))
+        .stream_receive_window(VarInt::from_u32(2 << 20))
+        .receive_window(VarInt::from_u32(4 << 20))
+        .send_window(8 << 20)
+        .datagram_receive_buffer_size(Some(64 * DATAGRAM_BYTES_MAX))
+        .datagram_send_buffer_size(64 * DATAGRAM_BYTES_MAX);
+    transport
+}
+
+/// Where others on the same network most likely reach a socket.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    // Connecting a datagram socket sends nothing, but has the system choose the address that it would send from.
+    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    let ip = chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |chosen| chosen.ip());
+    SocketAddr::new(ip, bound.port())
+}
