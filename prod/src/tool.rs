@@ -4,7 +4,7 @@
 //! - `standing`: status, members, rounds, plan, waiting
 //! - `leaving`: retire, wipe
 //! - `compat`: may two binaries serve one instance
-//! - `local`: a network of processes on this machine
+//! - `local`: a network of processes on this machine; `processes`: how they are run
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ mod compat;
 mod leaving;
 mod local;
 mod node;
+mod processes;
 mod standing;
 
 const EXIT_CODES: &str = "\
