@@ -147,6 +147,10 @@ impl Ground {
         let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
         let link = addresses::listen(&identity, &folder, &config.listen, config.advertise.clone(), limits)
             .map_err(|sentence| NoStart::new(EXIT_ERROR, sentence))?;
+        match config.role() {
+            Role::Client => link.only_dial(),
+            Role::Server | Role::Aggregator => {}
+        }
         Ok(Self { config, folder, passing, link, me })
     }
 

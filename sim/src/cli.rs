@@ -14,7 +14,7 @@ use zipnet_reports::Exit;
 
 use crate::defect::Defect;
 use crate::sweep::selection::{self, Unreadable};
-use crate::{doctor, one, sweep};
+use crate::{conform, doctor, one, sweep};
 
 const EXIT_CODES: &str = "\
 Exit codes, gravest first where several apply: 70 a bug in the simulator, 65 a scenario file is invalid,
@@ -42,6 +42,11 @@ enum Command {
     List(SelectFlags),
     /// Print the JSON Schema of the scenario format.
     Schema,
+    /// Feed the log of a real server to the core, and compare the records with those that a reader got.
+    ///
+    /// The server must have stopped in order; its state folder is only read. The records are lines of JSON, as
+    /// zipnet tail --format json prints them.
+    Conform(conform::Flags),
     /// Say whether this machine and this build can run simulations.
     Doctor(DoctorFlags),
     /// Run one scenario with one seed in this process. How `run` starts its runs.
@@ -189,6 +194,7 @@ pub fn main() -> Exit {
         Command::Check(flags) => check(&flags),
         Command::List(flags) => list(&flags),
         Command::Schema => schema(),
+        Command::Conform(flags) => conform::run(&flags),
         Command::Doctor(flags) => doctor::examine(&flags.out),
         Command::One(flags) => one::run(&flags),
     }

@@ -17,6 +17,7 @@
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
 //! - [`memory`]: signatures that were verified before.
 //! - [`one`]: one scenario, one seed, one process, one result line.
+//! - `conform`: whether real nodes and the core come to the same records.
 //! - `determinism`: whether a run repeated does the same, and where two runs part.
 //! - `sweep`: many scenarios over many seeds, and what they add up to.
 //! - [`cli`], `doctor`, `stopwatch`: the command line.
@@ -39,6 +40,8 @@ pub mod check;
 pub mod cli;
 #[cfg(madsim)]
 mod cluster;
+#[cfg(madsim)]
+mod conform;
 #[cfg(madsim)]
 pub mod defect;
 #[cfg(madsim)]

@@ -9,11 +9,13 @@
 //! - `storage`: the log, durable before it is acknowledged
 //! - `machine`: the machine in memory, its snapshots on disk
 //! - `network`: requests and replies between nodes
+//! - [`recording`]: what a stopped node has on its disk
 
 pub mod codec;
 mod database;
 mod machine;
 mod network;
+pub mod recording;
 mod storage;
 pub mod types;
 

@@ -75,7 +75,8 @@ fn rounds(view: &View, remaining: usize, consequences: &mut Vec<String>) {
             consequences.push(format!("rounds pause: {remaining} servers remain and {floor} are required"));
         }
         None => consequences.push(format!(
-            "rounds are made by the {remaining} servers that remain once it has departed; {clients}"
+            "once it has departed, rounds are open to the {remaining} servers that remain; clients without \
+             ZIPNET_MIN_SERVERS sit them out until it is back"
         )),
     }
 }
@@ -213,6 +214,12 @@ mod tests {
         let plan = Plan::of(&view, Step::Stop(peer(2)));
         assert!(!plan.safe, "{plan}");
         assert!(plan.consequences[0].starts_with("the committee stops until it is back: 1 of 3"), "{plan}");
+    }
+
+    #[test]
+    fn without_floors_clients_sit_rounds_out() {
+        let plan = Plan::of(&committee(3), Step::Stop(peer(3)));
+        assert!(plan.to_string().contains("clients without ZIPNET_MIN_SERVERS sit them out"), "{plan}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Outcome;
-use super::processes::{Network, Node, bin_dir};
+use super::processes::{Network, Node, bin_dir, keep};
 use crate::{admin, flags};
 
 /// The command line.
@@ -40,6 +40,7 @@ pub(super) fn command() -> Command {
                 .help("How often a round is opened"),
         )
         .arg(bin_dir())
+        .arg(keep())
 }
 
 /// Runs the network.
@@ -52,7 +53,8 @@ pub(super) async fn run(matches: &ArgMatches) -> Outcome {
     let rounds = matches.get_one("rounds").copied();
     let period: Duration = *matches.get_one("period").expect("it has a default");
     let signals = |kind| signal(kind).map_err(|reason| format!("failed to listen for signals: {reason}"));
-    let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
 
     let mut network = Network::new(matches, "local.demo", "info,zipnet_node::roles::client=debug")?;
     let time = format!("{}ms", period.as_millis());

@@ -30,6 +30,13 @@ pub(super) fn bin_dir() -> Arg {
         .help("Where the binaries of the nodes are [default: beside this one]")
 }
 
+/// Where the nodes keep their state.
+pub(super) fn keep() -> Arg {
+    Arg::new("keep").long("keep").value_name("FOLDER").help(
+        "Keep the state folders of the nodes there [default: a temporary folder that is removed at the end]",
+    )
+}
+
 /// A running node.
 pub(super) struct Node {
     pub(super) name: String,
@@ -58,6 +65,8 @@ impl Node {
 pub(super) struct Network {
     binaries: PathBuf,
     scratch: PathBuf,
+    /// The folder is left behind.
+    kept: bool,
     instance: &'static str,
     committee_secret: String,
     /// Variables for every server, besides those that each node has anyway.
@@ -77,15 +86,23 @@ impl Network {
     ///
     /// # Errors
     /// If the nodes' binaries are not there, or the folder can not be made.
-    pub(super) fn new(matches: &ArgMatches, instance: &'static str, log: &'static str) -> Result<Self, String> {
+    pub(super) fn new(
+        matches: &ArgMatches,
+        instance: &'static str,
+        log: &'static str,
+    ) -> Result<Self, String> {
         let binaries = binaries(matches)?;
-        let scratch = std::env::temp_dir().join(format!("zipnet-{}", std::process::id()));
+        let kept = matches.try_get_one::<String>("keep").ok().flatten().map(PathBuf::from);
+        let scratch = kept
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("zipnet-{}", std::process::id())));
         std::fs::create_dir_all(&scratch)
             .map_err(|reason| format!("failed to make the folder {}: {reason}", scratch.display()))?;
         let (said, sayings) = mpsc::unbounded_channel();
         Ok(Self {
             binaries,
             scratch,
+            kept: kept.is_some(),
             instance,
             committee_secret: fresh_secret().trim().to_owned(),
             servers: Vec::new(),
@@ -183,7 +200,8 @@ impl Network {
     /// If one of them does not end in order.
     pub(super) async fn stop(&self, nodes: Vec<Node>) -> Result<(), String> {
         let mut failures = Vec::new();
-        let (servers, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.name.starts_with("server"));
+        let (servers, others): (Vec<_>, Vec<_>) =
+            nodes.into_iter().partition(|node| node.name.starts_with("server"));
         for group in [others, servers] {
             for node in &group {
                 // One that does not answer is killed below.
@@ -194,7 +212,11 @@ impl Network {
                     Ok(Ok(status)) if status.success() => {}
                     Ok(Ok(status)) => failures.push(format!("{} ended with {status}", node.name)),
                     Ok(Err(_)) | Err(_) => {
-                        failures.push(format!("{} did not stop within {} s and was killed", node.name, STOP.as_secs()));
+                        failures.push(format!(
+                            "{} did not stop within {} s and was killed",
+                            node.name,
+                            STOP.as_secs()
+                        ));
                         drop(node.child.kill().await);
                     }
                 }
@@ -206,8 +228,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // What is left behind is a temporary folder.
-        drop(std::fs::remove_dir_all(&self.scratch));
+        if !self.kept {
+            // What can not be removed is a temporary folder.
+            drop(std::fs::remove_dir_all(&self.scratch));
+        }
     }
 }
 
@@ -215,7 +239,8 @@ fn binaries(matches: &ArgMatches) -> Result<PathBuf, String> {
     let folder = match matches.get_one::<String>("bin-dir") {
         Some(folder) => PathBuf::from(folder),
         None => {
-            let this = std::env::current_exe().map_err(|reason| format!("failed to find this command: {reason}"))?;
+            let this =
+                std::env::current_exe().map_err(|reason| format!("failed to find this command: {reason}"))?;
             this.parent().map(Path::to_owned).unwrap_or_default()
         }
     };

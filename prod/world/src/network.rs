@@ -45,7 +45,7 @@ const BACKLOG_MAX: usize = 1_024;
 /// What the system should keep of arrived packets while the process is busy: a round of a hundred clients.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last words of a node may take to arrive.
-const FAREWELL: Duration = Duration::from_millis(1_500);
+const FAREWELL: Duration = Duration::from_millis(700);
 
 /// How much a connection may hold, by the size of a vector.
 #[derive(Clone, Copy, Debug)]
@@ -137,9 +137,14 @@ impl QuicLink {
         self.0.endpoint.local_addr()
     }
 
+    /// Answers nobody from now on, and only dials: what a client does, which nobody has a reason to reach.
+    pub fn only_dial(&self) {
+        self.0.endpoint.set_server_config(None);
+    }
+
     /// Lets the last words of closed connections arrive, and closes the rest.
     pub async fn shut_down(&self) {
-        self.0.endpoint.set_server_config(None);
+        self.only_dial();
         if timeout(FAREWELL, self.0.endpoint.wait_idle()).await.is_err() {
             self.0.endpoint.close(VarInt::from_u32(0), b"");
         }

@@ -227,7 +227,7 @@ async fn store<W: World>(
         .await
 }
 
-fn newest(transaction: &ReadTransaction) -> Result<Option<Snapshot>, redb::Error> {
+pub(super) fn newest(transaction: &ReadTransaction) -> Result<Option<Snapshot>, redb::Error> {
     let Some(meta) = meta(&transaction.open_table(META)?, COVERS, codec::decode_snapshot_meta)? else {
         return Ok(None);
     };

@@ -27,10 +27,10 @@ use crate::world::World;
 
 /// The file.
 pub const FILE: &str = "log.redb";
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
-const COMMITTED: &str = "committed";
+pub(super) const COMMITTED: &str = "committed";
 
 /// Entries that are on disk stay in memory as well up to this many bytes: applying and replicating rarely read disks.
 const TAIL_BYTES: usize = 1 << 20;

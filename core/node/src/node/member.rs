@@ -93,8 +93,7 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
     }
 
     fn members(&mut self, _: u64, members: &Members) {
-        let voters = members.voters.iter().map(|voter| voter.peer).collect();
-        self.handle(Input::Voters { voters });
+        self.handle(Input::Voters { voters: members.peers() });
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -70,7 +70,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 });
                 view.clients = committee.clients().len();
                 view.min_participants = committee.participant_floor(committee.servers().keys());
-                view.min_servers = u32::try_from(committee.roster_floor()).ok();
+                let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
+                let set = floors.into_iter().any(|floors| floors.servers.is_some());
+                view.min_servers = u32::try_from(committee.roster_floor()).ok().filter(|_| set);
                 let seen = member.server.finalized_at();
                 view.finalized = committee.records().back().map(|kept| Finalized {
                     round: kept.record.round,

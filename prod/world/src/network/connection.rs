@@ -24,7 +24,7 @@ use super::{Limits, tls};
 const PROTOCOL_VIOLATION: u32 = 1;
 
 /// How long a closed connection waits until what was queued has arrived and the other end has let go.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Arrived messages that wait to be received.
 const INBOUND_MAX: usize = 16;
