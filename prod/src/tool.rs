@@ -4,6 +4,7 @@
 //! - `standing`: status, members, rounds, plan, waiting
 //! - `leaving`: retire, wipe
 //! - `compat`: may two binaries serve one instance
+//! - `bench`: a committee under load
 //! - `local`: a network of processes on this machine; `processes`: how they are run
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::flags;
 use crate::process::print_about;
 
+mod bench;
 mod compat;
 mod leaving;
 mod local;
@@ -69,6 +71,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("wipe", matches)) => leaving::wipe(matches),
         Some(("compat", matches)) => compat::compare(matches),
         Some(("local", matches)) => local::run(matches).await,
+        Some(("bench", matches)) => bench::run(matches).await,
         Some(("keys", _)) => {
             flags::print(&fresh_secret());
             Ok(0)
@@ -181,6 +184,7 @@ fn command() -> Command {
                 .arg(Arg::new("new").required(true).value_name("NEW").help("The same of the other version")),
         )
         .subcommand(local::command())
+        .subcommand(bench::command())
         .subcommand(Command::new("keys").about("Print a fresh random secret: 64 hexadecimal digits"))
         .subcommand(flags::about_command())
         .subcommand(flags::completions_command())
