@@ -675,6 +675,7 @@ impl<W: World, C: Checks> Node<W, C> {
             self.closed(id, None);
         }
         self.part_from_other_logs();
+        self.trust_aggregator();
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();

@@ -69,8 +69,9 @@ pub trait Connection: Clone + Send + Sync + 'static {
     /// Where the other end can be dialled if this end dialled it.
     fn dialled(&self) -> Option<Address>;
 
-    /// The peer has proven that it belongs to the committee: the limits that keep strangers small no longer hold. Whom
-    /// this node dialled is no stranger. Does nothing where there are no such limits.
+    /// The peer belongs to the instance, as it has proven or the log says: the limits that keep strangers small no longer hold. Whom
+    /// this node dialled is no stranger. Harmless when repeated; does
+    /// nothing where there are no such limits.
     fn trust(&self) {}
 
     /// Queues a message. Messages on one channel arrive in order, or the connection breaks; messages on different

@@ -55,8 +55,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a message may have besides a vector: bitmaps, rosters, a full batch of clients.
-    const BESIDES: usize = 512 << 10;
+    /// What a message of a client may have besides a vector.
+    const BESIDES: usize = 16 << 10;
 
     /// The longest message of a peer that is not trusted.
     const fn stranger_message(self) -> usize {
@@ -73,7 +73,13 @@ impl Limits {
 
     /// The most bytes that wait to be sent to one peer.
     const fn queue(self, trusted: bool) -> usize {
-        if trusted { 64 << 20 } else { self.stranger_message().saturating_mul(8) }
+        if trusted { 64 << 20 } else { self.stranger_message().saturating_mul(32) }
+    }
+
+    /// The most bytes of a connection that have arrived and are not read yet.
+    fn window(self, trusted: bool) -> VarInt {
+        let window = if trusted { 4 << 20 } else { self.stranger_message().saturating_mul(4) };
+        VarInt::try_from(u64::try_from(window).unwrap_or(u64::MAX)).unwrap_or(VarInt::MAX)
     }
 
     /// The most bytes that are taken from a stream at once.
@@ -112,7 +118,7 @@ impl QuicLink {
         socket.set_nonblocking(true)?;
         socket.bind(&listen.into())?;
         let socket = UdpSocket::from(socket);
-        let transport = Arc::new(transport());
+        let transport = Arc::new(transport(limits));
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(identity)));
         server.transport_config(Arc::clone(&transport)).migration(true);
         let mut client = quinn::ClientConfig::new(Arc::new(tls::client(identity)));
@@ -216,7 +222,7 @@ async fn accept(endpoint: quinn::Endpoint, accepted: mpsc::Sender<QuicConnection
     }
 }
 
-fn transport() -> TransportConfig {
+fn transport(limits: Limits) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("ten seconds fit");
     transport
@@ -226,7 +232,7 @@ fn transport() -> TransportConfig {
         // One for each channel.
         .max_concurrent_uni_streams(VarInt::from_u32(4))
         .stream_receive_window(VarInt::from_u32(2 << 20))
-        .receive_window(VarInt::from_u32(4 << 20))
+        .receive_window(limits.window(false))
         .send_window(8 << 20)
         .datagram_receive_buffer_size(Some(64 * DATAGRAM_BYTES_MAX))
         .datagram_send_buffer_size(64 * DATAGRAM_BYTES_MAX);

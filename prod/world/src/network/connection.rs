@@ -74,11 +74,10 @@ impl QuicConnection {
         quic.export_keying_material(&mut exporter, b"EXPORTER-zipnet-link-v1", b"").ok()?;
         let (arrived, inbound) = mpsc::channel(INBOUND_MAX);
         let shared = Arc::new(Shared::default());
-        // Whom this node sought out itself is no stranger.
-        shared.trusted.store(dialled.is_some(), Ordering::Relaxed);
         drop(tokio::spawn(accept_streams(quic.clone(), arrived.clone(), Arc::clone(&shared), limits)));
         drop(tokio::spawn(read_datagrams(quic.clone(), arrived, Arc::clone(&shared))));
-        Some(Self(Arc::new(Inner {
+        let whom_this_node_sought_out = dialled.is_some();
+        let connection = Self(Arc::new(Inner {
             peer,
             exporter,
             dialled,
@@ -88,7 +87,11 @@ impl QuicConnection {
             queued: Arc::default(),
             inbound: tokio::sync::Mutex::new(inbound),
             shared,
-        })))
+        }));
+        if whom_this_node_sought_out {
+            connection.trust();
+        }
+        Some(connection)
     }
 }
 
@@ -112,7 +115,9 @@ impl Connection for QuicConnection {
     }
 
     fn trust(&self) {
-        self.0.shared.trusted.store(true, Ordering::Relaxed);
+        if !self.0.shared.trusted.swap(true, Ordering::Relaxed) {
+            self.0.quic.set_receive_window(self.0.limits.window(true));
+        }
     }
 
     fn send(&self, channel: Channel, message: Bytes) -> Result<(), LinkError> {
