@@ -12,11 +12,11 @@ use zipnet_world::disk::Folder;
 use zipnet_world::network::{Limits, QuicLink};
 
 /// The file that holds where this node was reached, as others write it behind `--bootstrap`.
-const OWN: &str = "address";
+pub(crate) const OWN: &str = "address";
 /// The file that holds the port that the system chose.
-const PORT: &str = "port";
+pub(crate) const PORT: &str = "port";
 /// The file that holds the address book.
-const PEERS: &str = "peers";
+pub(crate) const PEERS: &str = "peers";
 
 /// Listens. Without a port, the one that this folder was given before is used again, if it is free.
 ///
@@ -84,7 +84,8 @@ pub fn load(folder: &Folder) -> BTreeMap<PeerId, Address> {
     text.lines().filter_map(entry).collect()
 }
 
-fn entry(line: &str) -> Option<(PeerId, Address)> {
+/// A line of the address book.
+pub(crate) fn entry(line: &str) -> Option<(PeerId, Address)> {
     let PeerAddress { peer, address } = parse_peer_address(line.trim()).ok()?;
     Some((peer, address?))
 }

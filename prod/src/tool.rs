@@ -2,7 +2,8 @@
 //!
 //! - `node`: which node is meant
 //! - `standing`: status, members, rounds, plan, waiting
-//! - `leaving`: retire, wipe
+//! - `keeping`: backup, restore
+//! - `leaving`: stop, retire, wipe
 //! - `compat`: may two binaries serve one instance
 //! - `bench`: a committee under load
 //! - `local`: a network of processes on this machine; `processes`: how they are run
@@ -18,6 +19,7 @@ use crate::process::print_about;
 
 mod bench;
 mod compat;
+mod keeping;
 mod leaving;
 mod local;
 mod node;
@@ -69,6 +71,8 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("retire", matches)) => leaving::retire(&node::find(matches, environment)?, matches).await,
         Some(("stop", matches)) => leaving::stop(&node::find(matches, environment)?).await,
         Some(("wipe", matches)) => leaving::wipe(matches),
+        Some(("backup", matches)) => keeping::backup(&node::find(matches, environment)?, matches),
+        Some(("restore", matches)) => keeping::restore(matches),
         Some(("compat", matches)) => compat::compare(matches),
         Some(("local", matches)) => local::run(matches).await,
         Some(("bench", matches)) => bench::run(matches).await,
@@ -175,6 +179,23 @@ fn command() -> Command {
                         .long("yes")
                         .action(ArgAction::SetTrue)
                         .help("Do it; without this, only say what would be deleted and what follows"),
+                ),
+        )
+        .subcommand(
+            node(Command::new("backup").about("Write down what may be restored of a node: its port and its address book")).arg(
+                Arg::new("to").long("to").value_name("FILE").help("Where to write it [default: standard output]"),
+            ),
+        )
+        .subcommand(
+            Command::new("restore")
+                .about("Make a state folder from a backup, for a node that comes back on a new disk")
+                .arg(Arg::new("from").long("from").value_name("FILE").required(true).help("The backup"))
+                .arg(
+                    Arg::new("state-dir")
+                        .long("state-dir")
+                        .value_name("FOLDER")
+                        .required(true)
+                        .help("The state folder to make; it must hold no state"),
                 ),
         )
         .subcommand(
