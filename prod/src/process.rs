@@ -334,7 +334,7 @@ fn stop_on_signals(handle: &Handle) -> std::io::Result<()> {
 async fn remember(handle: Handle, folder: Folder, interval: std::time::Duration, journal: Journal) {
     let mut saved = addresses::load(&folder);
     loop {
-        tokio::time::sleep(interval.min(std::time::Duration::from_secs(5))).await;
+        tokio::time::sleep(interval.min(std::time::Duration::from_secs(2))).await;
         let Some(view) = handle.view().await else { return };
         if view.addresses.is_empty() || view.addresses == saved {
             continue;
