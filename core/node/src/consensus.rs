@@ -116,9 +116,22 @@ pub enum Event {
     },
     /// This node can not go on, most often because of its disk. Nothing follows.
     Failed {
+        /// Whose fault it is.
+        fault: Fault,
         /// What went wrong.
         reason: String,
     },
+}
+
+/// Why a node can not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk did not do what was asked for: it is full, or broken.
+    Disk,
+    /// What is stored is damaged.
+    Data,
+    /// An invariant broke.
+    Core,
 }
 
 /// How fast, and how much.
@@ -487,7 +500,7 @@ async fn watch<W: World, M: Machine>(
         }
         *failure = Some(reason.clone());
     }
-    on_event(Event::Failed { reason });
+    on_event(Event::Failed { fault: Fault::Core, reason });
 }
 
 /// Hands proposals to openraft in the order in which they were made.
@@ -540,14 +553,21 @@ impl OpenError {
     }
 
     fn from_redb(file: &'static str, error: redb::Error) -> Self {
+        match (Fault::of(&error), error) {
+            (Fault::Disk, redb::Error::Io(error)) => Self::Disk { file, error },
+            (Fault::Disk, error) => Self::Disk { file, error: io::Error::other(error.to_string()) },
+            (Fault::Data | Fault::Core, error) => Self::Corrupt { file, reason: error.to_string() },
+        }
+    }
+}
+
+impl Fault {
+    /// Whose fault it is that a database fails.
+    pub(crate) fn of(error: &redb::Error) -> Self {
         match error {
-            redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
-                Self::Disk { file, error }
-            }
-            redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen => {
-                Self::Disk { file, error: io::Error::other(error.to_string()) }
-            }
-            error => Self::Corrupt { file, reason: error.to_string() },
+            redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => Self::Disk,
+            redb::Error::PreviousIo | redb::Error::DatabaseAlreadyOpen => Self::Disk,
+            _ => Self::Data,
         }
     }
 }

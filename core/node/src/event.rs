@@ -98,6 +98,15 @@ pub enum Event {
         /// Why.
         reason: Refusal,
     },
+    /// What a peer sent was refused before it reached a role machine; nothing changed.
+    Rejected {
+        /// What it was.
+        kind: &'static str,
+        /// The stable name of the reason.
+        reason: &'static str,
+        /// From whom it came.
+        peer: PeerId,
+    },
     /// A peer does not talk to this node.
     RefusedByPeer {
         /// Who.
@@ -292,6 +301,10 @@ impl Event {
                 let level = if *reason == Refusal::Myself { Debug } else { Warn };
                 let text = format!("refused peer={} reason={}: {reason}", peer.short(), reason.name());
                 (level, target::LINKS, "peer-refused", text)
+            }
+            Self::Rejected { kind, reason, peer } => {
+                let text = format!("rejected {kind} reason={reason} from={}", peer.short());
+                (Debug, target::LINKS, "rejected", text)
             }
             Self::RefusedByPeer { peer, reason } => {
                 let level = if *reason == Refusal::Myself { Debug } else { Warn };
@@ -524,7 +537,7 @@ fn consensus_line(event: &consensus::Event) -> Option<Line> {
         consensus::Event::SnapshotInstalled { index } => {
             (Info, "snapshot-installed", format!("committee: snapshot of the leader installed index={index}"))
         }
-        consensus::Event::Failed { reason } => {
+        consensus::Event::Failed { reason, .. } => {
             (Error, "consensus-failed", format!("consensus stopped: {reason}"))
         }
         // Several per round, and told by what they lead to.
@@ -734,6 +747,7 @@ mod tests {
             Event::Unlinked { peer: peer(2), role: Role::Server, farewell: Some(Farewell::Departing) },
             Event::Unlinked { peer: peer(9), role: Role::Aggregator, farewell: None },
             Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
+            Event::Rejected { kind: "consensus", reason: "impersonation", peer: peer(4) },
             Event::RefusedByPeer { peer: peer(4), reason: Refusal::Parameters },
             Event::Challenged { peer: peer(2) },
             Event::DialFailed { peer: Some(peer(2)), address: address() },
@@ -766,7 +780,10 @@ mod tests {
                 consensus::Event::MembersChanged { index: 10, members },
                 consensus::Event::SnapshotTaken { index: 10 },
                 consensus::Event::SnapshotInstalled { index: 10 },
-                consensus::Event::Failed { reason: "the disk failed".to_owned() },
+                consensus::Event::Failed {
+                    fault: consensus::Fault::Disk,
+                    reason: "the disk failed".to_owned(),
+                },
             ]
             .map(Event::Consensus),
         );

@@ -183,6 +183,7 @@ impl Metrics {
                     self.add(ATTESTATION_REJECTED, vec![("reason", reason.name().to_owned())]);
                 }
             }
+            Event::Rejected { kind, reason, .. } => self.reject(kind, (*reason).to_owned()),
             Event::Spawning { .. }
             | Event::Up { .. }
             | Event::Booting { .. }

@@ -51,7 +51,7 @@ pub use self::control::{Controls, Exit, Handle, control};
 use self::links::{Links, Routes};
 use self::member::Member;
 use crate::config::{Config, Part, PeerAddress};
-use crate::consensus::{self, Consensus, OpenError, Settings, lock};
+use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
 use crate::event::Event;
 use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
@@ -99,8 +99,8 @@ enum Happening<N> {
     Dialled { address: Address, result: Result<N, LinkError> },
     /// Something arrived.
     Received { id: ConnectionId, channel: Channel, message: Bytes },
-    /// A connection broke or was closed by the other end.
-    Closed(ConnectionId),
+    /// A connection broke or was closed.
+    Closed(ConnectionId, LinkError),
     /// Heavy work is done.
     Done(Done),
     /// The member machine has effects.
@@ -108,7 +108,7 @@ enum Happening<N> {
     /// Consensus has another leader, or none.
     Led(Option<PeerId>),
     /// Consensus can not go on.
-    Failed(String),
+    Failed { fault: Fault, reason: String },
     /// A change of membership came to its end.
     Changed,
 }
@@ -491,13 +491,23 @@ impl<W: World, C: Checks> Node<W, C> {
             Happening::Accepted(connection) => self.connected(connection),
             Happening::Dialled { address, result } => self.dialled(address, result),
             Happening::Received { id, channel, message } => self.received(id, channel, message),
-            Happening::Closed(id) => self.closed(id, None),
+            Happening::Closed(id, error) => {
+                if let (LinkError::Violation(violation), Some(entry)) = (error, self.links.get(id)) {
+                    self.rejected("link", violation.name(), entry.peer);
+                }
+                self.closed(id, None);
+            }
             Happening::Done(done) => self.feed(Feed::Done(done)),
             Happening::Effects => {}
             Happening::Led(leader) => self.led(leader),
-            Happening::Failed(reason) => {
+            Happening::Failed { fault, reason } => {
                 self.world.observe(Event::Fatal(reason.clone()));
-                self.exit(70, reason);
+                let Exit { code, reason } = match fault {
+                    Fault::Disk => disk_failed(reason),
+                    Fault::Data => data_failed(reason),
+                    Fault::Core => Exit { code: 70, reason },
+                };
+                self.exit(code, reason);
             }
             Happening::Changed => self.changing = false,
         }
@@ -672,6 +682,9 @@ impl<W: World, C: Checks> Node<W, C> {
 
     fn housekeep(&mut self, now: Time) {
         for id in self.links.overdue(now) {
+            if let Some(entry) = self.links.get(id) {
+                self.rejected("hello", "overdue", entry.peer);
+            }
             self.closed(id, None);
         }
         self.part_from_other_logs();
@@ -726,9 +739,9 @@ async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc
     loop {
         let happening = match connection.receive().await {
             Ok((channel, message)) => Happening::Received { id, channel, message },
-            Err(_) => Happening::Closed(id),
+            Err(error) => Happening::Closed(id, error),
         };
-        let last = matches!(happening, Happening::Closed(_));
+        let last = matches!(happening, Happening::Closed(..));
         if arrivals.send(happening).await.is_err() || last {
             return;
         }
@@ -740,7 +753,9 @@ fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>
     Arc::new(move |event| {
         let happening = match &event {
             consensus::Event::Leader { leader, .. } => Some(Happening::Led(leader.map(|leader| leader.peer))),
-            consensus::Event::Failed { reason } => Some(Happening::Failed(reason.clone())),
+            consensus::Event::Failed { fault, reason } => {
+                Some(Happening::Failed { fault: *fault, reason: reason.clone() })
+            }
             _ => None,
         };
         world.observe(Event::Consensus(event));
@@ -751,7 +766,14 @@ fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>
 }
 
 fn disk_failed(reason: String) -> Exit {
-    Exit { code: 1, reason }
+    let advice = "see to the disk of the state folder, then start the node again: nothing that it acknowledged is lost";
+    Exit { code: 1, reason: format!("failed to {reason}; {advice}") }
+}
+
+fn data_failed(reason: String) -> Exit {
+    let advice = "keep the state folder for whoever looks into it, and start with an empty one if the other servers \
+                  are a majority without this one: the server then joins as a new one";
+    Exit { code: 65, reason: format!("failed to {reason}; {advice}") }
 }
 
 /// Moves the state folder's files out of the way. Nothing is deleted: a person may want them back.
@@ -761,14 +783,15 @@ fn set_aside<W: World>(world: &W) -> Result<(), Exit> {
 
 fn store_failed(error: identity::StoreError) -> Exit {
     match error {
-        identity::StoreError::Disk(reason) => Exit { code: 1, reason },
-        identity::StoreError::Foreign(reason) => Exit { code: 65, reason },
+        identity::StoreError::Disk(reason) => disk_failed(reason),
+        identity::StoreError::Damaged(reason) => data_failed(reason),
+        identity::StoreError::OtherPeer(reason) => Exit { code: 65, reason: format!("failed to {reason}") },
         identity::StoreError::OtherGroup => {
-            Exit { code: 65, reason: "the state folder is still of another committee".to_owned() }
+            data_failed("use the state folder: it is still of another committee".to_owned())
         }
     }
 }
 
 fn open_failed(error: OpenError) -> Exit {
-    Exit { code: if error.is_data() { 65 } else { 1 }, reason: error.to_string() }
+    if error.is_data() { data_failed(error.to_string()) } else { disk_failed(error.to_string()) }
 }

@@ -118,6 +118,34 @@ pub enum LinkError {
     Unreachable,
     /// The message exceeds what a channel carries.
     TooLarge,
+    /// This end closed the connection, because the other end broke its rules.
+    Violation(Violation),
+}
+
+/// How the other end of a connection broke its rules. Honest nodes never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Violation {
+    /// A message is longer than its channel or its sender may have it.
+    TooLong,
+    /// A stream is of no known channel.
+    NoChannel,
+    /// A stream ends within a message.
+    CutOff,
+    /// A channel has a stream already.
+    SecondStream,
+}
+
+impl Violation {
+    /// The stable name, as metrics spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong => "too-long",
+            Self::NoChannel => "no-channel",
+            Self::CutOff => "cut-off",
+            Self::SecondStream => "second-stream",
+        }
+    }
 }
 
 impl fmt::Display for LinkError {
@@ -127,6 +155,9 @@ impl fmt::Display for LinkError {
             Self::Closed(code) => write!(f, "use the connection: closed with code {code}"),
             Self::Unreachable => f.write_str("reach the peer: nobody answered"),
             Self::TooLarge => f.write_str("send the message: it is larger than a channel carries"),
+            Self::Violation(violation) => {
+                write!(f, "use the connection: the other end broke its rules ({})", violation.name())
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use redb::{
 use zipnet_core::id::RaftId;
 
 use super::codec::{self, FORMAT, Malformed};
-use super::{Event, OnEvent, OpenError};
+use super::{Event, Fault, OnEvent, OpenError};
 use crate::world::{Disk, World};
 
 /// Single values by name.
@@ -113,24 +113,26 @@ impl<W: World> Database<W> {
         let (file, failure, used) = (Arc::clone(&self.file), Arc::clone(&self.failure), Name(self.name));
         let result = unfrozen(&self.world, move || {
             let name = used.get();
+            let refused = |reason: String| (Fault::Disk, io::Error::other(reason));
             if let Some(reason) = lock(&failure).as_ref() {
-                return Err(io::Error::other(format!("use {name} after a failure: {reason}")));
+                return Err(refused(format!("use {name} after a failure: {reason}")));
             }
             match lock(&file).as_ref() {
-                None => Err(io::Error::other(format!("use {name}: it is closed"))),
-                Some(file) => work(file).map_err(|error| io::Error::other(format!("use {name}: {error}"))),
+                None => Err(refused(format!("use {name}: it is closed"))),
+                Some(file) => work(file)
+                    .map_err(|error| (Fault::of(&error), io::Error::other(format!("use {name}: {error}")))),
             }
         })
         .await
-        .unwrap_or_else(Err);
-        if let Err(error) = &result {
-            self.fail(error);
-        }
-        result
+        .unwrap_or_else(|error| Err((Fault::Core, error)));
+        result.map_err(|(fault, error)| {
+            self.fail(fault, &error);
+            error
+        })
     }
 
     /// Remembers the failure and reports it, unless there was one, or the file was closed on purpose.
-    fn fail(&self, error: &io::Error) {
+    fn fail(&self, fault: Fault, error: &io::Error) {
         if lock(&self.file).is_none() {
             return;
         }
@@ -141,7 +143,7 @@ impl<W: World> Database<W> {
             }
             failure.insert(error.to_string()).clone()
         };
-        (self.on_event)(Event::Failed { reason });
+        (self.on_event)(Event::Failed { fault, reason });
     }
 }
 

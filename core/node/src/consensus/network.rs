@@ -54,6 +54,20 @@ pub enum Refusal {
     Busy,
 }
 
+impl Refusal {
+    /// The stable name, as metrics spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Impersonation => "impersonation",
+            Self::Misdirected => "misdirected",
+            Self::Snapshot => "snapshot",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -108,6 +108,22 @@ pub enum EntryRefused {
     Full,
 }
 
+impl EntryRefused {
+    /// The stable name, as metrics spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WrongInstance => "wrong-instance",
+            Self::WrongRole => "wrong-role",
+            Self::Own => "own",
+            Self::TooLong => "too-long",
+            Self::Stale => "stale",
+            Self::BadSignature => "bad-signature",
+            Self::Full => "full",
+        }
+    }
+}
+
 impl fmt::Display for EntryRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

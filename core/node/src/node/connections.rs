@@ -9,6 +9,7 @@ use zipnet_core::message::Role;
 use super::links::Gone;
 use super::{Conn, End, Feed, Machine, Node, lock, read};
 use crate::config::PeerAddress;
+use crate::consensus;
 use crate::event::Event;
 use crate::frame::{Farewell, Frame, Hello, Present, Refusal, judge_hello};
 use crate::gossip;
@@ -64,15 +65,23 @@ impl<W: World, C: Checks> Node<W, C> {
             Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
             Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
             Channel::Consensus | Channel::Snapshot => {
-                if let (Machine::Server { group, .. }, Role::Server, Some(store)) =
-                    (&self.machine, role, store)
-                {
-                    // Consensus counts what it refuses; Raft repeats what was lost.
-                    group.receive(RaftId { peer, store }, message).unwrap_or_default();
+                let received = match (&self.machine, role, store) {
+                    (Machine::Server { group, .. }, Role::Server, Some(store)) => {
+                        group.receive(RaftId { peer, store }, message).map_err(consensus::Refusal::name)
+                    }
+                    _ => Err("wrong-role"),
+                };
+                // What was refused is repeated by whoever was honest.
+                if let Err(reason) = received {
+                    self.rejected("consensus", reason, peer);
                 }
             }
             Channel::Control => unreachable!("handled above"),
         }
+    }
+
+    pub(super) fn rejected(&self, kind: &'static str, reason: &'static str, peer: PeerId) {
+        self.world.observe(Event::Rejected { kind, reason, peer });
     }
 
     pub(super) fn frame(&mut self, id: ConnectionId, peer: PeerId, frame: Frame) {

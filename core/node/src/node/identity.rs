@@ -6,6 +6,7 @@ use openraft_rt::AsyncRuntime;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use zipnet_core::id::{GroupId, PeerId, StoreId};
 
+use crate::consensus::Fault;
 use crate::world::{Disk, World};
 
 /// The file.
@@ -22,8 +23,10 @@ const BYTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bytes");
 pub(super) enum StoreError {
     /// The disk failed.
     Disk(String),
-    /// The folder belongs to another node or another version, or is damaged.
-    Foreign(String),
+    /// It is of another version, or damaged.
+    Damaged(String),
+    /// The folder belongs to another node.
+    OtherPeer(String),
     /// The folder is this node's, from the time when it belonged to another committee.
     OtherGroup,
 }
@@ -50,14 +53,15 @@ fn read_or_create(
     group: GroupId,
     entropy: [u8; 32],
 ) -> Result<StoreId, StoreError> {
-    let backend = disk.open(FILE).map_err(|error: io::Error| StoreError::Disk(error.to_string()))?;
+    let backend =
+        disk.open(FILE).map_err(|error: io::Error| StoreError::Disk(format!("open {FILE}: {error}")))?;
     let database =
-        redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(foreign)?;
+        redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend).map_err(failed)?;
     let reading = database.begin_read().map_err(failed)?;
     let numbers = match reading.open_table(NUMBERS) {
         Ok(numbers) => numbers,
         Err(redb::TableError::TableDoesNotExist(_)) => return create(&database, me, group, entropy),
-        Err(error) => return Err(foreign(error)),
+        Err(error) => return Err(failed(error)),
     };
     let number = |name| -> Result<Option<u64>, StoreError> {
         Ok(numbers.get(name).map_err(failed)?.map(|value| value.value()))
@@ -66,25 +70,24 @@ fn read_or_create(
         Some(FORMAT) => {}
         found => {
             let found = found.map_or_else(|| "none".to_owned(), |found| found.to_string());
-            return Err(StoreError::Foreign(format!("{FILE}: expected format {FORMAT}, found {found}")));
+            return Err(damaged(format!("expected format {FORMAT}, found format {found}")));
         }
     }
-    let bytes = reading.open_table(BYTES).map_err(foreign)?;
+    let bytes = reading.open_table(BYTES).map_err(failed)?;
     let read = |name: &str| -> Result<Vec<u8>, StoreError> {
         let value = bytes.get(name).map_err(failed)?.map(|value| value.value().to_vec());
-        value.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the {name} is missing")))
+        value.ok_or_else(|| damaged(format!("the {name} is missing")))
     };
     if read("peer")? != me.0 {
-        return Err(StoreError::Foreign(format!(
-            "{FILE}: the state folder belongs to another peer than {}: compare ZIPNET_SECRET and ZIPNET_STATE_DIR",
+        return Err(StoreError::OtherPeer(format!(
+            "read {FILE}: the state folder belongs to another peer than {}: compare ZIPNET_SECRET and ZIPNET_STATE_DIR",
             me.short()
         )));
     }
     if read("group")? != group.0 {
         return Err(StoreError::OtherGroup);
     }
-    let store =
-        number("store")?.ok_or_else(|| StoreError::Foreign(format!("{FILE}: the store id is missing")))?;
+    let store = number("store")?.ok_or_else(|| damaged("the store id is missing".to_owned()))?;
     Ok(StoreId(store))
 }
 
@@ -103,10 +106,14 @@ fn create(database: &Database, me: PeerId, group: GroupId, entropy: [u8; 32]) ->
     Ok(StoreId(store))
 }
 
-fn failed(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Disk(format!("{FILE}: {error}"))
+fn failed(error: impl Into<redb::Error>) -> StoreError {
+    let error = error.into();
+    match Fault::of(&error) {
+        Fault::Disk => StoreError::Disk(format!("use {FILE}: {error}")),
+        Fault::Data | Fault::Core => damaged(error.to_string()),
+    }
 }
 
-fn foreign(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Foreign(format!("{FILE}: {error}"))
+fn damaged(reason: String) -> StoreError {
+    StoreError::Damaged(format!("read {FILE}: {reason}"))
 }

@@ -15,7 +15,7 @@ use super::{BACKOFF_MAX, BACKOFF_MIN, Conn, Happening, Machine, Node, lock};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::gossip;
-use crate::gossip::book::PeerEntry;
+use crate::gossip::book::{EntryRefused, PeerEntry};
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
 use crate::world::{Address, Channel, Link, LinkError, World};
 
@@ -44,8 +44,11 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut fresh = Vec::new();
         for entry in entries {
-            if self.book.receive(now, entry.clone()).is_ok() {
-                fresh.push(entry);
+            match self.book.receive(now, entry.clone()) {
+                Ok(()) => fresh.push(entry),
+                // Everybody hears of everything more than once.
+                Err(EntryRefused::Own | EntryRefused::Stale) => {}
+                Err(reason) => self.rejected("peer-entry", reason.name(), from),
             }
         }
         if !fresh.is_empty() {
@@ -63,7 +66,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 gossip::Effect::Send { to, bytes } => self.links.send_to(&to, Channel::Datagram, bytes),
                 gossip::Effect::Alive { peer } => self.world.observe(Event::GossipAlive { peer }),
                 gossip::Effect::Dead { peer } => self.world.observe(Event::GossipDead { peer }),
-                gossip::Effect::Rejected { .. } => {}
+                gossip::Effect::Rejected { from } => self.rejected("gossip", "malformed", from),
             }
         }
     }

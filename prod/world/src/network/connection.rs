@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zipnet_core::id::PeerId;
 use zipnet_core::wire::MESSAGE_BYTES_MAX;
 use zipnet_node::frame::FRAME_BYTES_MAX;
-use zipnet_node::world::{Address, Channel, Connection, LinkError};
+use zipnet_node::world::{Address, Channel, Connection, LinkError, Violation};
 
 use super::framing::{Deframer, channel_byte, header};
 use super::{Limits, tls};
@@ -57,6 +57,8 @@ struct Shared {
     done: Notify,
     /// Channels whose stream was opened by the peer.
     opened: Mutex<BTreeSet<Channel>>,
+    /// How the peer broke the rules, if that is why the connection is closed.
+    violation: Mutex<Option<Violation>>,
 }
 
 #[derive(Debug, Default)]
@@ -159,7 +161,10 @@ impl Connection for QuicConnection {
 
     async fn receive(&self) -> Result<(Channel, Bytes), LinkError> {
         let arrived = self.0.inbound.lock().await.recv().await;
-        arrived.ok_or_else(|| LinkError::Closed(close_code(&self.0.quic)))
+        arrived.ok_or_else(|| match *lock(&self.0.shared.violation) {
+            Some(violation) => LinkError::Violation(violation),
+            None => LinkError::Closed(close_code(&self.0.quic)),
+        })
     }
 
     fn close(&self, code: u32) {
@@ -256,17 +261,15 @@ async fn accept_streams(
         };
         let Ok(stream) = stream else { return };
         let reading = read(stream, arrived.clone(), Arc::clone(&shared), limits);
-        let quic = quic.clone();
+        let (quic, shared) = (quic.clone(), Arc::clone(&shared));
         drop(tokio::spawn(async move {
-            if reading.await.is_err() {
+            if let Err(violation) = reading.await {
+                lock(&shared.violation).get_or_insert(violation);
                 quic.close(VarInt::from_u32(PROTOCOL_VIOLATION), b"");
             }
         }));
     }
 }
-
-/// The peer broke the rules.
-struct Violation;
 
 /// Reads the messages of one stream until it ends.
 async fn read(
@@ -282,7 +285,7 @@ async fn read(
         let chunk = match stream.read_chunk(limits.chunk(), true).await {
             Ok(Some(chunk)) => chunk.bytes,
             // A message may be cut off only by a connection that breaks.
-            Ok(None) if !deframer.is_between_messages() => return Err(Violation),
+            Ok(None) if !deframer.is_between_messages() => return Err(Violation::CutOff),
             Ok(None) => break,
             Err(_) => return Ok(()),
         };
@@ -291,12 +294,10 @@ async fn read(
             throttle.pass(chunk.len(), limits).await;
         }
         let before = deframer.channel();
-        deframer
-            .push(chunk, |channel| longest(channel, trusted, limits), &mut messages)
-            .map_err(|_| Violation)?;
+        deframer.push(chunk, |channel| longest(channel, trusted, limits), &mut messages)?;
         let Some(channel) = deframer.channel() else { continue };
         if before.is_none() && !lock(&shared.opened).insert(channel) {
-            return Err(Violation);
+            return Err(Violation::SecondStream);
         }
         for message in messages.drain(..) {
             if arrived.send((channel, message)).await.is_err() {

@@ -11,7 +11,7 @@
 //! ```
 
 use bytes::{Buf, Bytes, BytesMut};
-use zipnet_node::world::Channel;
+use zipnet_node::world::{Channel, Violation};
 
 /// The bytes of a length.
 const HEADER: usize = 4;
@@ -53,6 +53,15 @@ pub enum Malformed {
     TooLong(u32),
     /// The byte that should name a channel.
     NoChannel(u8),
+}
+
+impl From<Malformed> for Violation {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::TooLong(_) => Self::TooLong,
+            Malformed::NoChannel(_) => Self::NoChannel,
+        }
+    }
 }
 
 /// Takes the bytes of a stream apart into messages. What is kept is never more than what has arrived.
