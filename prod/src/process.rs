@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 use tokio::net::TcpListener;
@@ -15,13 +16,13 @@ use zipnet_core::id::PeerId;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
-use zipnet_node::config::{Config, Part, Warning, is_wildcard};
+use zipnet_node::config::{Config, Part, PeerAddress, Warning, is_wildcard};
 use zipnet_node::event::{Event, Level, Line};
 use zipnet_node::metrics::{BuildInfo, Metrics};
 use zipnet_node::node::{self, Handle};
-use zipnet_node::world::Link;
+use zipnet_node::world::{Address, Link};
 use zipnet_world::disk::Folder;
-use zipnet_world::network::{Limits, QuicLink};
+use zipnet_world::network::{FAREWELL, Limits, QuicLink};
 use zipnet_world::world::RealWorld;
 
 use crate::about::About;
@@ -36,6 +37,11 @@ const EXIT_ERROR: u8 = 1;
 const EXIT_BROKEN: u8 = 70;
 /// A value is wrong or missing.
 const EXIT_CONFIG: u8 = 78;
+
+/// How long an orderly stop may take up to its last words, so that it is over in less than the documented 5 s.
+const EXIT_BUDGET: Duration = Duration::from_millis(4_500);
+/// What last words get in any case.
+const EXIT_RESERVE: Duration = Duration::from_millis(200);
 
 /// What `main` of a node's binary is.
 #[must_use]
@@ -222,7 +228,7 @@ fn run(config: Config, warnings: &[Warning], environment: &BTreeMap<String, Stri
 }
 
 /// A panic anywhere is a broken invariant: the process says so and ends, rather than going on with half of its tasks.
-fn stop_on_panic(journal: &Journal) {
+pub fn stop_on_panic(journal: &Journal) {
     let journal = journal.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
@@ -262,16 +268,26 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
         Part::Aggregator(_) | Part::Client(_) => None,
     };
     let publications = Publications::default();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let now =
         move || zipnet_core::time::Time(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
     let metrics = Metrics::new(now(), config.instance.name(), me, &about, floor);
     let observed = Observed::new(handle.clone(), metrics, now);
+    let departed = Arc::new(OnceLock::new());
     let sink = {
         let (observed, journal, publications) = (observed.clone(), journal.clone(), publications.clone());
+        let departed = Arc::clone(&departed);
+        let unanswered = Unanswered::new(link.clone(), &config.bootstrap);
         move |event: Event| {
+            if matches!(event, Event::Departing) {
+                // A stop begins once.
+                departed.set(Instant::now()).unwrap_or_default();
+            }
             observed.observe(&event);
             publications.observe(&event);
+            if let Some(line) = unanswered.observe(&event).and_then(|text| Event::Warned(text).line()) {
+                journal.write(&line);
+            }
             if let Some(line) = event.line() {
                 journal.write(&line);
             }
@@ -293,7 +309,8 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
     let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
 
     let exit = node::run(world, Strict, config, controls).await;
-    link.shut_down().await;
+    let spent = departed.get().map_or(Duration::ZERO, Instant::elapsed);
+    link.shut_down(EXIT_BUDGET.saturating_sub(spent).clamp(EXIT_RESERVE, FAREWELL)).await;
     admin::close(folder.path());
     let unpublished = match publishing {
         Some(publishing) => {
@@ -331,10 +348,10 @@ fn stop_on_signals(handle: &Handle) -> std::io::Result<()> {
 }
 
 /// Keeps the address book in the state folder.
-async fn remember(handle: Handle, folder: Folder, interval: std::time::Duration, journal: Journal) {
+async fn remember(handle: Handle, folder: Folder, interval: Duration, journal: Journal) {
     let mut saved = addresses::load(&folder);
     loop {
-        tokio::time::sleep(interval.min(std::time::Duration::from_secs(2))).await;
+        tokio::time::sleep(interval.min(Duration::from_secs(2))).await;
         let Some(view) = handle.view().await else { return };
         if view.addresses.is_empty() || view.addresses == saved {
             continue;
@@ -348,6 +365,38 @@ async fn remember(handle: Handle, folder: Folder, interval: std::time::Duration,
                 text: format!("the address book could not be saved: {reason}"),
             }),
         }
+    }
+}
+
+/// Failed dials of those that this node was told to start from. A single one is nothing; a name that does not resolve, or
+/// a port that is closed, is for the operator.
+struct Unanswered {
+    link: QuicLink,
+    failed: Mutex<BTreeMap<Address, u32>>,
+}
+
+impl Unanswered {
+    /// Failures in a row that are told: after about three seconds, and then every five minutes.
+    const TOLD: u32 = 3;
+    const AGAIN: u32 = 60;
+
+    fn new(link: QuicLink, bootstrap: &[PeerAddress]) -> Self {
+        let addresses = bootstrap.iter().filter_map(|peer| peer.address.clone());
+        Self { link, failed: Mutex::new(addresses.map(|address| (address, 0)).collect()) }
+    }
+
+    /// The warning that an event is worth.
+    fn observe(&self, event: &Event) -> Option<String> {
+        let Event::DialFailed { peer, address } = event else { return None };
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = failed.get_mut(address)?;
+        let why = self.link.why_unreachable(address)?;
+        *times = times.saturating_add(1);
+        let told = *times == Self::TOLD || *times % Self::AGAIN == 0;
+        told.then(|| {
+            let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short());
+            format!("failed to reach peer={peer} at {address}, {times} times so far: {why}; trying again")
+        })
     }
 }
 
@@ -437,9 +486,7 @@ async fn submit(
     use zipnet_core::client::PublishError;
     loop {
         match handle.submit(request, line.clone().into_bytes()).await? {
-            Err(PublishError::QueueFull { .. }) => {
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await
-            }
+            Err(PublishError::QueueFull { .. }) => tokio::time::sleep(Duration::from_millis(200)).await,
             answer => return Some(answer),
         }
     }

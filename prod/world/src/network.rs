@@ -10,10 +10,11 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use tokio::sync::mpsc;
@@ -45,7 +46,7 @@ const BACKLOG_MAX: usize = 1_024;
 /// What the system should keep of arrived packets while the process is busy: a round of a hundred clients.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// How long the last words of a node may take to arrive.
-const FAREWELL: Duration = Duration::from_millis(700);
+pub const FAREWELL: Duration = Duration::from_millis(700);
 
 /// How much a connection may hold, by the size of a vector.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +99,8 @@ struct Inner {
     address: Address,
     limits: Limits,
     incoming: tokio::sync::Mutex<mpsc::Receiver<QuicConnection>>,
+    /// Why the last dial of an address failed, for people. One for each address that the node dials.
+    failures: Mutex<BTreeMap<Address, String>>,
 }
 
 impl QuicLink {
@@ -132,7 +135,8 @@ impl QuicLink {
         let (accepted, incoming) = mpsc::channel(BACKLOG_MAX);
         drop(tokio::spawn(accept(endpoint.clone(), accepted, limits)));
         let incoming = tokio::sync::Mutex::new(incoming);
-        Ok(Self(Arc::new(Inner { endpoint, client, address, limits, incoming })))
+        let failures = Mutex::default();
+        Ok(Self(Arc::new(Inner { endpoint, client, address, limits, incoming, failures })))
     }
 
     /// Where the process listens.
@@ -148,10 +152,20 @@ impl QuicLink {
         self.0.endpoint.set_server_config(None);
     }
 
-    /// Lets the last words of closed connections arrive, and closes the rest.
-    pub async fn shut_down(&self) {
+    /// Why nobody was reached at an address, if the last dial of it failed.
+    #[must_use]
+    pub fn why_unreachable(&self, address: &Address) -> Option<String> {
+        self.failures().get(address).cloned()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<Address, String>> {
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the last words of closed connections arrive, which may take [`FAREWELL`] if there is time, and closes the rest.
+    pub async fn shut_down(&self, within: Duration) {
         self.only_dial();
-        if timeout(FAREWELL, self.0.endpoint.wait_idle()).await.is_err() {
+        if timeout(within, self.0.endpoint.wait_idle()).await.is_err() {
             self.0.endpoint.close(VarInt::from_u32(0), b"");
         }
     }
@@ -172,20 +186,39 @@ impl Link for QuicLink {
 
     async fn dial(&self, address: &Address) -> Result<QuicConnection, LinkError> {
         let Inner { endpoint, client, limits, .. } = &*self.0;
+        let mut resolved = false;
         let dialling = async {
-            let found = tokio::net::lookup_host(&address.0).await.map_err(|_| LinkError::Unreachable)?;
+            let found = tokio::net::lookup_host(&address.0)
+                .await
+                .map_err(|reason| format!("the name does not resolve ({reason})"))?;
+            resolved = true;
+            let mut why = "the name has no address".to_owned();
             for to in found {
-                let Ok(connecting) = endpoint.connect_with(client.clone(), to, tls::SERVER_NAME) else {
-                    continue;
-                };
-                if let Ok(quic) = connecting.await {
-                    return QuicConnection::new(quic, Some(address.clone()), *limits)
-                        .ok_or(LinkError::Unreachable);
+                match endpoint.connect_with(client.clone(), to, tls::SERVER_NAME) {
+                    Ok(connecting) => match connecting.await {
+                        Ok(quic) => {
+                            return QuicConnection::new(quic, Some(address.clone()), *limits)
+                                .ok_or_else(|| format!("{to} shows no key"));
+                        }
+                        Err(reason) => why = format!("{to} does not shake hands: {reason}"),
+                    },
+                    Err(reason) => why = format!("{to} can not be dialled: {reason}"),
                 }
             }
-            Err(LinkError::Unreachable)
+            Err(why)
         };
-        timeout(HANDSHAKE_TIMEOUT, dialling).await.unwrap_or(Err(LinkError::Unreachable))
+        let dialled = timeout(HANDSHAKE_TIMEOUT, dialling).await;
+        let why = match dialled {
+            Ok(Ok(connection)) => {
+                self.failures().remove(address);
+                return Ok(connection);
+            }
+            Ok(Err(why)) => why,
+            Err(_) if resolved => format!("nobody answers within {} s", HANDSHAKE_TIMEOUT.as_secs()),
+            Err(_) => format!("the name does not resolve within {} s", HANDSHAKE_TIMEOUT.as_secs()),
+        };
+        self.failures().insert(address.clone(), why);
+        Err(LinkError::Unreachable)
     }
 
     async fn accept(&self) -> Result<QuicConnection, LinkError> {
