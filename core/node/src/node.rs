@@ -682,7 +682,7 @@ impl<W: World, C: Checks> Node<W, C> {
 
     fn housekeep(&mut self, now: Time) {
         for id in self.links.overdue(now) {
-            if let Some(entry) = self.links.get(id) {
+            if let Some(entry) = self.links.get(id).filter(|entry| !entry.refused) {
                 self.rejected("hello", "overdue", entry.peer);
             }
             self.closed(id, None);

@@ -1,0 +1,368 @@
+//! The command `zipnet` and the pages of a node, against a committee that runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use support::{Ended, Instance, NAME, Node, Process, binary, exchange, run, until, variables};
+
+#[expect(dead_code, reason = "each file of tests uses a part of it")]
+#[path = "support/processes.rs"]
+mod support;
+
+/// Asks the tool about a node.
+fn ask(node: &Node, arguments: &[&str]) -> Ended {
+    let folder = node.folder.display().to_string();
+    run("zipnet", &[arguments, &["--state-dir", &folder]].concat(), &BTreeMap::new())
+}
+
+/// The same, for data.
+fn data(node: &Node, arguments: &[&str]) -> Value {
+    let asked = ask(node, &[arguments, &["--format", "json"]].concat());
+    assert_eq!((asked.code, asked.stderr.as_str()), (0, ""), "{arguments:?}");
+    serde_json::from_str(&asked.stdout)
+        .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", asked.stdout))
+}
+
+/// The tool refuses with a sentence that has this in it.
+fn refused(ended: &Ended, sentence: &str) {
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: ") && ended.stderr.contains(sentence), "{}", ended.stderr);
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_committee_is_watched_and_changed_with_the_tool() {
+    let port = free_port();
+    let mut instance = Instance::start(2, |node| {
+        if node.name == "server-1" {
+            node.variables.insert("ZIPNET_METRICS".to_owned(), format!("127.0.0.1:{port}"));
+        }
+    });
+    let server = &instance.servers[0];
+    watch(server, &instance);
+    pages(port, server);
+
+    // Several nodes of the instance are here: it must be said which one is meant.
+    let several = variables([("XDG_STATE_HOME", &instance.folder().join("none").display().to_string())]);
+    refused(
+        &run("zipnet", &["status", "--instance", NAME], &several),
+        "no node of acme.tests runs with its state in",
+    );
+    refused(&run("zipnet", &["status"], &BTreeMap::new()), "say which node is meant");
+    let wrong = run("zipnet", &["wait", "rounds", "--within", "long"], &BTreeMap::new());
+    assert_eq!(wrong.code, 78, "{}", wrong.stderr);
+    assert_eq!(run("zipnet", &["statsu"], &BTreeMap::new()).code, 2);
+
+    stop_and_wipe(&mut instance);
+    retire(&mut instance);
+}
+
+fn watch(server: &Node, instance: &Instance) {
+    let ready = ask(server, &["wait", "ready"]);
+    assert_eq!(ready.code, 0, "{}", ready.stderr);
+    let before = server.round();
+    assert_eq!(ask(server, &["wait", "rounds", "--count", "2"]).code, 0);
+    assert!(server.round() >= before + 2);
+    assert_eq!(ask(server, &["wait", "leader", "--within", "30s"]).code, 0);
+    let in_vain = ask(server, &["wait", "rounds", "--count", "100000", "--within", "300ms"]);
+    refused(&in_vain, "waited 300 ms for rounds in vain: ");
+
+    let status = data(server, &["status"]);
+    assert_eq!(status["instance"], NAME);
+    assert_eq!(status["peer"], server.id());
+    assert_eq!(status["role"], "server");
+    assert_eq!(status["ready"], true);
+    assert_eq!(status["causes"], serde_json::json!([]));
+    assert_eq!((&status["clients"], &status["min_participants"]), (&2.into(), &2.into()));
+    assert!(
+        status["leader"].is_string() && status["group"].is_string() && status["log"].is_string(),
+        "{status}"
+    );
+    assert!(status["finalized_round"].as_u64() >= Some(before), "{status}");
+    assert_eq!(status["aggregator"].as_str().map(|peer| &peer[..10]), Some(&instance.aggregator.id()[..10]));
+    let table = ask(server, &["status"]);
+    assert!(table.code == 0 && table.stdout.contains(NAME), "{}", table.stdout);
+
+    let members = data(server, &["members"]);
+    let members = members.as_array().unwrap();
+    assert_eq!(members.len(), 3);
+    for member in members {
+        assert!(instance.servers.iter().any(|server| member["peer"] == server.id()), "{member}");
+        assert_eq!((&member["vote"], &member["standing"]), (&"voter".into(), &"registered".into()));
+        assert_eq!((&member["linked"], &member["in_roster"]), (&true.into(), &true.into()));
+    }
+    assert_eq!(members.iter().filter(|member| member["leader"] == true).count(), 1);
+    let table = ask(server, &["members"]);
+    assert_eq!(table.stdout.lines().filter(|line| line.ends_with("leads")).count(), 1, "{}", table.stdout);
+
+    let rounds = data(server, &["rounds"]);
+    let rounds = rounds.as_array().unwrap();
+    assert!(!rounds.is_empty());
+    for round in rounds {
+        assert_eq!(round["servers"].as_array().map(Vec::len), Some(3), "{round}");
+        assert!(round["round"].is_u64() && round["digest"].is_string() && round["confirmed"].is_boolean());
+        assert_eq!(round["participants"], 2);
+    }
+    assert!(ask(server, &["rounds"]).stdout.contains("confirmed"));
+
+    // A client and the aggregator answer as well.
+    assert_eq!(data(&instance.aggregator, &["status"])["role"], "aggregator");
+    assert_eq!(ask(&instance.clients[0], &["wait", "ready"]).code, 0);
+    assert_eq!(data(&instance.clients[0], &["status"])["role"], "client");
+
+    let stop = data(server, &["plan", "stop"]);
+    assert_eq!((&stop["safe"], &stop["may_leave"]), (&true.into(), &0.into()));
+    assert!(stop["consequences"][0].as_str().unwrap().contains("2 of 3 votes remain"), "{stop}");
+    assert_eq!(data(server, &["plan", "add"])["may_leave"], 1);
+    let remove = ask(server, &["plan", "remove", &instance.servers[2].id()[..6]]);
+    assert!(remove.code == 0 && remove.stdout.contains("two servers remain"), "{}", remove.stdout);
+    refused(
+        &ask(server, &["plan", "remove", "zz"]),
+        "no server of the committee has a peer id that begins with zz",
+    );
+}
+
+/// What is offered over `ZIPNET_METRICS`.
+fn pages(port: u16, server: &Node) {
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        exchange(&mut stream, path).unwrap_or_else(|| panic!("{path} is no page"))
+    };
+    assert_eq!(get("/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(get("/readyz"), (200, "ready\n".to_owned()));
+    let (code, text) = get("/readyz?verbose");
+    assert!(code == 200 && text.starts_with("ready\n") && !text.contains("cause: "), "{text}");
+    let (code, text) = get("/status");
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &status["peer"]), (200, &server.id().into()));
+    let (code, text) = get("/metrics");
+    assert_eq!(code, 200);
+    for name in [
+        "mosaik_groups_leader_is_local",
+        "mosaik_groups_bonds",
+        "mosaik_groups_committed_index",
+        "zipnet_rounds_finalized_total",
+        "zipnet_rounds_opened_total",
+        "zipnet_partials_submitted_total",
+        "zipnet_client_registry_size",
+        "zipnet_server_registry_size",
+        "zipnet_round_participants",
+        "zipnet_min_participants",
+        "zipnet_roster_servers",
+        "zipnet_roster_servers_live",
+        "zipnet_round_duration_seconds_bucket",
+        "zipnet_round_stalled_seconds",
+        "zipnet_build_info",
+    ] {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is missing: {text}"));
+        assert!(line.contains("instance_name=\"acme.tests\""), "{line}");
+    }
+    assert_eq!(get("/nothing").0, 404);
+    // Orders are not given over the network.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::io::Write::write_all(
+        &mut stream,
+        b"POST /stop HTTP/1.1\r\nhost: zipnet\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+}
+
+fn stop_and_wipe(instance: &mut Instance) {
+    let folder = instance.clients[1].folder.clone();
+    let path = folder.display().to_string();
+    let wipe =
+        |more: &[&str]| run("zipnet", &[&["wipe", "--state-dir", &path], more].concat(), &BTreeMap::new());
+    refused(&wipe(&["--yes"]), "another process holds it; stop that one first");
+    assert!(folder.exists());
+
+    assert_eq!(ask(&instance.clients[1], &["stop"]).code, 0);
+    assert_eq!(instance.clients[1].process_mut().code(), 0);
+    refused(&ask(&instance.clients[1], &["stop"]), "no node answers in ");
+    let in_vain = ask(&instance.clients[1], &["wait", "ready", "--within", "200ms"]);
+    refused(&in_vain, "waited 200 ms for ready in vain: no node answers in ");
+
+    let asked = wipe(&[]);
+    assert_eq!(asked.code, 1);
+    assert!(asked.stderr.contains("Run again with --yes"), "{}", asked.stderr);
+    assert!(folder.exists());
+    let wiped = wipe(&["--yes"]);
+    assert_eq!(wiped.code, 0, "{}", wiped.stderr);
+    assert!(!folder.exists());
+    refused(&wipe(&["--yes"]), "there is no such folder");
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().display().to_string();
+    refused(
+        &run("zipnet", &["wipe", "--yes", "--state-dir", &path], &BTreeMap::new()),
+        "it is no state folder of a node",
+    );
+    assert!(other.path().exists());
+    instance.clients[1].start();
+    instance.wait_rounds(1);
+}
+
+fn retire(instance: &mut Instance) {
+    let ids: Vec<_> = instance.servers.iter().map(|server| server.id().to_owned()).collect();
+    let others = ask(&instance.servers[0], &["retire", &ids[1]]);
+    refused(&others, "a server announces its own leave");
+    let living = ask(&instance.servers[0], &["retire", "--dead", &ids[1][..8]]);
+    refused(&living, "it answers; retire it in order instead, without --dead");
+    let stranger = ask(&instance.servers[0], &["retire", "--dead", &"ab".repeat(32)]);
+    refused(&stranger, "it has no vote in this committee");
+
+    // One is dead: another one may not leave.
+    instance.servers[2].process_mut().kill();
+    until("the link to break", || {
+        let members = instance.servers[0].data("/status");
+        let gone = |member: &Value| member["peer"] == ids[2].as_str() && member["linked"] == false;
+        members["servers"].as_array()?.iter().any(gone).then_some(())
+    });
+    refused(&ask(&instance.servers[0], &["retire"]), "the majority would be lost");
+    let plan = ask(&instance.servers[0], &["plan", "remove"]);
+    assert!(plan.code == 1 && plan.stdout.contains("the majority would be lost"), "{}", plan.stdout);
+    let stop = ask(&instance.servers[0], &["plan", "stop"]);
+    assert!(
+        stop.code == 1 && stop.stdout.contains("the committee stops until it is back"),
+        "{}",
+        stop.stdout
+    );
+    // Status names who is awaited, in words.
+    let awaited = until("a cause", || {
+        let (code, text) = instance.servers[0].page("/readyz?verbose")?;
+        (code == 503 && text.contains(&ids[2][..10])).then_some(text)
+    });
+    assert!(awaited.contains("cause: "), "{awaited}");
+
+    // Dead for good: its vote goes, and rounds go on with two.
+    let dead = ask(&instance.servers[0], &["retire", "--dead", &ids[2][..8]]);
+    assert_eq!(dead.code, 0, "{}", dead.stderr);
+    assert!(dead.stderr.contains("advice: two servers remain"), "{}", dead.stderr);
+    for server in &instance.servers[..2] {
+        let retired = server.process().wait_event("server-retired");
+        assert_eq!((retired.field("server"), retired.field("forced")), (Some(&ids[2][..10]), Some("true")));
+        server.wait_rounds(2);
+        let members = until("two voters", || {
+            let members = server.data("/status")["servers"].clone();
+            let voters = members.as_array()?.iter().filter(|member| member["vote"] == "voter").count();
+            (voters == 2).then_some(members)
+        });
+        let standing = members.as_array().unwrap().iter().find(|member| member["peer"] == ids[2].as_str());
+        assert_eq!(standing.map(|member| &member["standing"]), Some(&"retired".into()));
+    }
+    // Its identity is barred.
+    instance.servers[2].begin();
+    let process = instance.servers[2].process_mut();
+    assert_eq!(process.code(), 77, "{}", process.tail());
+    process.wait_text("give the server a fresh ZIPNET_SECRET and add it again");
+
+    // In order: announced, then stopped.
+    let asked = ask(&instance.servers[1], &["retire"]);
+    assert_eq!(asked.code, 0, "{}", asked.stderr);
+    assert!(asked.stderr.contains("advice: one server remains"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("announced: stop the server one gossip cycle"), "{}", asked.stderr);
+    let told = |line: &support::Line| {
+        ["server-leaving", "server-retired"].contains(&&*line.event)
+            && line.field("server") == Some(&ids[1][..10])
+    };
+    instance.servers[0].process().wait_for(0, "the leave", told);
+    assert_eq!(ask(&instance.servers[1], &["stop"]).code, 0);
+    let code = instance.servers[1].process_mut().code();
+    assert_eq!(code, 0, "{}", instance.servers[1].process().tail());
+    instance.servers[0].wait_rounds(2);
+}
+
+#[test]
+fn two_binaries_are_compared() {
+    let server = binary("server");
+    let same = run("zipnet", &["compat", server, binary("client")], &BTreeMap::new());
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    assert!(same.stdout.contains("may serve one instance: roll one node at a time"), "{}", same.stdout);
+    let scratch = tempfile::tempdir().unwrap();
+    let saved = scratch.path().join("old.json");
+    let about = run("server", &["build-info", "--format", "json"], &BTreeMap::new()).stdout;
+    let mut about: Value = serde_json::from_str(&about).unwrap();
+    about["wire_version"] = 99.into();
+    about["params"]["slot_bytes"] = 512.into();
+    fs::write(&saved, about.to_string()).unwrap();
+    let crossed = run("zipnet", &["compat", &saved.display().to_string(), server], &BTreeMap::new());
+    assert_eq!(crossed.code, 1, "{}", crossed.stderr);
+    assert!(crossed.stdout.contains("boundary crossed: wire format: 99 and "), "{}", crossed.stdout);
+    assert!(crossed.stdout.contains("boundary crossed: round parameters: "), "{}", crossed.stdout);
+    refused(&run("zipnet", &["compat", "/no/such/binary", server], &BTreeMap::new()), "/no/such/binary");
+    refused(&run("zipnet", &["compat", "/bin/false", server], &BTreeMap::new()), "/bin/false");
+}
+
+/// Processes that have this text in their environment or command line.
+fn processes_of(text: &str) -> Vec<String> {
+    let here = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == here || !name.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        let all = [read("environ"), read("cmdline")].concat();
+        if String::from_utf8_lossy(&all).contains(text) {
+            found.push(format!("{name}: {}", String::from_utf8_lossy(&read("cmdline"))));
+        }
+    }
+    found
+}
+
+fn nothing_is_left(scratch: &Path) {
+    let text = scratch.display().to_string();
+    until("every process to be gone", || processes_of(&text).is_empty().then_some(()));
+    let left: Vec<_> =
+        fs::read_dir(scratch).unwrap().filter_map(Result::ok).map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_local_network_runs_and_leaves_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
+    let ran = run("zipnet", &["local", "--rounds", "3", "--clients", "2", "--period", "400ms"], &environment);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let finalized = ran.stdout.lines().filter(|line| line.contains("committee: round finalized")).count();
+    assert_eq!(finalized, 3, "{}", ran.stdout);
+    assert!(ran.stderr.contains("stopping every node in order"), "{}", ran.stderr);
+    nothing_is_left(scratch.path());
+}
+
+#[test]
+fn a_local_network_that_is_interrupted_leaves_nothing() {
+    // While the first node starts, while others do, and in the middle of rounds.
+    for moment in ["", "server-2", "client-1", "round finalized"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
+        let mut command = Command::new(binary("zipnet"));
+        command.args(["local", "--clients", "2", "--period", "400ms"]);
+        let mut local = Process::start("local", &mut command, &environment);
+        if moment.is_empty() {
+            until("the first node", || {
+                (processes_of(&scratch.path().display().to_string()).len() > 1).then_some(())
+            });
+        } else {
+            local.wait_text(moment);
+        }
+        local.signal(Signal::SIGINT);
+        assert_eq!(local.code(), 0, "at {moment:?}{}", local.tail());
+        nothing_is_left(scratch.path());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
