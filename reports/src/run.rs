@@ -19,6 +19,10 @@ pub struct RunResult {
     /// The defect that was planted in this run; none in an ordinary one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
+    /// Whether real processes were run instead of a simulation. There is no chain then, `events` are lines of logs, and
+    /// simulated time is real time.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub live: bool,
     /// What the run came to.
     pub verdict: Verdict,
     /// The hash chain over everything that happened, after the last event, in hexadecimal.
@@ -48,6 +52,9 @@ pub struct RunResult {
     /// The steps in the order in which they were reached.
     #[serde(default)]
     pub steps: Vec<Step>,
+    /// What a run on real processes left out, because only a simulation controls it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_controlled: Vec<String>,
     /// Why the verdict is another than held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -160,6 +167,11 @@ pub enum LineError {
     },
     /// Something follows the line.
     Trailing,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl RunResult {
@@ -285,6 +297,7 @@ mod tests {
             title: "Cold start".into(),
             seed: u64::MAX,
             defect: Some("floor-ignored".into()),
+            live: true,
             verdict: Verdict::Violated,
             chain: "00ff".into(),
             events: 4_096,
@@ -303,6 +316,7 @@ mod tests {
                 ended_s: None,
                 outcome: StepOutcome::Unfinished,
             }],
+            not_controlled: vec!["the network".into()],
             failure: Some(Failure {
                 property: "floor".into(),
                 event: 4_095,
@@ -359,9 +373,15 @@ mod tests {
 
     #[test]
     fn an_ordinary_result_is_short() {
-        let result = RunResult { defect: None, failure: None, ..sample().without_checkpoints() };
+        let result = RunResult {
+            defect: None,
+            live: false,
+            not_controlled: Vec::new(),
+            failure: None,
+            ..sample().without_checkpoints()
+        };
         let line = result.to_line();
-        for absent in ["defect", "failure", "checkpoints", "window"] {
+        for absent in ["defect", "live", "not_controlled", "failure", "checkpoints", "window"] {
             assert!(!line.contains(absent), "{absent} is written although there is nothing in it");
         }
         assert_eq!(RunResult::from_line(&line).unwrap(), result);

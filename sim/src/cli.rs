@@ -5,7 +5,7 @@
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use zipnet_reports::Exit;
 
 use crate::defect::Defect;
+use crate::live::process::{self, Guard};
+use crate::live::{self, Binaries};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{conform, doctor, one, sweep};
 
@@ -22,7 +24,7 @@ Exit codes, gravest first where several apply: 70 a bug in the simulator, 65 a s
 the sweep was interrupted, or something that must happen in some seed never did), 0 every expectation held.
 Before anything runs: 2 a flag is mistyped, 78 a value is wrong or missing, 4 nothing was selected.";
 
-/// Runs zipnet scenarios in a deterministic simulation, over many seeds.
+/// Runs zipnet scenarios in a deterministic simulation, over many seeds, or on real processes.
 #[derive(Debug, Parser)]
 #[command(name = "zipnet-sim", version, after_help = EXIT_CODES, max_term_width = 110)]
 struct Cli {
@@ -35,6 +37,10 @@ enum Command {
     /// Run scenarios over seeds.
     ///
     /// For example: zipnet-sim run scenarios/runbooks --seeds 20
+    ///
+    /// With --live the same procedures are carried out on real processes on this machine, in real time. What only a
+    /// simulation controls (network, disk, clock, other builds, liars) is left out and said as "not controlled"; a
+    /// scenario that needs it, or asks for what is not seen from outside, is inconclusive.
     Run(RunFlags),
     /// Read scenarios and say what is wrong with them; run nothing.
     Check(SelectFlags),
@@ -52,6 +58,9 @@ enum Command {
     /// Run one scenario with one seed in this process. How `run` starts its runs.
     #[command(hide = true)]
     One(one::Flags),
+    /// Become a command that is killed when the parent is gone. How `run --live` starts nodes.
+    #[command(hide = true)]
+    Guard(Guard),
 }
 
 #[derive(Debug, Args)]
@@ -71,13 +80,20 @@ struct SelectFlags {
 struct RunFlags {
     #[command(flatten)]
     select: SelectFlags,
-    /// The seeds: a count N for 0 to N-1, or A..B for A to B, both included [default: 20; a canary: up to 50].
+    /// Run real processes instead of a simulation. The seed still decides every draw.
+    #[arg(long, conflicts_with_all = ["control", "defect", "check_determinism"])]
+    live: bool,
+    /// Where zipnet-server, zipnet-aggregator and zipnet-client are [default: beside this binary].
+    #[arg(long, value_name = "DIR", requires = "live")]
+    bin_dir: Option<PathBuf>,
+    /// The seeds: a count N for 0 to N-1, or A..B for A to B, both included [default: 20; a canary: up to 50; with
+    /// --live: seed 0].
     #[arg(long, value_name = "N|A..B", value_parser = seeds, conflicts_with = "seed")]
     seeds: Option<Seeds>,
     /// One single seed. What must happen in some seed of a sweep is not judged then.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// How many runs at a time [default: one per core].
+    /// How many runs at a time [default: one per core; with --live: one].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Run the I-th of N equal shares of the seeds. A share is a sweep of its own and judged as one.
@@ -101,7 +117,8 @@ struct RunFlags {
     /// Write a JUnit file.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write the resolved scenario, the result and the event log of each run into a folder.
+    /// Write the resolved scenario, the result and the event log (with --live: the logs of all nodes) of each run into a
+    /// folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -197,6 +214,7 @@ pub fn main() -> Exit {
         Command::Conform(flags) => conform::run(&flags),
         Command::Doctor(flags) => doctor::examine(&flags.out),
         Command::One(flags) => one::run(&flags),
+        Command::Guard(flags) => process::guard(&flags),
     }
 }
 
@@ -210,20 +228,30 @@ fn run(flags: RunFlags) -> Exit {
         Ok(scenarios) => scenarios,
         Err(exit) => return exit,
     };
+    let binaries = match flags.live.then(|| find_binaries(flags.bin_dir.as_deref())).transpose() {
+        Ok(binaries) => binaries,
+        Err(reason) => {
+            warn(&format!("error: {reason}"));
+            return Exit::Configuration;
+        }
+    };
     let seeds = match (flags.seed, flags.seeds) {
         (Some(seed), _) => sweep::Choice::One(seed),
         (None, Some(seeds)) => sweep::Choice::Sweep(seeds),
+        (None, None) if flags.live => sweep::Choice::One(0),
         (None, None) => sweep::Choice::Default,
     };
+    let jobs = || if flags.live { 1 } else { doctor::cores() };
     sweep::run(
         scenarios,
         &sweep::Options {
             seeds,
-            jobs: flags.jobs.map_or_else(doctor::cores, usize::from),
+            jobs: flags.jobs.map_or_else(jobs, usize::from),
+            live: binaries.map(|binaries| binaries.folder().to_owned()),
             shard: flags.shard.unwrap_or(Shard { index: 0, count: 1 }),
             wall_budget: flags.wall_budget,
             fail_fast: flags.fail_fast,
-            check_determinism: flags.check_determinism,
+            check_determinism: if flags.live { Permille(0) } else { flags.check_determinism },
             control: flags.control,
             defect: flags.defect,
             junit: flags.junit,
@@ -231,6 +259,19 @@ fn run(flags: RunFlags) -> Exit {
             out: flags.out,
         },
     )
+}
+
+/// The binaries in a folder, by default that of this binary.
+fn find_binaries(folder: Option<&Path>) -> Result<Binaries, String> {
+    let own = || {
+        let own = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+        own.ok_or_else(|| {
+            format!("this binary does not know where it is; build with `{}` and use --bin-dir", live::BUILD)
+        })
+    };
+    let folder = folder.map_or_else(own, |folder| Ok(folder.to_owned()))?;
+    // Processes are started by their path, and a run may have another working directory.
+    Binaries::find(&folder.canonicalize().unwrap_or(folder))
 }
 
 fn check(flags: &SelectFlags) -> Exit {

@@ -176,13 +176,8 @@ impl Cluster {
         });
     }
 
-    /// 64 hexadecimal digits that belong to a label: what `openssl rand -hex 32` prints.
     fn secret(&self, label: &str) -> String {
-        let mut text = String::new();
-        for byte in self.secrets.fork(label).bytes() {
-            write!(text, "{byte:02x}").expect("writing to a string does not fail");
-        }
-        text
+        secret(&self.secrets, label)
     }
 
     /// Every node.
@@ -446,8 +441,29 @@ impl Cluster {
     }
 }
 
+/// 64 hexadecimal digits that belong to a label: what `openssl rand -hex 32` prints.
+pub(crate) fn secret(secrets: &Random, label: &str) -> String {
+    let mut text = String::new();
+    for byte in secrets.fork(label).bytes() {
+        write!(text, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+/// The name of a deployment's instance.
+pub(crate) fn instance_of(deployment: &Deployment) -> String {
+    let written = deployment.env.get("ZIPNET_INSTANCE").map(str::to_owned);
+    written.unwrap_or_else(|| {
+        if deployment.name.is_empty() {
+            "acme.mainnet".to_owned()
+        } else {
+            format!("acme.mainnet.{}", deployment.name)
+        }
+    })
+}
+
 /// Who has this secret.
-fn peer_of(secret: &str) -> PeerId {
+pub(crate) fn peer_of(secret: &str) -> PeerId {
     Identity::from_secret(&NodeSecret::from_text(secret)).peer()
 }
 

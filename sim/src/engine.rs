@@ -47,6 +47,10 @@ mod select;
 mod wires;
 mod workload;
 
+pub(crate) use act::gives;
+pub(crate) use condition::{fits, says};
+pub(crate) use fault::{exponential, mean_gap};
+
 use condition::Wait;
 use fault::Faults;
 use wires::Wires;
@@ -540,6 +544,7 @@ impl<'a> Run<'a> {
             title: self.scenario.title.clone(),
             seed: 0,
             defect: None,
+            live: false,
             verdict,
             chain: hex(recorder.chain()),
             events: recorder.events(),
@@ -563,6 +568,7 @@ impl<'a> Run<'a> {
             sometimes: self.sometimes.clone(),
             thresholds: thresholds.collect(),
             steps: self.steps.clone(),
+            not_controlled: Vec::new(),
             failure,
             checkpoints: recorder
                 .checkpoints()

@@ -15,6 +15,7 @@
 //! - `cluster`: the machines of a run, handled as an operator handles them.
 //! - [`engine`]: carries out a scenario.
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
+//! - `live`: carries out a scenario on real processes instead.
 //! - [`memory`]: signatures that were verified before.
 //! - [`one`]: one scenario, one seed, one process, one result line.
 //! - `conform`: whether real nodes and the core come to the same records.
@@ -52,6 +53,8 @@ pub mod disk;
 mod doctor;
 #[cfg(madsim)]
 pub mod engine;
+#[cfg(madsim)]
+mod live;
 #[cfg(madsim)]
 pub mod memory;
 #[cfg(madsim)]

@@ -6,15 +6,17 @@
 use core::ops::Range;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use zipnet_reports::{Exit, RunResult, Seconds};
 use zipnet_scenarios::Scenario;
 
 use crate::cli::warn;
-use crate::engine;
-use crate::stopwatch::{Stopwatch, processor_time};
+use crate::live::{Binaries, Interrupt};
+use crate::stopwatch::{Stopwatch, processor_time, processor_time_of_children};
 use crate::sweep::selection;
+use crate::{engine, live};
 
 /// What a run is made of.
 #[derive(Debug, Args)]
@@ -37,6 +39,12 @@ pub(crate) struct Flags {
     /// The events to put into words: from A up to, but without, B.
     #[arg(long, value_name = "A..B", value_parser = window)]
     pub(crate) window: Option<Range<u64>>,
+    /// The folder of the binaries to run instead of a simulation.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["defect", "window"])]
+    pub(crate) live: Option<PathBuf>,
+    /// The process without which this one must not go on.
+    #[arg(long, requires = "live")]
+    pub(crate) parent: Option<i32>,
 }
 
 /// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
@@ -59,7 +67,11 @@ pub(crate) fn run(flags: &Flags) -> Exit {
             return refusal.exit();
         }
     };
-    match simulate(&scenario, flags) {
+    let done = match &flags.live {
+        None => simulate(&scenario, flags),
+        Some(folder) => run_live(&scenario, flags, folder),
+    };
+    match done {
         Ok(exit) => exit,
         Err(reason) => {
             warn(&format!("error: failed to {reason}"));
@@ -68,11 +80,17 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     }
 }
 
-fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
+/// Writes what is going to be run.
+fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
     if let Some(out) = &flags.out {
         fs::create_dir_all(out).map_err(|reason| format!("make {}: {reason}", out.display()))?;
         write(&out.join("scenario.toml"), selection::resolve(scenario, flags.seed).to_toml().as_bytes())?;
     }
+    Ok(())
+}
+
+fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
+    prepare(scenario, flags)?;
     let watch = Stopwatch::start();
     let used_before = processor_time();
     let mut result = engine::run(
@@ -86,15 +104,41 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     )?;
     result.cpu_s = Seconds::from(processor_time().saturating_sub(used_before));
     result.wall_s = Seconds::from(watch.elapsed());
+    conclude(result, flags)
+}
+
+fn run_live(scenario: &Scenario, flags: &Flags, folder: &Path) -> Result<Exit, String> {
+    let interrupt = Arc::new(Interrupt::default());
+    let raised = Arc::clone(&interrupt);
+    ctrlc::set_handler(move || raised.raise()).map_err(|reason| format!("listen to signals: {reason}"))?;
+    if let Some(parent) = flags.parent {
+        live::process::end_with(parent)
+            .map_err(|reason| format!("end together with its parent: {reason}"))?;
+    }
+    prepare(scenario, flags)?;
+    let binaries = Binaries::find(folder)?;
+    let logs = flags.out.as_ref().map(|out| out.join("nodes"));
+    let watch = Stopwatch::start();
+    let Some(mut result) = live::run(scenario, flags.seed, &binaries, logs.as_deref(), &interrupt)? else {
+        return Ok(Exit::Inconclusive);
+    };
+    result.cpu_s = Seconds::from(processor_time() + processor_time_of_children());
+    result.wall_s = Seconds::from(watch.elapsed());
+    conclude(result, flags)
+}
+
+/// Adds what only this process knows, and prints the result.
+fn conclude(mut result: RunResult, flags: &Flags) -> Result<Exit, String> {
     // The engine knows a scenario and a seed; where they came from is known here.
     result.scenario = flags.scenario.display().to_string();
     result.seed = flags.seed;
     result.defect.clone_from(&flags.defect);
-    result.scenario = flags.scenario.display().to_string();
     if let Some(failure) = &mut result.failure {
         failure.file.clone_from(&result.scenario);
-        failure.file = flags.scenario.display().to_string();
-        failure.reproduce = reproduce(&flags.scenario, flags.seed, flags.defect.as_deref());
+        failure.reproduce = match &flags.live {
+            None => reproduce(&flags.scenario, flags.seed, flags.defect.as_deref()),
+            Some(folder) => reproduce_live(&flags.scenario, flags.seed, folder),
+        };
     }
     if let Some(out) = &flags.out {
         write(&out.join("result.json"), result.to_line().as_bytes())?;
@@ -107,6 +151,18 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
 pub(crate) fn reproduce(scenario: &Path, seed: u64, defect: Option<&str>) -> String {
     let defect = defect.map(|name| format!(" --defect {name}")).unwrap_or_default();
     format!("zipnet-sim run {} --seed {seed}{defect}", quoted(&scenario.display().to_string()))
+}
+
+/// The command that makes a run on real processes again.
+pub(crate) fn reproduce_live(scenario: &Path, seed: u64, folder: &Path) -> String {
+    let own = std::env::current_exe().ok();
+    let is_default = own.as_deref().and_then(Path::parent).is_some_and(|own| own == folder);
+    let folder = if is_default {
+        String::new()
+    } else {
+        format!(" --bin-dir {}", quoted(&folder.display().to_string()))
+    };
+    format!("{} --live{folder}", reproduce(scenario, seed, None))
 }
 
 /// A word as a shell takes it.

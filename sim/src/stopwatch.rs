@@ -1,4 +1,4 @@
-//! Measured time, for people who wait. Nothing inside a run reads it.
+//! Measured time: for people who wait, and for runs on real processes. Nothing inside a simulation reads it.
 
 use core::time::Duration;
 
@@ -25,9 +25,24 @@ impl Stopwatch {
     }
 }
 
+/// Lets measured time pass.
+#[expect(clippy::disallowed_methods, reason = "waits for real processes; no simulation waits here")]
+pub(crate) fn sleep(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// The processor time of the children of this process that have ended; zero where the system does not tell.
+pub(crate) fn processor_time_of_children() -> Duration {
+    used_by(UsageWho::RUSAGE_CHILDREN)
+}
+
 /// The processor time this process used so far, in all its threads; zero where the system does not tell.
 pub(crate) fn processor_time() -> Duration {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+    used_by(UsageWho::RUSAGE_SELF)
+}
+
+fn used_by(who: UsageWho) -> Duration {
+    getrusage(who).map_or(Duration::ZERO, |usage| {
         let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     })

@@ -33,6 +33,8 @@ use task::{Job, Task};
 pub(crate) struct Options {
     /// Which seeds.
     pub(crate) seeds: Choice,
+    /// The folder of the binaries to run instead of simulations.
+    pub(crate) live: Option<PathBuf>,
     /// How many runs at a time.
     pub(crate) jobs: usize,
     /// Which share of the seeds.
@@ -122,6 +124,7 @@ fn carry_out(tasks: &mut [Task], options: &Options, fence: &Fence, reporter: &mu
             });
         }
         let mut in_flight = 0_usize;
+        let mut is_spent = false;
         loop {
             while in_flight < options.jobs && !fence.is_closed() {
                 let Some(job) = tasks.iter_mut().enumerate().find_map(|(index, task)| task.next(index))
@@ -150,7 +153,8 @@ fn carry_out(tasks: &mut [Task], options: &Options, fence: &Fence, reporter: &mu
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
-            if options.wall_budget.is_some_and(|budget| watch.elapsed() >= budget) {
+            if !is_spent && options.wall_budget.is_some_and(|budget| watch.elapsed() >= budget) {
+                is_spent = true;
                 fence.close("the wall budget was used up");
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use zipnet_scenarios::env::{Holds, SECRET_PREFIX, variable_named};
 use zipnet_scenarios::node::{NodeRef, Role, Which};
 
-use super::{Cluster, Hint, Member, NodeId};
+use super::{Cluster, Hint, Member, NodeId, instance_of};
 
 impl Cluster {
     /// The variables that a process on this node is started with.
@@ -61,13 +61,8 @@ impl Cluster {
         env
     }
 
-    /// The name of a deployment's instance.
     fn instance(&self, home: usize) -> String {
-        let deployment = self.deployments.get(home).expect("nodes have a deployment");
-        let written = deployment.env.get("ZIPNET_INSTANCE").map(str::to_owned);
-        written.unwrap_or_else(|| {
-            if home == 0 { "acme.mainnet".to_owned() } else { format!("acme.mainnet.{}", deployment.name) }
-        })
+        instance_of(self.deployments.get(home).expect("nodes have a deployment"))
     }
 
     /// Names of nodes, each replaced by its peer id; for the bootstrap, with its address.

@@ -305,7 +305,7 @@ impl Run<'_> {
 }
 
 /// Whether a refusal of the tool gives this reason.
-fn gives(sentence: &str, reason: Reason) -> bool {
+pub(crate) fn gives(sentence: &str, reason: Reason) -> bool {
     match reason {
         Reason::NoMajority => {
             sentence.contains("majority would be lost") || sentence.contains("needed to agree")

@@ -323,11 +323,7 @@ impl Run<'_> {
     /// Whether a node was refused for a reason since a moment.
     pub(super) fn is_refused(&self, node: NodeId, reason: Reason, mark: &Mark) -> bool {
         let peer: PeerId = self.cluster.peer(node);
-        self.witness.refused_since(peer, mark, |name| match reason {
-            Reason::RosterTooSmall => name == "roster-too-small" || name == "pin-missing",
-            Reason::TooFewParticipants => name == "too-few-participants" || name == "below-floor",
-            _ => name == reason.name(),
-        })
+        self.witness.refused_since(peer, mark, |name| fits(name, reason))
     }
 
     /// What became of the latest message that a step gave to a client.
@@ -341,8 +337,17 @@ impl Run<'_> {
     }
 }
 
+/// Whether a refusal of this name was made for this reason.
+pub(crate) fn fits(name: &str, reason: Reason) -> bool {
+    match reason {
+        Reason::RosterTooSmall => name == "roster-too-small" || name == "pin-missing",
+        Reason::TooFewParticipants => name == "too-few-participants" || name == "below-floor",
+        _ => name == reason.name(),
+    }
+}
+
 /// Whether a sentence of a status is about this cause.
-fn says(sentence: &str, cause: Cause) -> bool {
+pub(crate) fn says(sentence: &str, cause: Cause) -> bool {
     match cause {
         Cause::TooFewClients => sentence.starts_with("too few clients"),
         Cause::NoLeader => sentence.starts_with("no leader"),

@@ -320,7 +320,8 @@ pub(super) const fn fate(disk: DiskFate) -> Crash {
     }
 }
 
-const fn mean_gap(act: &FaultDo) -> Duration {
+/// The mean of the time between two firings.
+pub(crate) const fn mean_gap(act: &FaultDo) -> Duration {
     match act {
         FaultDo::Crash { mean_gap, .. }
         | FaultDo::Partition { mean_gap, .. }
@@ -352,7 +353,7 @@ const EXPONENTIAL: [(u64, u64); 15] = [
 ];
 
 /// Draws a gap with this mean.
-fn exponential(random: &mut Random, mean: Duration) -> Duration {
+pub(crate) fn exponential(random: &mut Random, mean: Duration) -> Duration {
     let drawn = random.below(1_000_000);
     for pair in EXPONENTIAL.windows(2) {
         let [(from, low), (to, high)] = *pair else { continue };

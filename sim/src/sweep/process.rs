@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use zipnet_reports::RunResult;
 
 use super::task::Job;
@@ -44,17 +46,27 @@ pub(crate) struct Fence {
 struct Inner {
     closed: Option<&'static str>,
     next: u64,
-    running: BTreeMap<u64, Arc<Mutex<Child>>>,
+    running: BTreeMap<u64, Running>,
+}
+
+/// A process that runs.
+#[derive(Clone, Debug)]
+struct Running {
+    child: Arc<Mutex<Child>>,
+    /// It has processes of its own to end, and does so when it is asked to.
+    is_asked_first: bool,
 }
 
 impl Fence {
-    /// Lets no further process start, and kills those that run. The first reason stays.
+    /// Lets no further process start, and ends those that run. The first reason stays. Who was asked and goes on is
+    /// killed by the second call.
     pub(crate) fn close(&self, reason: &'static str) {
         self.close_softly(reason);
-        let running: Vec<_> = self.inner().running.values().cloned().collect();
-        for child in running {
-            // It fails only for a process that has ended, which is what is wanted.
-            drop(lock(&child).kill());
+        let running: Vec<_> = self.inner().running.values_mut().map(Running::end).collect();
+        for (child, asked) in running {
+            let mut child = lock(&child);
+            // Both fail only for a process that has ended, which is what is wanted.
+            drop(if asked { terminate(&child) } else { child.kill() });
         }
     }
 
@@ -78,6 +90,18 @@ impl Fence {
     }
 }
 
+impl Running {
+    /// The process, and whether it is only asked to end this time.
+    fn end(&mut self) -> (Arc<Mutex<Child>>, bool) {
+        (Arc::clone(&self.child), core::mem::take(&mut self.is_asked_first))
+    }
+}
+
+fn terminate(child: &Child) -> std::io::Result<()> {
+    let id = i32::try_from(child.id()).map_err(std::io::Error::other)?;
+    Ok(kill(Pid::from_raw(id), Signal::SIGTERM)?)
+}
+
 /// Makes the run, and once more if the job says so.
 pub(crate) fn run(job: &Job, fence: &Fence) -> Outcome {
     match attempt(job, fence) {
@@ -86,7 +110,10 @@ pub(crate) fn run(job: &Job, fence: &Fence) -> Outcome {
         Err(Trouble::Broken(what, said)) => Outcome::Broken(Broken {
             what,
             said,
-            reproduce: one::reproduce(&job.scenario, job.seed, job.defect.as_deref()),
+            reproduce: match &job.live {
+                None => one::reproduce(&job.scenario, job.seed, job.defect.as_deref()),
+                Some(folder) => one::reproduce_live(&job.scenario, job.seed, folder),
+            },
         }),
     }
 }
@@ -113,7 +140,7 @@ fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
 }
 
 /// This very binary. Where the system offers it, by a name that stays right if the file is replaced during a sweep.
-fn own_binary() -> std::io::Result<PathBuf> {
+pub(crate) fn own_binary() -> std::io::Result<PathBuf> {
     let held = PathBuf::from("/proc/self/exe");
     if held.exists() { Ok(held) } else { std::env::current_exe() }
 }
@@ -135,7 +162,8 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
         let child = command.spawn().map_err(|reason| broken(format!("failed to start a run: {reason}")))?;
         let (number, child) = (inner.next, Arc::new(Mutex::new(child)));
         inner.next += 1;
-        inner.running.insert(number, Arc::clone(&child));
+        let running = Running { child: Arc::clone(&child), is_asked_first: job.live.is_some() };
+        inner.running.insert(number, running);
         (number, child)
     };
     let (stdout, stderr) = {
@@ -153,7 +181,7 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
     let status = status.map_err(|reason| broken(format!("failed to wait for a run: {reason}")))?;
     let said = String::from_utf8_lossy(&stderr).into_owned();
     if !status.success() {
-        return Err(if fence.is_closed() && status.code().is_none() {
+        return Err(if fence.is_closed() && (status.code().is_none() || job.live.is_some()) {
             Trouble::Cut
         } else {
             Trouble::Broken(format!("the run ended with {status} and without a result"), said)
@@ -168,6 +196,10 @@ fn arguments(job: &Job, out: Option<&Path>, window: Option<&str>) -> Vec<OsStrin
     match &job.defect {
         Some(name) => arguments.extend(["--defect".into(), name.into()]),
         None => arguments.push("--strict".into()),
+    }
+    if let Some(folder) = &job.live {
+        arguments.extend(["--live".into(), folder.into()]);
+        arguments.extend(["--parent".into(), std::process::id().to_string().into()]);
     }
     if let Some(out) = out {
         arguments.extend(["--out".into(), out.into()]);

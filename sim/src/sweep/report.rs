@@ -154,12 +154,15 @@ impl<'o> Reporter<'o> {
         if let Some(reason) = cut {
             writeln!(summary, "stopped early: {reason}").expect("text grows without limit");
         }
+        let (how, passed) = match &self.options.live {
+            None => (format!("{} made twice and compared", tally.repeated), "simulated"),
+            Some(folder) => (format!("on processes of {}", folder.display()), "of runs"),
+        };
         write!(
             summary,
-            "{}, {}, {} made twice and compared: {}; {} simulated in {}, {} CPU\n{} passed, {} failed",
+            "{}, {}, {how}: {}; {} {passed} in {}, {} CPU\n{} passed, {} failed",
             counted(tally.scenarios, "scenario"),
             counted(tally.runs, "run"),
-            tally.repeated,
             self.exit,
             time(tally.simulated),
             time(self.watch.elapsed().into()),
@@ -201,8 +204,9 @@ impl<'o> Reporter<'o> {
         self.tally.cpu = self.tally.cpu + sums.cpu;
 
         let word = self.word(outcome_word(judgement.exit), judgement.exit);
+        let passed = if self.options.live.is_some() { "of runs" } else { "simulated" };
         let mut text = format!(
-            "{word} {:width$}  {:>9}  {:>12} simulated  {:>8} wall  {:>8} CPU",
+            "{word} {:width$}  {:>9}  {:>12} {passed}  {:>8} wall  {:>8} CPU",
             task.scenario.name,
             counted(seeds(task), "seed"),
             time(sums.simulated),
@@ -212,6 +216,9 @@ impl<'o> Reporter<'o> {
         );
         let mut more = |line: &str| write!(text, "\n{INDENT}{line}").expect("text grows without limit");
         more(&sums.to_string());
+        if !sums.not_controlled.is_empty() {
+            more(&format!("not controlled: {}", sums.not_controlled.join(", ")));
+        }
         // A finding about the hunt says the same at more length.
         if let Some(hunt) =
             judgement.hunt.as_ref().filter(|hunt| judgement.findings.iter().all(|f| f.detail != **hunt))
@@ -281,6 +288,8 @@ struct Sums {
     cpu: Seconds,
     counts: Counts,
     faults: BTreeMap<String, u64>,
+    /// What runs on real processes left out, each once.
+    not_controlled: Vec<String>,
 }
 
 impl Sums {
@@ -293,6 +302,11 @@ impl Sums {
             for (fault, times) in &result.faults {
                 let sum = sums.faults.entry(fault.clone()).or_default();
                 *sum = sum.saturating_add(*times);
+            }
+            for what in &result.not_controlled {
+                if !sums.not_controlled.contains(what) {
+                    sums.not_controlled.push(what.clone());
+                }
             }
         }
         sums
@@ -339,8 +353,9 @@ fn describe(result: &RunResult) -> String {
         return format!("{INDENT}the run does not say why");
     };
     let node = failure.node.as_ref().map(|node| format!(", on {node}")).unwrap_or_default();
+    let place = if result.live { "line" } else { "event" };
     let mut lines = vec![
-        format!("{} at event {}, {} s{node}", failure.property, failure.event, failure.at_s),
+        format!("{} at {place} {}, {} s{node}", failure.property, failure.event, failure.at_s),
         failure.sentence.clone(),
     ];
     lines.extend(failure.detail.lines().map(str::to_owned));
@@ -418,12 +433,15 @@ fn case(name: String, done: Result<&RunResult, &Broken>) -> Case {
             text: describe(result),
         }
     };
-    let properties = vec![
+    let mut properties = vec![
         ("seed".to_owned(), result.seed.to_string()),
         ("chain".to_owned(), result.chain.clone()),
         ("events".to_owned(), result.events.to_string()),
         ("simulated_s".to_owned(), result.simulated_s.to_string()),
     ];
+    if result.live {
+        properties.push(("not_controlled".to_owned(), result.not_controlled.join(", ")));
+    }
     Case { name, outcome, wall: result.wall_s, properties }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) scenario: PathBuf,
     /// The seed.
     pub(crate) seed: u64,
+    /// The folder of the binaries to run instead of a simulation.
+    pub(crate) live: Option<PathBuf>,
     /// The defect to plant.
     pub(crate) defect: Option<String>,
     /// Whether to make the run twice and compare.
@@ -52,6 +54,7 @@ pub(crate) struct Task {
     /// Whether what must happen in some seed is judged.
     pub(crate) judged_over_seeds: bool,
     check_determinism: Permille,
+    live: Option<PathBuf>,
     defect: Option<String>,
     out: Option<PathBuf>,
 }
@@ -109,21 +112,23 @@ impl Task {
             }
         };
         let planted_by_hand = options.defect.is_some();
-        let canary = scenario.canary.as_ref().filter(|_| !planted_by_hand);
+        // Nothing can be planted in real binaries.
+        let hunts = !planted_by_hand && options.live.is_none();
+        let canary = scenario.canary.as_ref().filter(|_| hunts);
         let control = scenario.control.as_ref().filter(|_| options.control);
         let hunt = canary
             .map(|planted| hunt_for(planted, true))
             .or_else(|| control.map(|planted| hunt_for(planted, false)));
         // The control of a canary is run once it is known over which seeds.
         let waiting = if canary.is_some() { Schedule::default() } else { schedule(DEFAULT_SEEDS) };
-        let judged_over_seeds =
-            canary.is_none() && !planted_by_hand && !matches!(options.seeds, Choice::One(_));
+        let judged_over_seeds = canary.is_none() && hunts && !matches!(options.seeds, Choice::One(_));
         Self {
             scenario,
             sweep: Sweep { waiting, ..Sweep::default() },
             hunt,
             judged_over_seeds,
             check_determinism: options.check_determinism,
+            live: options.live.clone(),
             defect: options.defect.clone(),
             out: options.out.clone(),
         }
@@ -164,7 +169,8 @@ impl Task {
             (Part::Hunt, None) | (Part::Sweep, _) => seed.to_string(),
         };
         let out = self.out.as_ref().map(|out| out.join(&self.scenario.name).join(folder));
-        Job { task, part, scenario: PathBuf::from(&self.scenario.path), seed, defect, repeat, out }
+        let (scenario, live) = (PathBuf::from(&self.scenario.path), self.live.clone());
+        Job { task, part, scenario, seed, live, defect, repeat, out }
     }
 
     /// Takes in what came of a run. Returns whether it went wrong.
@@ -366,6 +372,18 @@ mod tests {
     fn a_single_seed_is_not_judged_as_a_sweep() {
         let mut task = Task::new(plain(), &Options { seeds: Choice::One(7), ..options() });
         assert_eq!(drive(&mut task, |job| result(job.seed, Verdict::Held)), [(Part::Sweep, 7)]);
+        assert!(!task.judged_over_seeds);
+    }
+
+    #[test]
+    fn runs_on_real_processes_are_no_sweep() {
+        let live = Some(PathBuf::from("target/release"));
+        let mut task =
+            Task::new(canary(), &Options { live, seeds: Choice::Sweep(Seeds::count(2)), ..options() });
+        assert_eq!(
+            drive(&mut task, |job| result(job.seed, Verdict::Held)),
+            [(Part::Sweep, 0), (Part::Sweep, 1)]
+        );
         assert!(!task.judged_over_seeds);
     }
 

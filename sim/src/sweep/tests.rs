@@ -9,6 +9,7 @@ use crate::cli::{Format, Permille, Shard};
 pub(crate) fn options() -> Options {
     Options {
         seeds: Choice::Default,
+        live: None,
         jobs: 1,
         shard: Shard { index: 0, count: 1 },
         wall_budget: None,
@@ -47,6 +48,7 @@ pub(crate) fn result(seed: u64, verdict: Verdict) -> RunResult {
         title: plain().title,
         seed,
         defect: None,
+        live: false,
         verdict,
         chain: blake3::hash(&seed.to_le_bytes()).to_hex().to_string(),
         events: 1_000,
@@ -59,6 +61,7 @@ pub(crate) fn result(seed: u64, verdict: Verdict) -> RunResult {
         sometimes: [].into(),
         thresholds: [].into(),
         steps: Vec::new(),
+        not_controlled: Vec::new(),
         failure: None,
         checkpoints: Vec::new(),
         window: Vec::new(),

@@ -1,0 +1,214 @@
+//! What goes wrong now and then, as far as processes are concerned.
+
+use std::collections::BTreeMap;
+
+use zipnet_core::time::Time;
+use zipnet_scenarios::Scenario;
+use zipnet_scenarios::node::{NodeRef, Which};
+use zipnet_scenarios::scenario::Fault;
+use zipnet_scenarios::value::{Span, Spread};
+use zipnet_scenarios::verbs::FaultDo;
+
+use super::cluster::Hint;
+use super::{Going, Run, duration};
+use crate::cluster::NodeId;
+use crate::engine::{exponential, mean_gap};
+use crate::random::Random;
+
+/// The faults of a run that can be made.
+#[derive(Debug)]
+pub(super) struct Faults {
+    active: Vec<Active>,
+    random: Random,
+}
+
+#[derive(Debug)]
+struct Active {
+    fault: Fault,
+    fired: u64,
+    /// Its time runs.
+    on: bool,
+    /// When it fires next, unless it holds as many nodes as it may.
+    next: Time,
+    holds: Vec<Hold>,
+}
+
+/// A node that a fault has in its hold.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    node: NodeId,
+    ends: Time,
+    /// It is frozen; otherwise it is down.
+    paused: bool,
+}
+
+impl Faults {
+    /// The faults of a scenario, and those of them that are left out, each with its verb.
+    pub(super) fn new(scenario: &Scenario, random: &Random) -> (Self, Vec<String>) {
+        let (made, left_out): (Vec<_>, Vec<_>) =
+            scenario.faults.iter().partition(|fault| is_controlled(&fault.act));
+        let active = made.into_iter().map(|fault| Active {
+            fault: fault.clone(),
+            fired: 0,
+            on: false,
+            next: Time::NEVER,
+            holds: Vec::new(),
+        });
+        let faults = Self { active: active.collect(), random: random.fork("faults") };
+        let names = left_out.iter().map(|fault| format!("the fault {} ({})", fault.id, fault.act.verb()));
+        (faults, names.collect())
+    }
+
+    /// How often each fault fired.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        self.active.iter().map(|active| (active.fault.id.clone(), active.fired)).collect()
+    }
+
+    /// When something is due.
+    pub(super) fn due(&self) -> Time {
+        let next = |active: &Active| if active.on && !active.is_full() { active.next } else { Time::NEVER };
+        let ends = |active: &Active| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
+        self.active.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl Active {
+    fn is_full(&self) -> bool {
+        u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
+    }
+}
+
+impl Run<'_> {
+    /// A step begins, or the last one has ended: faults of other steps end, those of this one begin.
+    pub(super) fn turn_faults(&mut self, step: Option<&str>) -> Going {
+        let now = self.now();
+        let mut over = Vec::new();
+        let faults = &mut self.faults;
+        for active in &mut faults.active {
+            let during = &active.fault.during;
+            let on = step.is_some_and(|step| during.is_empty() || during.iter().any(|id| id.0 == step));
+            if on && !active.on {
+                active.next = now.after(exponential(&mut faults.random, mean_gap(&active.fault.act)));
+            } else if active.on && !on {
+                over.append(&mut active.holds);
+            }
+            active.on = on;
+        }
+        over.into_iter().try_for_each(|hold| self.release(hold))
+    }
+
+    /// Lets go what is over and fires what is due.
+    pub(super) fn drive_faults(&mut self) -> Going {
+        let now = self.now();
+        for place in 0..self.faults.active.len() {
+            let held: Vec<_> =
+                self.faults.active.iter().flat_map(|active| &active.holds).map(|hold| hold.node).collect();
+            let Some(active) = self.faults.active.get_mut(place) else { continue };
+            let full = active.is_full();
+            let (over, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| hold.ends <= now);
+            active.holds = kept;
+            let gap = mean_gap(&active.fault.act);
+            if full && !active.is_full() {
+                active.next = now.after(exponential(&mut self.faults.random, gap));
+            }
+            let fires = active.on && active.next <= now && !active.is_full();
+            if fires {
+                active.next = now.after(exponential(&mut self.faults.random, gap));
+            }
+            for hold in over {
+                self.release(hold)?;
+            }
+            if fires {
+                self.fire(place, &held)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, place: usize, held: &[NodeId]) -> Going {
+        let Some(fault) = self.faults.active.get(place).map(|active| active.fault.clone()) else {
+            return Ok(());
+        };
+        let (target, span) = match &fault.act {
+            FaultDo::Crash { target, down, .. } => (target, down),
+            FaultDo::Pause { target, lasts, .. } => (target, lasts),
+            FaultDo::Partition { .. }
+            | FaultDo::Slow { .. }
+            | FaultDo::Lossy { .. }
+            | FaultDo::Clock { .. } => return Ok(()),
+        };
+        let mut candidates = self.candidates(target);
+        candidates.retain(|node| !held.contains(node));
+        let Some(node) = self.faults.random.pick(&candidates).copied() else { return Ok(()) };
+        let lasts = drawn(span, &mut self.faults.random);
+        let paused = match &fault.act {
+            FaultDo::Crash { disk, .. } => {
+                self.power_failure(*disk);
+                self.kill(node)?;
+                self.cluster.crashes += 1;
+                false
+            }
+            FaultDo::Pause { .. } => {
+                self.cluster.pause(node);
+                true
+            }
+            FaultDo::Partition { .. }
+            | FaultDo::Slow { .. }
+            | FaultDo::Lossy { .. }
+            | FaultDo::Clock { .. } => return Ok(()),
+        };
+        let ends = self.now().after(duration(lasts));
+        if let Some(active) = self.faults.active.get_mut(place) {
+            active.fired += 1;
+            active.holds.push(Hold { node, ends, paused });
+        }
+        Ok(())
+    }
+
+    /// Nodes that a fault may strike: only those that are up.
+    fn candidates(&self, target: &NodeRef) -> Vec<NodeId> {
+        let home = self.cluster.home(target);
+        let up = |node: &NodeId| self.cluster.is_up(*node);
+        match target.which {
+            Which::Number(_) => self.cluster.find(target).into_iter().filter(up).collect(),
+            Which::Leader => self.leader(home).into_iter().collect(),
+            Which::Follower => {
+                let leader = self.leader(home);
+                self.cluster.servers_up(home).into_iter().filter(|node| Some(*node) != leader).collect()
+            }
+            Which::All | Which::Any | Which::Each | Which::Rest | Which::Target => {
+                self.cluster.of_role(home, target.role).filter(up).collect()
+            }
+        }
+    }
+
+    /// A step takes a node into its own hands: it is neither frozen nor about to be started any more.
+    pub(super) fn let_go(&mut self, node: NodeId) {
+        for active in &mut self.faults.active {
+            active.holds.retain(|hold| hold.node != node);
+        }
+        self.cluster.resume(node);
+    }
+
+    fn release(&mut self, hold: Hold) -> Going {
+        if hold.paused {
+            self.cluster.resume(hold.node);
+        } else if !self.cluster.is_up(hold.node) && !self.cluster.is_kept_down(hold.node) {
+            self.start(hold.node, &Hint::Default)?;
+        }
+        Ok(())
+    }
+}
+
+const fn is_controlled(act: &FaultDo) -> bool {
+    match act {
+        FaultDo::Crash { .. } | FaultDo::Pause { .. } => true,
+        FaultDo::Partition { .. } | FaultDo::Slow { .. } | FaultDo::Lossy { .. } | FaultDo::Clock { .. } => {
+            false
+        }
+    }
+}
+
+fn drawn(span: &Spread<Span>, random: &mut Random) -> Span {
+    span.draw(&mut |bound| random.below(bound))
+}
