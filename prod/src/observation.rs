@@ -127,6 +127,7 @@ async fn records(State(observed): State<Observed>) -> Response {
                 "log": record.log.to_string(),
                 "round": record.round.0,
                 "digest": record.digest.to_string(),
+                "previous": record.previous.to_string(),
                 "participants": record.participants,
                 "servers": servers,
                 "confirmed": record.confirmed,

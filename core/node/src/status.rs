@@ -114,6 +114,8 @@ pub struct RecordView {
     pub round: Round,
     /// Of the record.
     pub digest: Digest,
+    /// Of the record before it.
+    pub previous: Digest,
     /// How many took part.
     pub participants: u32,
     /// The roster.

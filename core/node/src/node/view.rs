@@ -41,6 +41,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     log: kept.record.log,
                     round: kept.record.round,
                     digest: kept.digest,
+                    previous: kept.record.previous,
                     participants: kept.record.participants.count_ones(),
                     servers: kept.record.servers.clone(),
                     confirmed: kept.confirmed(),
