@@ -90,13 +90,17 @@ pub(crate) fn entry(line: &str) -> Option<(PeerId, Address)> {
     Some((peer, address?))
 }
 
-/// Whom a node dials: those that were asked for, each with an address, and those that it knew before.
+/// Whom a node dials: those that were asked for, each with an address, and apart from them those that it knew before.
 ///
 /// A bare peer id is looked up in the saved address book, then among the nodes whose state folders lie beside this one.
 ///
 /// # Errors
 /// For a bare peer id that is found nowhere, the sentence that says what to write.
-pub fn bootstrap(folder: &Folder, me: PeerId, asked: &[PeerAddress]) -> Result<Vec<PeerAddress>, String> {
+pub fn bootstrap(
+    folder: &Folder,
+    me: PeerId,
+    asked: &[PeerAddress],
+) -> Result<(Vec<PeerAddress>, Vec<PeerAddress>), String> {
     let saved = load(folder);
     let mut all = Vec::new();
     for PeerAddress { peer, address } in asked {
@@ -114,8 +118,7 @@ pub fn bootstrap(folder: &Folder, me: PeerId, asked: &[PeerAddress]) -> Result<V
     }
     let more =
         saved.into_iter().filter(|(peer, _)| *peer != me && !asked.iter().any(|asked| asked.peer == *peer));
-    all.extend(more.map(|(peer, address)| PeerAddress { peer, address: Some(address) }));
-    Ok(all)
+    Ok((all, more.map(|(peer, address)| PeerAddress { peer, address: Some(address) }).collect()))
 }
 
 /// Where a node is reached whose state folder has the same parent.
@@ -176,7 +179,7 @@ mod tests {
         let other = Folder::open(&scratch.path().join("other")).unwrap();
         leave_note(&other, peer(2), &Address("127.0.0.1:7".to_owned())).unwrap();
         let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
-        assert_eq!(found, [asked(2, Some("127.0.0.1:7"))]);
+        assert_eq!(found, (vec![asked(2, Some("127.0.0.1:7"))], Vec::new()));
 
         let book = [(peer(1), "a:1"), (peer(2), "b:2"), (peer(3), "c:3")];
         let book = book.into_iter().map(|(peer, address)| (peer, Address(address.to_owned()))).collect();
@@ -185,11 +188,11 @@ mod tests {
         let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
         assert_eq!(
             found,
-            [asked(2, Some("b:2")), asked(3, Some("c:3"))],
+            (vec![asked(2, Some("b:2"))], vec![asked(3, Some("c:3"))]),
             "the book goes first, and is used whole"
         );
         let found = bootstrap(&folder, peer(1), &[asked(2, Some("d:4"))]).unwrap();
-        assert_eq!(found[0], asked(2, Some("d:4")), "what was written wins");
+        assert_eq!(found.0, [asked(2, Some("d:4"))], "what was written wins");
     }
 
     #[test]

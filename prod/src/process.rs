@@ -148,7 +148,7 @@ impl Ground {
         let folder =
             Folder::open(&path).map_err(|reason| NoStart::new(EXIT_ERROR, format!("failed to {reason}")))?;
         let passing = (drawn && config.state_dir.is_none()).then_some(path);
-        config.bootstrap = addresses::bootstrap(&folder, me, &config.bootstrap)
+        (config.bootstrap, config.known) = addresses::bootstrap(&folder, me, &config.bootstrap)
             .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?;
         let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
         let link = addresses::listen(&identity, &folder, &config.listen, config.advertise.clone(), limits)

@@ -211,7 +211,9 @@ impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
         self.world.observe(Event::RefusedByPeer { peer, reason });
         let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
-        if dialled {
+        // Whoever was met in an earlier life may belong to the committee of that time.
+        let asked = dialled && !self.config.known.iter().any(|known| known.peer == peer);
+        if asked {
             self.admission.refused(peer, reason);
             if let Some((reason, code)) = self.admission.verdict() {
                 self.exit(code, format!("refused by the committee: {reason}"));

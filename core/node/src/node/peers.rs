@@ -101,7 +101,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
         // A client needs servers only to find the aggregator; ten thousand of them must not hold links to all.
         let searches = self.own.role == Role::Client && !self.finds_aggregator();
-        for peer in &self.bootstrap {
+        for peer in self.bootstrap.iter().chain(&self.config.known) {
             let needed = self.own.role != Role::Client || searches;
             if let (true, Some(address)) = (needed, &peer.address) {
                 wanted.insert((peer.peer, address.clone()));
@@ -163,7 +163,8 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// Who is expected to answer at an address.
     pub(super) fn peer_at(&self, address: &Address) -> Option<PeerId> {
-        let listed = self.bootstrap.iter().find(|peer| peer.address.as_ref() == Some(address));
+        let mut listed = self.bootstrap.iter().chain(&self.config.known);
+        let listed = listed.find(|peer| peer.address.as_ref() == Some(address));
         let known = || self.book.iter().find(|entry| entry.address.as_ref() == Some(address));
         listed.map(|peer| peer.peer).or_else(|| known().map(|entry| entry.peer))
     }
