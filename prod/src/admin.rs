@@ -26,15 +26,18 @@ use zipnet_core::checks::Strict;
 use zipnet_core::id::PeerId;
 use zipnet_core::machine::RequestId;
 use zipnet_node::config::parse_peer;
-use zipnet_node::meeting::may_retire;
+use zipnet_node::meeting::{Removal, may_retire};
+use zipnet_node::node::Handle;
+use zipnet_node::status::View;
+use zipnet_world::network::IDLE_TIMEOUT;
 
 use crate::observation::{Observed, gone, json, pages};
 
 /// The socket.
 const SOCKET: &str = "admin.sock";
 
-/// How long a node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node may take to answer. A retirement takes the idle timeout of a link.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
 struct Desk {
@@ -100,14 +103,30 @@ async fn stop(State(desk): State<Desk>) -> Response {
 
 async fn retire(State(desk): State<Desk>) -> Response {
     let handle = desk.observed.handle.clone();
-    let Some(view) = handle.view().await else { return gone() };
-    match may_retire(&view.removal(view.me, false), &Strict) {
-        Ok(advice) => {
+    match judged(&handle, |view| view.removal(view.me, false)).await {
+        Some(Ok(advice)) => {
             handle.retire();
             json(&serde_json::json!({ "advice": advice }))
         }
-        Err(sentence) => refused(&sentence),
+        Some(Err(sentence)) => refused(&sentence),
+        None => gone(),
     }
+}
+
+/// Whether a retirement is safe; `None` if the node has ended.
+///
+/// A link to a server that died lasts until its idle timeout. So whoever is to be counted on is looked at twice, with that
+/// time in between.
+async fn judged(
+    handle: &Handle,
+    removal: impl Fn(&View) -> Removal,
+) -> Option<Result<Option<String>, String>> {
+    let first = may_retire(&removal(&handle.view().await?), &Strict);
+    if first.is_err() {
+        return Some(first);
+    }
+    tokio::time::sleep(IDLE_TIMEOUT + Duration::from_millis(500)).await;
+    Some(may_retire(&removal(&handle.view().await?), &Strict))
 }
 
 async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Response {
@@ -115,13 +134,13 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
         return wrong(&format!("{peer} is no peer id: write its 64 hexadecimal digits"));
     };
     let handle = desk.observed.handle.clone();
-    let Some(view) = handle.view().await else { return gone() };
-    match may_retire(&view.removal(peer, true), &Strict) {
-        Ok(advice) => {
+    match judged(&handle, |view| view.removal(peer, true)).await {
+        Some(Ok(advice)) => {
             handle.retire_dead(peer);
             json(&serde_json::json!({ "advice": advice }))
         }
-        Err(sentence) => refused(&sentence),
+        Some(Err(sentence)) => refused(&sentence),
+        None => gone(),
     }
 }
 

@@ -30,7 +30,7 @@ mod tls;
 pub use connection::QuicConnection;
 
 /// How long a path may be cut, or a peer dead, before the connection breaks.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle connection is used, so that it stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long a handshake may take, in both directions.
