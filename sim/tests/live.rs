@@ -130,7 +130,10 @@ fn missing_binaries_are_78_with_the_command_that_builds_them() {
     let output = stage.run(&[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{said}");
-    assert!(said.contains("cargo build --release -p zipnet-prod") && said.contains("zipnet-client"), "{said}");
+    assert!(
+        said.contains("cargo build --release -p zipnet-prod") && said.contains("zipnet-client"),
+        "{said}"
+    );
     assert!(output.stdout.is_empty() && stage.pids().is_empty());
 }
 
@@ -160,8 +163,16 @@ fn a_procedure_that_is_seen_to_go_well_holds_and_says_what_was_left_out() {
 fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
     for (name, verb, what) in [
         ("heal", "heal = {}", "the network is not controlled"),
-        ("lie", "lie = { node = \"aggregator-1\", deviation = \"honest\" }", "a node that lies is not controlled"),
-        ("upgrade", "upgrade = { node = \"server-1\", num_slots = 32 }", "another build of the binaries is not"),
+        (
+            "lie",
+            "lie = { node = \"aggregator-1\", deviation = \"honest\" }",
+            "a node that lies is not controlled",
+        ),
+        (
+            "upgrade",
+            "upgrade = { node = \"server-1\", num_slots = 32 }",
+            "another build of the binaries is not",
+        ),
     ] {
         let step = format!("[[step]]\nid = \"switch\"\nsay = \"It is needed.\"\ndo.{verb}\n");
         let stage = Stage::new(name, Cast::default(), &step);
@@ -170,7 +181,8 @@ fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
         assert_eq!((result.verdict, code), (Verdict::Inconclusive, 3), "{failure:?}");
         assert!(failure.property == "switch" && failure.detail.contains(what), "{failure:?}");
     }
-    let patch = "[[step]]\nid = \"patch\"\nsay = \"It is the same build.\"\ndo.upgrade = { node = \"server-1\" }\n";
+    let patch =
+        "[[step]]\nid = \"patch\"\nsay = \"It is the same build.\"\ndo.upgrade = { node = \"server-1\" }\n";
     assert_eq!(Stage::new("patch", Cast::default(), patch).result().1, 0);
 }
 
@@ -207,7 +219,10 @@ fn a_process_that_ends_by_itself_is_a_violation() {
         let (result, code) = stage.result();
         let failure = result.failure.unwrap();
         assert_eq!((result.verdict, code), (Verdict::Violated, 1), "{failure:?}");
-        assert_eq!((failure.property.as_str(), failure.node.as_deref()), ("unexpected-exit", Some("client-1")));
+        assert_eq!(
+            (failure.property.as_str(), failure.node.as_deref()),
+            ("unexpected-exit", Some("client-1"))
+        );
         assert!(failure.detail.contains(how) && failure.detail.contains("client booting"), "{failure:?}");
         let logs = failure.detail.rsplit_once("logs of all nodes: ").unwrap().1;
         assert!(Path::new(logs).join("client-1.log").is_file(), "the logs of a failure are kept");
@@ -224,7 +239,8 @@ fn a_log_with_a_secret_in_it_is_a_violation() {
 
 #[test]
 fn a_server_that_does_not_stop_in_time_is_a_violation_and_is_killed() {
-    let stop = "[[step]]\nid = \"stop\"\nsay = \"It leaves.\"\ndo.stop = { node = \"server-1\", within = \"1s\" }\n";
+    let stop =
+        "[[step]]\nid = \"stop\"\nsay = \"It leaves.\"\ndo.stop = { node = \"server-1\", within = \"1s\" }\n";
     // What is ignored stays ignored by what the script becomes.
     let cast = Cast { server: "trap '' TERM", ..Cast::default() };
     let (result, code) = Stage::new("stubborn", cast, &format!("{STARTS}{stop}")).result();
@@ -247,7 +263,8 @@ fn nobody_outlives_a_run_however_it_ends() {
     for (signal, code) in [("TERM", Some(3)), ("INT", Some(3)), ("KILL", None)] {
         let stage = Stage::new(&format!("end-{signal}"), Cast::default(), wait);
         let run = stage.start();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &run.id().to_string()]).status().unwrap();
+        let sent =
+            Command::new("kill").args([&format!("-{signal}"), &run.id().to_string()]).status().unwrap();
         assert!(sent.success());
         let output = run.wait_with_output().unwrap();
         assert_eq!(output.status.code(), code, "{}", String::from_utf8_lossy(&output.stderr));

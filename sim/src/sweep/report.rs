@@ -288,7 +288,9 @@ struct Sums {
     cpu: Seconds,
     counts: Counts,
     faults: BTreeMap<String, u64>,
-    /// What runs on real processes left out, each once.
+    /// They were made on real processes.
+    live: bool,
+    /// What those left out, each once.
     not_controlled: Vec<String>,
 }
 
@@ -299,6 +301,7 @@ impl Sums {
             sums.simulated = sums.simulated + result.simulated_s;
             sums.cpu = sums.cpu + result.cpu_s;
             sums.counts.add(&result.counts);
+            sums.live |= result.live;
             for (fault, times) in &result.faults {
                 let sum = sums.faults.entry(fault.clone()).or_default();
                 *sum = sum.saturating_add(*times);
@@ -315,7 +318,12 @@ impl Sums {
 
 impl core::fmt::Display for Sums {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let counts = self.counts.named().map(|(name, count)| format!("{name} {count}"));
+        let mut counts = self.counts.named().to_vec();
+        if self.live {
+            // Disks and links are the system's: nobody counts there.
+            counts.retain(|(name, _)| !["syncs", "messages", "drops", "duplicates"].contains(name));
+        }
+        let counts: Vec<_> = counts.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
         f.write_str(&counts.join(", "))?;
         let faults: Vec<_> = self.faults.iter().map(|(fault, times)| format!("{fault} {times}")).collect();
         if faults.is_empty() { Ok(()) } else { write!(f, "; faults: {}", faults.join(", ")) }
@@ -526,6 +534,22 @@ mod tests {
         assert_eq!(suite.cases.len(), 21);
         let failures = suite.cases.iter().filter(|case| case.outcome != CaseOutcome::Passed);
         assert_eq!(failures.map(|case| case.name.as_str()).collect::<Vec<_>>(), ["seed 3"]);
+    }
+
+    #[test]
+    fn runs_on_processes_say_what_they_left_out_once() {
+        let one = RunResult {
+            live: true,
+            not_controlled: vec!["the network".to_owned()],
+            ..result(0, Verdict::Held)
+        };
+        let sums = Sums::of(&[&one, &one]);
+        assert_eq!(sums.not_controlled, ["the network"]);
+        assert!(
+            !sums.to_string().contains("syncs") && sums.to_string().contains("rounds finalized"),
+            "{sums}"
+        );
+        assert!(Sums::of(&[&result(0, Verdict::Held)]).to_string().contains("syncs"));
     }
 
     #[test]
