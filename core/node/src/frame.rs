@@ -14,6 +14,7 @@ use zipnet_core::id::{Digest, LogId, PeerId, StoreId, UniqueId};
 use zipnet_core::key::CommitteeSecret;
 use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
+use zipnet_core::wire::is_canonical;
 
 use crate::config::ADDRESS_LEN_MAX;
 use crate::gossip::book::{DIGEST_LEN_MAX, ENTRIES_LEN_MAX, PeerEntry};
@@ -385,7 +386,7 @@ pub enum FrameError {
     Version(u8),
     /// No frame has this kind.
     Kind(u8),
-    /// The body is not what the kind says.
+    /// The body is not what the kind says, or is encoded in another way than the only one.
     Body,
     /// Bytes follow the body.
     Trailing,
@@ -491,9 +492,10 @@ fn body<T: Serialize>(kind: u8, value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![FRAME_VERSION, kind]).expect("growing a vector does not fail")
 }
 
-fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
+fn whole<'a, T: Deserialize<'a> + Serialize>(bytes: &'a [u8]) -> Result<T, FrameError> {
     match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
+        Ok((value, [])) if is_canonical(&value, bytes) => Ok(value),
+        Ok((_, [])) => Err(FrameError::Body),
         Ok(_) => Err(FrameError::Trailing),
         Err(postcard::Error::DeserializeUnexpectedEnd) => Err(FrameError::Truncated),
         Err(_) => Err(FrameError::Body),
@@ -619,6 +621,8 @@ mod tests {
         assert_eq!(Frame::decode(&vec![FRAME_VERSION; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLong));
         assert_eq!(Frame::decode(&[2, PING, 0]), Err(FrameError::Version(2)));
         assert_eq!(Frame::decode(&[FRAME_VERSION, 99, 0]), Err(FrameError::Kind(99)));
+        // One as a number of two bytes.
+        assert_eq!(Frame::decode(&[FRAME_VERSION, PING, 0x81, 0]), Err(FrameError::Body));
         // A list that claims four billion entries.
         assert_eq!(
             Frame::decode(&[FRAME_VERSION, PEERS, 0xff, 0xff, 0xff, 0xff, 0x0f]),

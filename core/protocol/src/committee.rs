@@ -31,6 +31,7 @@ use crate::params::RoundParams;
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
 use crate::signing::state_digest;
+use crate::wire::is_canonical;
 
 /// What every server of a committee has in common.
 #[derive(Clone, Debug)]
@@ -276,11 +277,14 @@ impl<C: Checks> Committee<C> {
     /// Replaces the state by that of a snapshot.
     ///
     /// # Errors
-    /// If the bytes are not a snapshot of this format, or the vectors and bitmaps of its open round do not fit each other;
+    /// If the bytes are not what a state of this format has as its only encoding, or the vectors and bitmaps of its open round do not fit each other;
     /// the state is unchanged then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
         match postcard::take_from_bytes::<State>(snapshot) {
-            Ok((state, [])) if state.open.as_ref().is_none_or(|open| open.fits(&self.config.params)) => {
+            Ok((state, []))
+                if is_canonical(&state, snapshot)
+                    && state.open.as_ref().is_none_or(|open| open.fits(&self.config.params)) =>
+            {
                 self.state = state;
                 Ok(())
             }

@@ -7,6 +7,10 @@
 //! └─────────┴──────┴────────────────┘
 //! ```
 //!
+//! A value has one encoding. What postcard would read as well is refused: a number with more bytes than it needs, or a set
+//! whose elements do not rise ([`is_canonical`]). So equal bytes and equal values are the same thing, for whoever compares
+//! hashes of the log or looks for what was said before.
+//!
 //! The kind is the number of the enum's variant in postcard's own encoding, which is one byte below 128; the functions
 //! `kind` and `command_kind` pin the numbers, so that a variant moved in the source breaks a test and not the network.
 
@@ -14,6 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -133,7 +138,7 @@ pub enum DecodeError {
         /// The kind byte.
         kind: u8,
     },
-    /// The fields are not what the kind says, or end early.
+    /// The fields are not what the kind says, end early, or are encoded in another way than the only one.
     Malformed,
     /// Something stands behind the last field.
     Trailing {
@@ -171,7 +176,7 @@ fn to_bytes<T: Serialize>(value: &T, body: usize) -> Vec<u8> {
     postcard::to_extend(value, bytes).expect("a vector takes all bytes, and all types know their length")
 }
 
-fn from_bytes<T: DeserializeOwned>(bytes: &[u8], kinds: u8) -> Result<T, DecodeError> {
+fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], kinds: u8) -> Result<T, DecodeError> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(DecodeError::TooLong { bytes: bytes.len() });
     }
@@ -187,7 +192,36 @@ fn from_bytes<T: DeserializeOwned>(bytes: &[u8], kinds: u8) -> Result<T, DecodeE
     // Allocation stays within a small multiple of the input: byte strings are copied from it after their length was
     // compared with what is left, and lists grow as their elements, of more than thirty bytes each, are read.
     let (value, rest) = postcard::take_from_bytes(fields).map_err(|_| DecodeError::Malformed)?;
-    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing { bytes: rest.len() }) }
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing { bytes: rest.len() });
+    }
+    if is_canonical(&value, fields) { Ok(value) } else { Err(DecodeError::Malformed) }
+}
+
+/// Whether postcard encodes the value as exactly these bytes. Allocates nothing: they are compared as they come.
+#[must_use]
+pub fn is_canonical<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
+    postcard::serialize_with_flavor(value, Expected(bytes)).is_ok_and(|rest| rest.is_empty())
+}
+
+/// The bytes that must come next.
+struct Expected<'a>(&'a [u8]);
+
+impl<'a> Flavor for Expected<'a> {
+    type Output = &'a [u8];
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(postcard::Error::SerializeBufferFull)?;
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<&'a [u8]> {
+        Ok(self.0)
+    }
 }
 
 fn message_body(message: &Message) -> usize {

@@ -10,6 +10,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zipnet_core::id::RaftId;
+use zipnet_core::wire::is_canonical;
 
 use super::types::{
     Command, Entry, LogId, Membership, NodeId, Payload, SnapshotMeta, StoredMembership, Vote, term,
@@ -114,7 +115,7 @@ pub enum Reply {
 pub enum Malformed {
     /// Another version wrote them, or nothing of ours.
     Version(Option<u8>),
-    /// They do not follow the format.
+    /// They do not follow the format, in which every value has one encoding.
     Syntax,
     /// Bytes follow after the end.
     Trailing(usize),
@@ -226,13 +227,16 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![FORMAT]).expect("mirror structs have lengths, and memory grows or aborts")
 }
 
-fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
+fn decode<'a, T: Deserialize<'a> + Serialize>(bytes: &'a [u8]) -> Result<T, Malformed> {
     let (version, rest) = bytes.split_first().ok_or(Malformed::Version(None))?;
     if *version != FORMAT {
         return Err(Malformed::Version(Some(*version)));
     }
-    let (value, rest) = postcard::take_from_bytes(rest).map_err(|_| Malformed::Syntax)?;
-    if rest.is_empty() { Ok(value) } else { Err(Malformed::Trailing(rest.len())) }
+    let (value, trailing) = postcard::take_from_bytes(rest).map_err(|_| Malformed::Syntax)?;
+    if !trailing.is_empty() {
+        return Err(Malformed::Trailing(trailing.len()));
+    }
+    if is_canonical(&value, rest) { Ok(value) } else { Err(Malformed::Syntax) }
 }
 
 #[derive(Serialize, Deserialize)]

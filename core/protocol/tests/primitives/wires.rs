@@ -1,7 +1,7 @@
 //! Bytes from a peer are one message exactly, or refused.
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::Epoch;
+use zipnet_core::id::{Epoch, Round};
 use zipnet_core::message::{ClientBatch, Command, Message};
 use zipnet_core::wire::{
     DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command, encode,
@@ -92,6 +92,17 @@ fn a_flipped_bit_is_refused_or_is_another_message() {
                 assert_ne!(other, command, "bit {bit}");
             }
         }
+    }
+}
+
+#[test]
+fn a_number_with_more_bytes_than_it_needs_is_refused() {
+    let wanted = Message::RecordsWanted { from: Round(1) };
+    let bytes = encode(&wanted);
+    assert_eq!(bytes[2..], [1]);
+    for long in [&[0x81, 0][..], &[0x81, 0x80, 0]] {
+        let bytes = [&bytes[..2], long].concat();
+        assert_eq!(decode(&bytes), Err(DecodeError::Malformed), "{bytes:?}");
     }
 }
 

@@ -70,6 +70,22 @@ fn stored_values_survive_and_are_refused_when_cut_or_continued() {
 }
 
 #[test]
+fn sets_that_do_not_rise_and_numbers_that_are_too_long_are_refused() {
+    let vote = encode_vote(&vote(3, 1));
+    assert_eq!(vote[..2], [FORMAT, 3]);
+    assert_eq!(decode_vote(&[&[FORMAT, 0x83, 0], &vote[2..]].concat()), Err(Malformed::Syntax));
+    let bytes = encode_entry(&entries()[3]);
+    let (one, two) = (encode_node(&node(1).0), encode_node(&node(2).0));
+    let voters = [&one[1..], &two[1..]].concat();
+    let at = bytes.windows(voters.len()).position(|window| window == voters).expect("the first voters");
+    for wrong in [[&two[1..], &one[1..]].concat(), [&one[1..], &one[1..]].concat()] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + wrong.len()].copy_from_slice(&wrong);
+        assert_eq!(decode_entry(&bytes), Err(Malformed::Syntax));
+    }
+}
+
+#[test]
 fn other_versions_are_refused_by_number() {
     let mut bytes = encode_frame(&Frame::Reply(1, Reply::Appended));
     bytes[0] = FORMAT + 1;
