@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
 use foca::{
-    AccumulatingRuntime, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification, State, Timer,
+    AccumulatingRuntime, Codec as _, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification,
+    State, Timer,
 };
 use zipnet_core::id::PeerId;
 use zipnet_core::random::Random;
@@ -90,6 +91,8 @@ pub enum Effect {
 pub struct Gossip {
     own: PeerId,
     foca: Foca<Rumoured, Codec, Rng, NoCustomBroadcast>,
+    /// Every peer that an accepted datagram named. At most [`PEERS_MAX`].
+    known: BTreeSet<PeerId>,
     /// Ordered by time, then by when they were set.
     timers: BTreeMap<(Time, u64), Timer<Rumoured>>,
     timers_set: u64,
@@ -108,10 +111,10 @@ impl Gossip {
     #[must_use]
     pub fn new(own: PeerId, incarnation: u64, random: Random) -> Self {
         let me = Rumoured { peer: own, incarnation: incarnation.min(INCARNATION_MAX) };
-        let codec = Codec { known: BTreeSet::from([own]) };
         Self {
             own,
-            foca: Foca::new(me, config(), Rng(random), codec),
+            foca: Foca::new(me, config(), Rng(random), Codec),
+            known: BTreeSet::from([own]),
             timers: BTreeMap::new(),
             timers_set: 0,
             contacts: BTreeSet::new(),
@@ -179,8 +182,49 @@ impl Gossip {
         if from == self.own || packet.first_chunk::<32>() != Some(from.as_bytes()) {
             return out.push(Effect::Rejected { from });
         }
+        let Ok(named) = self.named(packet) else { return out.push(Effect::Rejected { from }) };
+        self.known.extend(named);
         if self.foca.handle_data(packet, &mut *runtime).is_err() {
             out.push(Effect::Rejected { from });
+        }
+    }
+
+    /// Reads a packet to its end and says whom it names. foca acts on each part of a packet before it looks at the next
+    /// one, so what it would refuse too late is refused here: bytes behind the end, an indirect probe of this node that
+    /// comes from itself, and more peers than are remembered.
+    fn named(&self, mut packet: &[u8]) -> Result<BTreeSet<PeerId>, Malformed> {
+        let header = Codec.decode_header(&mut packet)?;
+        let mut named = BTreeSet::from([header.src.peer, header.dst.peer]);
+        match header.message {
+            Message::PingReq { target: third, .. }
+            | Message::IndirectPing { origin: third, .. }
+            | Message::IndirectAck { target: third, .. }
+            | Message::ForwardedAck { origin: third, .. } => {
+                if third.peer == self.own {
+                    return Err(Malformed);
+                }
+                named.insert(third.peer);
+            }
+            Message::Announce if !packet.is_empty() => return Err(Malformed),
+            Message::Ping(_)
+            | Message::Ack(_)
+            | Message::Announce
+            | Message::Feed
+            | Message::Gossip
+            | Message::Broadcast
+            | Message::TurnUndead => {}
+        }
+        if !packet.is_empty() {
+            let members = if packet.len() < 2 { Err(Malformed) } else { Ok(packet.get_u16()) }?;
+            for _ in 0..members {
+                named.insert(Codec.decode_member(&mut packet)?.id().peer);
+            }
+        }
+        let strangers = named.difference(&self.known).count();
+        if packet.is_empty() && self.known.len().saturating_add(strangers) <= PEERS_MAX {
+            Ok(named)
+        } else {
+            Err(Malformed)
         }
     }
 
@@ -267,7 +311,7 @@ fn config() -> foca::Config {
         num_indirect_probes: THREE,
         max_transmissions: NonZeroU8::new(6).expect("six is not zero"),
         suspect_to_down_after: Duration::from_secs(4),
-        // Bounded by the codec instead, which admits no more than `PEERS_MAX` peers.
+        // Bounded by `Gossip::named` instead, which admits no more than `PEERS_MAX` peers.
         remove_down_after: None,
         max_packet_size: NonZeroUsize::new(DATAGRAM_BYTES_MAX - 1).expect("a datagram has room"),
         notify_down_members: true,
@@ -316,10 +360,7 @@ impl foca::Identity for Rumoured {
 }
 
 /// Fixed-size fields in order; the sender's peer id comes first.
-struct Codec {
-    /// Every peer met so far. At most [`PEERS_MAX`].
-    known: BTreeSet<PeerId>,
-}
+struct Codec;
 
 /// A datagram is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,7 +377,7 @@ impl core::error::Error for Malformed {}
 const PEER_BYTES: usize = 32 + 8;
 
 impl Codec {
-    fn peer(&mut self, buf: &mut impl Buf) -> Result<Rumoured, Malformed> {
+    fn peer(buf: &mut impl Buf) -> Result<Rumoured, Malformed> {
         if buf.remaining() < PEER_BYTES {
             return Err(Malformed);
         }
@@ -344,10 +385,9 @@ impl Codec {
         buf.copy_to_slice(&mut peer);
         let peer = PeerId(peer);
         let incarnation = buf.get_u64_le();
-        if incarnation > INCARNATION_MAX || (!self.known.contains(&peer) && self.known.len() >= PEERS_MAX) {
+        if incarnation > INCARNATION_MAX {
             return Err(Malformed);
         }
-        self.known.insert(peer);
         Ok(Rumoured { peer, incarnation })
     }
 
@@ -405,27 +445,27 @@ impl foca::Codec<Rumoured> for Codec {
     }
 
     fn decode_header(&mut self, mut buf: impl Buf) -> Result<Header<Rumoured>, Malformed> {
-        let src = self.peer(&mut buf)?;
+        let src = Self::peer(&mut buf)?;
         let src_incarnation = Self::short(&mut buf)?;
-        let dst = self.peer(&mut buf)?;
+        let dst = Self::peer(&mut buf)?;
         let message = match Self::byte(&mut buf)? {
             0 => Message::Ping(Self::byte(&mut buf)?),
             1 => Message::Ack(Self::byte(&mut buf)?),
             2 => {
                 let probe_number = Self::byte(&mut buf)?;
-                Message::PingReq { target: self.peer(&mut buf)?, probe_number }
+                Message::PingReq { target: Self::peer(&mut buf)?, probe_number }
             }
             3 => {
                 let probe_number = Self::byte(&mut buf)?;
-                Message::IndirectPing { origin: self.peer(&mut buf)?, probe_number }
+                Message::IndirectPing { origin: Self::peer(&mut buf)?, probe_number }
             }
             4 => {
                 let probe_number = Self::byte(&mut buf)?;
-                Message::IndirectAck { target: self.peer(&mut buf)?, probe_number }
+                Message::IndirectAck { target: Self::peer(&mut buf)?, probe_number }
             }
             5 => {
                 let probe_number = Self::byte(&mut buf)?;
-                Message::ForwardedAck { origin: self.peer(&mut buf)?, probe_number }
+                Message::ForwardedAck { origin: Self::peer(&mut buf)?, probe_number }
             }
             6 => Message::Announce,
             7 => Message::Feed,
@@ -449,7 +489,7 @@ impl foca::Codec<Rumoured> for Codec {
     }
 
     fn decode_member(&mut self, mut buf: impl Buf) -> Result<Member<Rumoured>, Malformed> {
-        let peer = self.peer(&mut buf)?;
+        let peer = Self::peer(&mut buf)?;
         let incarnation = Self::short(&mut buf)?;
         let state = match Self::byte(&mut buf)? {
             0 => State::Alive,
@@ -650,6 +690,34 @@ mod tests {
         cluster.nodes[0].handle(cluster.now, forged, &mut out);
         assert_eq!(out, [Effect::Rejected { from: peer(2) }]);
         assert_eq!(cluster.sees(1), [2, 3]);
+    }
+
+    #[test]
+    fn a_datagram_that_is_wrong_at_its_end_changes_nothing() {
+        let mut cluster = Cluster::new(3, 8);
+        cluster.run(Duration::from_secs(10));
+        let mut rumour = Vec::new();
+        let mut put_member = |number| {
+            let member = Member::new(Rumoured { peer: peer(number), incarnation: 1 }, 0, State::Down);
+            Codec.encode_member(&member, &mut rumour).expect("a vector has room");
+        };
+        put_member(3);
+        put_member(9);
+        let me = Rumoured { peer: peer(1), incarnation: 1 };
+        let about_me = Message::PingReq { target: me, probe_number: 1 };
+        for (message, end) in [(Message::Gossip, &[0_u8][..]), (about_me, &[])] {
+            let src = Rumoured { peer: peer(2), incarnation: 1 };
+            let header = Header { src, src_incarnation: 0, dst: me, message };
+            let mut bytes = vec![GOSSIP_VERSION];
+            Codec.encode_header(&header, &mut bytes).expect("a vector has room");
+            bytes.extend([&2_u16.to_be_bytes(), &rumour[..], end].concat());
+            let mut out = Vec::new();
+            let input = Input::Received { from: peer(2), bytes: bytes.into() };
+            cluster.nodes[0].handle(cluster.now, input, &mut out);
+            assert_eq!(out, [Effect::Rejected { from: peer(2) }]);
+            assert_eq!(cluster.sees(1), [2, 3]);
+            assert!(!cluster.nodes[0].known.contains(&peer(9)), "whom it named is not remembered");
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ pub(crate) fn peer_book(bytes: &[u8]) -> Verdict {
     const OWN: u16 = 0;
     let mut draw = Draw::new(bytes);
     let mut book = PeerBook::new(identity(OWN).peer(), INSTANCE, Duration::from_secs(15));
-    let (mut now, mut taken, mut deeds) = (Time(0), false, 0);
+    let (mut now, mut taken, mut deeds, mut crowded) = (Time(0), false, 0, 0);
     while let Some(deed) = draw.byte() {
         deeds += 1;
         if deeds > 64 {
@@ -138,8 +138,11 @@ pub(crate) fn peer_book(bytes: &[u8]) -> Verdict {
                 taken |= receive(&mut book, now, entry);
             }
             4 => {
-                let (from, count) = (usize::from(draw.short()) % crowd().len(), usize::from(draw.short()));
-                for entry in crowd().iter().cycle().skip(from).take(count % 300) {
+                let from = usize::from(draw.short()) % crowd().len();
+                // Verifying takes time, and one crowd is more than a book takes.
+                let count = usize::from(draw.short()) % crowd().len().saturating_sub(crowded).max(1);
+                crowded += count;
+                for entry in crowd().iter().cycle().skip(from).take(count) {
                     taken |= receive(&mut book, now, entry.clone());
                 }
             }

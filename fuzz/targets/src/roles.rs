@@ -14,7 +14,7 @@ use crate::draw::{Draw, Script};
 use crate::network::{AGGREGATOR, Event, Machine, NODES, Node, history, peer, role};
 
 /// More would take longer than they tell.
-const DEEDS_MAX: usize = 48;
+const DEEDS_MAX: usize = 32;
 
 /// The server under test does not lead at first; it has retired at the end of the history.
 const SERVER: usize = 1;
