@@ -11,7 +11,7 @@ use std::cell::Cell;
 const ALWAYS: usize = 3 << 20;
 
 /// What it may allocate for each byte of its input: an element of a list takes more room in memory than on the wire.
-const PER_BYTE: usize = 64;
+const PER_BYTE: usize = 8;
 
 thread_local! {
     static HELD: Cell<usize> = const { Cell::new(0) };

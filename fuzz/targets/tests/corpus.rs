@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use zipnet_fuzz_targets::memory::{Meter, bounded};
 use zipnet_fuzz_targets::{TARGETS, Target, Verdict, target};
+use zipnet_node::consensus::codec::{Frame, Request, encode_frame};
+use zipnet_node::consensus::types::{Entry, LogId, NodeId, Payload, Vote};
 
 #[global_allocator]
 static METER: Meter = Meter;
@@ -141,6 +143,17 @@ fn a_finding_fails_the_replay() {
     }
     let broken = Target { run: broken, ..target("address") };
     assert!(std::panic::catch_unwind(|| replay(&broken)).is_err());
+}
+
+/// Longer than any input of the corpus: an entry of three bytes takes twenty times as much in memory.
+#[test]
+fn many_short_entries_are_refused_before_they_are_all_there() {
+    let vote = Vote::new_committed(1, NodeId::default());
+    let blank = |index| Entry { log_id: LogId::new_term_index(1, index), payload: Payload::Blank };
+    let entries = (0..300_000).map(blank).collect();
+    let request = Request::Append { vote, prev: None, entries, commit: None };
+    let bytes = encode_frame(&Frame::Request(1, request));
+    assert_eq!((target("consensus_frame").run)(&bytes), Verdict::Refused);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zipnet_core::id::RaftId;
 use zipnet_core::wire::is_canonical;
 
@@ -115,11 +116,11 @@ pub enum Reply {
 pub enum Malformed {
     /// Another version wrote them, or nothing of ours.
     Version(Option<u8>),
-    /// They do not follow the format, in which every value has one encoding.
+    /// They do not follow the format, in which every value has one encoding and lists are short.
     Syntax,
     /// Bytes follow after the end.
     Trailing(usize),
-    /// A counter or a length above its bound.
+    /// A counter or the number of nodes above its bound.
     Bound,
     /// The entries are not consecutive, or their terms fall or exceed the leader's.
     Entries,
@@ -251,7 +252,7 @@ enum WireRequest<'a> {
         vote: WireVote,
         prev: Option<WireLogId>,
         #[serde(borrow)]
-        entries: Vec<WireEntry<'a>>,
+        entries: Few<WireEntry<'a>, ENTRIES_MAX>,
         commit: Option<WireLogId>,
     },
     Vote(WireBallot),
@@ -315,7 +316,7 @@ enum WirePayload<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct WireMembership {
-    configs: Vec<BTreeSet<RaftId>>,
+    configs: Few<BTreeSet<RaftId>, 2>,
     nodes: BTreeSet<RaftId>,
 }
 
@@ -326,17 +327,47 @@ struct WireMeta {
     membership: WireMembership,
 }
 
+/// A list that is read only as far as one element more than it may have: elements of three bytes take twenty times as
+/// much in memory, so a long list must be refused before all of it is there.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Few<T, const MAX: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Few(Vec::new()))
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Few<T, MAX> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Self, A::Error> {
+        while let Some(element) = list.next_element()? {
+            self.0.push(element);
+            if self.0.len() > MAX {
+                return Err(A::Error::invalid_length(self.0.len(), &self));
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// Bytes that serde handles at once and not one by one.
 struct Blob<'a>(&'a [u8]);
 
 impl Serialize for Blob<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(self.0)
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <&'de [u8]>::deserialize(deserializer).map(Self)
     }
 }
@@ -367,7 +398,7 @@ impl<'a> From<&'a Request> for WireRequest<'a> {
             Request::Append { vote, prev, entries, commit } => Self::Append {
                 vote: vote.into(),
                 prev: wire_id(prev),
-                entries: entries.iter().map(WireEntry::from).collect(),
+                entries: Few(entries.iter().map(WireEntry::from).collect()),
                 commit: wire_id(commit),
             },
             Request::Vote(ballot) => Self::Vote(ballot.into()),
@@ -385,10 +416,7 @@ impl TryFrom<WireRequest<'_>> for Request {
 
     fn try_from(wire: WireRequest<'_>) -> Result<Self, Malformed> {
         Ok(match wire {
-            WireRequest::Append { vote, prev, entries, commit } => {
-                if entries.len() > ENTRIES_MAX {
-                    return Err(Malformed::Bound);
-                }
+            WireRequest::Append { vote, prev, entries: Few(entries), commit } => {
                 let vote = Vote::try_from(vote)?;
                 let prev = log_id(prev)?;
                 let entries: Vec<Entry> =
@@ -543,11 +571,11 @@ impl TryFrom<WireEntry<'_>> for Entry {
 impl From<&Membership> for WireMembership {
     fn from(membership: &Membership) -> Self {
         Self {
-            configs: membership
+            configs: Few(membership
                 .get_joint_config()
                 .iter()
                 .map(|config| config.iter().map(|id| id.0).collect())
-                .collect(),
+                .collect()),
             nodes: membership.nodes().map(|(id, ())| id.0).collect(),
         }
     }
@@ -560,11 +588,11 @@ impl TryFrom<WireMembership> for Membership {
         if wire.nodes.len() > MEMBERS_MAX {
             return Err(Malformed::Bound);
         }
-        if wire.configs.is_empty() || wire.configs.len() > 2 {
+        let Few(configs) = wire.configs;
+        if configs.is_empty() {
             return Err(Malformed::Membership);
         }
-        let configs =
-            wire.configs.into_iter().map(|config| config.into_iter().map(NodeId).collect()).collect();
+        let configs = configs.into_iter().map(|config| config.into_iter().map(NodeId).collect()).collect();
         let nodes: BTreeMap<NodeId, ()> = wire.nodes.into_iter().map(|id| (NodeId(id), ())).collect();
         Self::new(configs, nodes).map_err(|_| Malformed::Membership)
     }
@@ -590,8 +618,9 @@ impl TryFrom<WireMeta> for SnapshotMeta {
             return Err(Malformed::Membership);
         }
         // Before the first entry there is no membership, which is not the same as a wrong one.
-        let empty =
-            membership_at.is_none() && wire.membership.configs.is_empty() && wire.membership.nodes.is_empty();
+        let empty = membership_at.is_none()
+            && wire.membership.configs.0.is_empty()
+            && wire.membership.nodes.is_empty();
         let membership = if empty { Membership::default() } else { wire.membership.try_into()? };
         Ok(Self { last_log_id, last_membership: StoredMembership::new(membership_at, membership) })
     }

@@ -111,6 +111,7 @@ fn what_openraft_takes_for_granted_is_checked() {
     let table = [
         (append(Some(log_id(2, 3)), vec![blank(2, 4), blank(5, 5)]), None),
         (append(None, vec![blank(2, 0)]), None),
+        (append(None, (0..ENTRIES_MAX as u64).map(|index| blank(1, index)).collect()), None),
         (append(None, vec![blank(2, 1)]), Some(Malformed::Entries)),
         (append(Some(log_id(2, 3)), vec![blank(2, 5)]), Some(Malformed::Entries)),
         (append(Some(log_id(2, 3)), vec![blank(1, 4)]), Some(Malformed::Entries)),
@@ -123,13 +124,13 @@ fn what_openraft_takes_for_granted_is_checked() {
         ),
         (
             append(None, (0..=ENTRIES_MAX as u64).map(|index| blank(1, index)).collect()),
-            Some(Malformed::Bound),
+            Some(Malformed::Syntax),
         ),
         (members(vec![vec![1, 2]], vec![3]), None),
         (members(vec![vec![1, 2], vec![2, 3]], vec![]), None),
         (members(vec![], vec![1]), Some(Malformed::Membership)),
         (members(vec![vec![]], vec![1]), Some(Malformed::Membership)),
-        (members(vec![vec![1], vec![2], vec![3]], vec![]), Some(Malformed::Membership)),
+        (members(vec![vec![1], vec![2], vec![3]], vec![]), Some(Malformed::Syntax)),
         (members(vec![vec![1]], (0..=MEMBERS_MAX as u64).collect()), Some(Malformed::Bound)),
         (Request::Snapshot(vote(1, 1), SnapshotMeta::default(), Bytes::new()), Some(Malformed::Membership)),
     ];
