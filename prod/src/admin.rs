@@ -29,14 +29,14 @@ use zipnet_node::config::parse_peer;
 use zipnet_node::meeting::{Removal, may_retire};
 use zipnet_node::node::Handle;
 use zipnet_node::status::View;
-use zipnet_world::network::IDLE_TIMEOUT;
+use zipnet_world::network::DEAD_AFTER;
 
 use crate::observation::{Observed, gone, json, pages};
 
 /// The socket.
 const SOCKET: &str = "admin.sock";
 
-/// How long a node may take to answer. A retirement takes the idle timeout of a link.
+/// How long a node may take to answer. A retirement takes [`DEAD_AFTER`].
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
@@ -115,8 +115,8 @@ async fn retire(State(desk): State<Desk>) -> Response {
 
 /// Whether a retirement is safe; `None` if the node has ended.
 ///
-/// A link to a server that died lasts until its idle timeout. So whoever is to be counted on is looked at twice, with that
-/// time in between.
+/// A link to a server that died lasts for a while. So whoever is to be counted on is looked at twice, with that time in
+/// between.
 async fn judged(
     handle: &Handle,
     removal: impl Fn(&View) -> Removal,
@@ -125,7 +125,7 @@ async fn judged(
     if first.is_err() {
         return Some(first);
     }
-    tokio::time::sleep(IDLE_TIMEOUT + Duration::from_millis(500)).await;
+    tokio::time::sleep(DEAD_AFTER).await;
     Some(may_retire(&removal(&handle.view().await?), &Strict))
 }
 

@@ -30,7 +30,11 @@ mod tls;
 pub use connection::QuicConnection;
 
 /// How long a path may be cut, or a peer dead, before the connection breaks.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection with a dead peer may look alive: whatever is sent first after the peer fell silent begins its idle
+/// time anew, and that is a keep-alive at the latest.
+pub const DEAD_AFTER: Duration = Duration::from_secs(14);
+const _: () = assert!(DEAD_AFTER.as_secs() > IDLE_TIMEOUT.as_secs() + KEEP_ALIVE.as_secs());
 /// How often an idle connection is used, so that it stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long a handshake may take, in both directions.
