@@ -85,7 +85,8 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     if differences.is_empty() { Exit::Held } else { Exit::Diverged }
 }
 
-fn read(folder: &Path) -> Result<Recording, String> {
+/// Reads the log of a server that has stopped in order.
+pub(crate) fn read(folder: &Path) -> Result<Recording, String> {
     let open = |name: &str| {
         let path = folder.join(name);
         redb::Builder::new().open_read_only(&path).map_err(|reason| {

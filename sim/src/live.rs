@@ -9,7 +9,7 @@
 //!
 //! - `process`, `tail`, `admin`, `line`: one process, its log, and what it answers
 //! - `cluster`: all machines
-//! - `witness`, `property`: what is known, and what must hold
+//! - `witness`, `property`, `loot`: what is known, and what must hold
 //! - `procedure`, `act`, `condition`, `examine`, `select`: the steps
 //! - `fault`, `workload`: what happens meanwhile
 
@@ -26,7 +26,7 @@ use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
 use zipnet_scenarios::scenario::{Expectation, StepId};
 use zipnet_scenarios::value::Span;
-use zipnet_scenarios::verbs::{Always, Sometimes};
+use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
 use crate::cluster::NodeId;
@@ -41,6 +41,7 @@ mod condition;
 mod examine;
 mod fault;
 mod line;
+mod loot;
 mod procedure;
 pub(crate) mod process;
 mod property;
@@ -53,6 +54,7 @@ use admin::Record;
 use cluster::{About, Cluster, Hint, Shape};
 use condition::Wait;
 use fault::Faults;
+use loot::Loot;
 use property::{Breach, Committee, Named, Process, Properties};
 use witness::{Mark, Subject, Witness};
 
@@ -193,6 +195,8 @@ pub(crate) fn run(
     let home = std::env::temp_dir().join(format!("zipnet-live-{}", std::process::id()));
     let own_logs = home.join("logs");
     let (state, kept) = (home.join("state"), logs.unwrap_or(&own_logs));
+    // Lines of an earlier run with this folder are not lines of this one.
+    drop(fs::remove_dir_all(kept));
     for folder in [&state, kept] {
         fs::create_dir_all(folder).map_err(|reason| format!("make {}: {reason}", folder.display()))?;
     }
@@ -268,6 +272,8 @@ struct Run<'a> {
     allowed_exits: Vec<(NodeId, u64)>,
     /// The last message that a step gave to each client: to which process, and its number there.
     requests: BTreeMap<NodeId, (Process, u64)>,
+    /// What was on the disks that a check wants to search.
+    loot: BTreeMap<NodeId, Loot>,
     /// Instances with their committee secrets.
     committees: Vec<(String, String)>,
     /// What is waited for without holding up the procedure.
@@ -331,6 +337,7 @@ impl<'a> Run<'a> {
             groups: BTreeMap::new(),
             allowed_exits: Vec::new(),
             requests: BTreeMap::new(),
+            loot: BTreeMap::new(),
             committees: Vec::new(),
             pending: Vec::new(),
             sometimes: BTreeMap::new(),
@@ -347,6 +354,14 @@ impl<'a> Run<'a> {
     fn carry_out(&mut self) -> Going {
         if let Some(canary) = &self.scenario.canary {
             return Err(self.uncontrolled(&format!("the defect {}", canary.defect.name()), "canary", 1));
+        }
+        for step in &self.scenario.steps {
+            for check in &step.checks {
+                if let Examined::OpensNoPastRound { node } = &check.verb {
+                    let nodes = node.0.iter().flat_map(|node| self.everyone(node)).collect::<Vec<_>>();
+                    self.loot.extend(nodes.into_iter().map(|node| (node, Loot::default())));
+                }
+            }
         }
         let starting: Vec<_> = self
             .cluster
@@ -406,6 +421,7 @@ impl<'a> Run<'a> {
         }
         for gone in gone {
             self.witness.ended(gone.node);
+            self.rob(gone.node)?;
             let asked = gone.told && gone.how.is(0);
             let allowed =
                 self.allowed_exits.iter().any(|(node, code)| *node == gone.node && gone.how.is(*code));
@@ -462,6 +478,24 @@ impl<'a> Run<'a> {
             self.witness.observe(node, now, &text).map_err(|breach| self.broken_by(breach))?;
         }
         Ok(())
+    }
+
+    /// Takes what is on the disk of a node that has ended, if a check wants to search it.
+    fn rob(&mut self, node: NodeId) -> Going {
+        let machine = self.cluster.get(node);
+        let taken = self.loot.get_mut(&node).map(|loot| loot.take(&machine.state, machine.peer));
+        taken.transpose().map(drop).map_err(|reason| self.broken(&format!("read a state folder: {reason}")))
+    }
+
+    /// Does something that takes its time, and lets time pass meanwhile.
+    fn meanwhile<T: Send>(&mut self, act: impl FnOnce() -> T + Send) -> Going<T> {
+        std::thread::scope(|scope| {
+            let acting = scope.spawn(act);
+            while !acting.is_finished() {
+                self.pass(self.now().after(LOOK))?;
+            }
+            acting.join().map_err(|_| self.broken("do something beside the run: it panicked"))
+        })
     }
 
     /// The newest records of a server.

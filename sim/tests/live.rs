@@ -162,7 +162,7 @@ fn a_procedure_that_is_seen_to_go_well_holds_and_says_what_was_left_out() {
 #[test]
 fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
     for (name, verb, what) in [
-        ("heal", "heal = {}", "the network is not controlled"),
+        ("heal", "heal = {}", "who reaches whom is not controlled"),
         (
             "lie",
             "lie = { node = \"aggregator-1\", deviation = \"honest\" }",

@@ -11,7 +11,7 @@ use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Do;
 use zipnet_scenarios::words::{Apply, DiskFate, Reason, Signal, State, Word as _};
 
-use super::admin::Answer;
+use super::admin::{self, Answer};
 use super::cluster::{Cluster, Hint};
 use super::select::Purpose;
 use super::{Going, LOOK, Run, duration};
@@ -20,6 +20,9 @@ use crate::engine::gives;
 
 /// How long a retirement may take to get into the log.
 const RETIRE_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a server may think about a retirement: it waits until links with dead ones break.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a process may take to say where it listens, or to open its socket.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -101,7 +104,9 @@ impl Run<'_> {
                 slot_bytes: None,
                 apply: Apply::Same,
             } => self.choose(node, Purpose::Install).map(drop),
-            Do::Partition { .. } | Do::Heal {} => Err(self.uncontrolled("the network", act.verb(), line)),
+            Do::Partition { .. } | Do::Heal {} => {
+                Err(self.uncontrolled("who reaches whom", act.verb(), line))
+            }
             Do::Upgrade { .. } => Err(self.uncontrolled("another build of the binaries", act.verb(), line)),
             Do::Lie { .. } => Err(self.uncontrolled("a node that lies", act.verb(), line)),
         }
@@ -187,7 +192,7 @@ impl Run<'_> {
         self.cluster.kill(node);
         self.read(node, true)?;
         self.witness.ended(node);
-        Ok(())
+        self.rob(node)
     }
 
     fn wipe(&mut self, node: NodeId) -> Going {
@@ -272,7 +277,9 @@ impl Run<'_> {
         } else {
             (target, "/retire".to_owned())
         };
-        let Some(answer) = self.cluster.ask(asked, &path, Some(&[])) else {
+        let state = self.cluster.get(asked).state.clone();
+        let answer = self.meanwhile(move || admin::ask(&state, &path, Some(&[]), RETIRE_PATIENCE))?;
+        let Ok(answer) = answer else {
             let detail = format!("{} does not answer", self.cluster.name(asked));
             return Err(self.failed_on(Verdict::NotConverged, line, Some(asked), detail));
         };

@@ -204,9 +204,15 @@ impl Run<'_> {
                     Err(reason) => Err(format!("has a state folder that can not be read: {reason}")),
                 })
             }
-            Check::OpensNoPastRound { .. } => Judged::Unseen(
-                "which keys a process had, and what was ever on its disk, is not seen from outside",
-            ),
+            Check::OpensNoPastRound { node } => {
+                for node in self.choose(node, Purpose::Look)? {
+                    let judged = self.break_in(node)?;
+                    if judged != Judged::Holds {
+                        return Ok(judged);
+                    }
+                }
+                Judged::Holds
+            }
             Check::RoundNumbersContinue {} => self.round_numbers_continue().into(),
             Check::RoundsWentOn { since: StepId(since), gap } => self.rounds_went_on(since, *gap).into(),
         })
@@ -229,6 +235,22 @@ impl Run<'_> {
             Some(nodes) => self.choose(nodes, Purpose::Install),
             None => Ok(self.acted.iter().copied().collect()),
         }
+    }
+
+    /// A burglar has what was on the disk of a machine whenever a process of it ended. Which round keys does that give?
+    fn break_in(&mut self, node: NodeId) -> Going<Judged> {
+        let loot = self.loot.get(&node).cloned().unwrap_or_default();
+        if !loot.has_keys() {
+            return Ok(Judged::Unseen("no log on its disk told which round keys it announced"));
+        }
+        let found = self.meanwhile(move || loot.search())?;
+        Ok(found.map_or(Judged::Holds, |key| Judged::Fails {
+            node: Some(node),
+            how: format!(
+                "{} had the private half of the round key {key:?} on its disk",
+                self.cluster.name(node)
+            ),
+        }))
     }
 
     /// Readiness as probes ask for it.

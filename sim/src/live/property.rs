@@ -112,6 +112,8 @@ struct Claim {
     term: u64,
     process: Process,
     name: String,
+    /// The first digits of the log in which it leads, as soon as it is known.
+    log: Option<String>,
 }
 
 impl Properties {
@@ -186,12 +188,15 @@ impl Properties {
                 ran.last_opened = 0;
                 ran.shown.clear();
                 ran.inherited.clear();
-                let log = line.message.split("yields to log=").nth(1).map(|log| short(log).to_owned());
-                return self.learn(process, log);
+                let own = line.message.split("this server's log=").nth(1).map(|log| short(log).to_owned());
+                let other = line.message.split("yields to log=").nth(1).map(|log| short(log).to_owned());
+                self.learn(process, own)?;
+                return self.learn(process, other);
             }
             ("leader", Some(committee), _) if line.field("local") == Some("true") => {
                 let Some(term) = line.number("term") else { return Ok(()) };
-                self.claims.push(Claim { committee, term, process, name: name.to_owned() });
+                let log = ran.log.clone();
+                self.claims.push(Claim { committee, term, process, name: name.to_owned(), log });
                 return self.one_leader();
             }
             ("round-opened", Some(committee), Some(round)) => {
@@ -252,19 +257,21 @@ impl Properties {
         if log.is_none() || ran.log == log {
             return Ok(());
         }
+        let own = self.claims.iter_mut().filter(|claim| claim.process == process && claim.log.is_none());
+        own.for_each(|claim| claim.log.clone_from(&log));
         ran.log = log;
         self.one_leader()
     }
 
     /// One leader for a term of a log. Logs that a committee gave up have terms of their own.
     fn one_leader(&self) -> Result<(), Breach> {
-        let log = |claim: &Claim| self.processes.get(&claim.process).and_then(|ran| ran.log.as_deref());
         for (place, claim) in self.claims.iter().enumerate() {
             let other = self.claims.iter().take(place).find(|other| {
                 let node = |claim: &Claim| self.processes.get(&claim.process).map(|ran| ran.node);
                 (other.committee, other.term) == (claim.committee, claim.term)
                     && node(other) != node(claim)
-                    && log(claim).is_some_and(|own| log(other) == Some(own))
+                    && claim.log.is_some()
+                    && other.log == claim.log
             });
             if let Some(other) = other {
                 let detail = format!("{} and {} both lead term {}", other.name, claim.name, claim.term);
@@ -529,6 +536,21 @@ mod tests {
             say(&mut witness, 0, "log-started", &log("aaaaaaaaaa")).expect("one log");
             assert_eq!(say(&mut witness, 1, "log-started", &log(other)), expected);
         }
+    }
+
+    #[test]
+    fn whoever_led_a_log_that_it_gives_up_did_not_lead_the_other_one() {
+        let mut witness = witness();
+        for (node, digits) in [(0, "00"), (1, "01")] {
+            let text = format!("committee: leader={} term=1 local=true", digits.repeat(5));
+            say(&mut witness, node, "leader", &text).expect("each in its own log");
+        }
+        say(&mut witness, 0, "log-started", "committee: log started log=aaaaaaaaaa").expect("one log");
+        let text =
+            "this server's log=bbbbbbbbbb has no records and yields to log=aaaaaaaaaa; joining as store=c";
+        assert_eq!(say(&mut witness, 1, "log-yielded", text), Ok(()));
+        let text = "committee: leader=0101010101 term=1 local=true";
+        assert_eq!(say(&mut witness, 1, "leader", text), Err("one-leader"));
     }
 
     #[test]
