@@ -280,6 +280,16 @@ mod tests {
     }
 
     #[test]
+    fn a_last_run_that_was_cut_is_not_made() {
+        let single = Options { seeds: Choice::One(3), ..options() };
+        let mut task = Task::new(plain(), &single);
+        let job = task.next(0).unwrap();
+        task.take(&job, Outcome::Cut);
+        assert!(task.next(0).is_none() && !task.is_finished());
+        assert_eq!(judge(&task, Some("the sweep was interrupted")).exit, Exit::Inconclusive);
+    }
+
+    #[test]
     fn a_canary_must_be_found_under_its_own_name_and_be_quiet_without_its_defect() {
         let hunt = |seen: &'static str, control: Verdict| {
             drive(canary(), &options(), move |job| match (&job.defect, job.seed) {

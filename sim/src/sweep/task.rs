@@ -64,6 +64,8 @@ pub(crate) struct Task {
 pub(crate) struct Sweep {
     waiting: Schedule,
     running: BTreeSet<u64>,
+    /// A run was ended before it had a result.
+    is_cut: bool,
     /// What came of each finished run.
     pub(crate) done: BTreeMap<u64, Result<RunResult, Broken>>,
 }
@@ -77,6 +79,8 @@ pub(crate) struct Hunt {
     then_without: bool,
     waiting: Schedule,
     running: BTreeSet<u64>,
+    /// A run was ended before it had a result.
+    is_cut: bool,
     /// What came of each finished run.
     pub(crate) done: BTreeMap<u64, Result<RunResult, Broken>>,
     is_over: bool,
@@ -108,6 +112,7 @@ impl Task {
                 is_over: waiting.is_empty(),
                 waiting,
                 running: BTreeSet::new(),
+                is_cut: false,
                 done: BTreeMap::new(),
             }
         };
@@ -180,10 +185,15 @@ impl Task {
             Outcome::Broken(broken) => Err(broken),
             Outcome::Cut => {
                 // Not made after all: the sweep is about to end.
-                match job.part {
-                    Part::Sweep => self.sweep.running.remove(&job.seed),
-                    Part::Hunt => self.hunt.as_mut().is_some_and(|hunt| hunt.running.remove(&job.seed)),
+                let (running, is_cut) = match job.part {
+                    Part::Sweep => (&mut self.sweep.running, &mut self.sweep.is_cut),
+                    Part::Hunt => {
+                        let hunt = self.hunt.as_mut().expect("the job came from it");
+                        (&mut hunt.running, &mut hunt.is_cut)
+                    }
                 };
+                running.remove(&job.seed);
+                *is_cut = true;
                 return false;
             }
         };
@@ -216,7 +226,7 @@ impl Sweep {
     }
 
     fn is_finished(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && !self.is_cut
     }
 
     /// How many runs there will be in the end, those that were made included.
@@ -281,7 +291,7 @@ impl Hunt {
     }
 
     fn is_finished(&self) -> bool {
-        self.is_over && self.running.is_empty()
+        self.is_over && self.running.is_empty() && !self.is_cut
     }
 }
 
