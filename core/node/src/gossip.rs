@@ -254,6 +254,10 @@ impl Gossip {
 
     fn drain(&mut self, now: Time, runtime: &mut AccumulatingRuntime<Rumoured>, out: &mut Vec<Effect>) {
         while let Some((to, packet)) = runtime.to_send() {
+            // foca keeps other incarnations of this node as members that are down, and announces itself to them.
+            if to.peer == self.own {
+                continue;
+            }
             let mut bytes = Vec::with_capacity(packet.len().saturating_add(1));
             bytes.push(GOSSIP_VERSION);
             bytes.extend_from_slice(&packet);
@@ -718,6 +722,28 @@ mod tests {
             assert_eq!(cluster.sees(1), [2, 3]);
             assert!(!cluster.nodes[0].known.contains(&peer(9)), "whom it named is not remembered");
         }
+    }
+
+    #[test]
+    fn a_rumour_of_another_incarnation_makes_no_node_talk_to_itself() {
+        let mut cluster = Cluster::new(2, 9);
+        cluster.run(Duration::from_secs(10));
+        let me = Rumoured { peer: peer(1), incarnation: 1 };
+        let header = Header {
+            src: Rumoured { peer: peer(2), incarnation: 1 },
+            src_incarnation: 0,
+            dst: me,
+            message: Message::Gossip,
+        };
+        let mut bytes = vec![GOSSIP_VERSION];
+        Codec.encode_header(&header, &mut bytes).expect("a vector has room");
+        bytes.extend(1_u16.to_be_bytes());
+        let former = Member::new(Rumoured { incarnation: 0, ..me }, 0, State::Alive);
+        Codec.encode_member(&former, &mut bytes).expect("a vector has room");
+        cluster.input(1, Input::Received { from: peer(2), bytes: bytes.into() });
+        cluster.run(Duration::from_secs(60));
+        assert!(cluster.to_first.iter().all(|(from, _)| *from != peer(1)));
+        assert_eq!(cluster.sees(1), [2]);
     }
 
     #[test]
