@@ -182,13 +182,20 @@ impl PeerBook {
         self.own_sequence.saturating_add(1)
     }
 
-    /// Sets the entry that this node made about itself.
+    /// Sets the entry that this node made about itself. If there is no room for a first one, the oldest other entry goes.
     ///
     /// # Panics
     /// If it is another node's.
     pub fn announce(&mut self, now: Time, entry: PeerEntry) {
         assert_eq!(entry.peer, self.own, "a node announces itself");
         self.own_sequence = self.own_sequence.max(entry.sequence);
+        if !self.kept.contains_key(&entry.peer) && self.kept.len() >= DIGEST_LEN_MAX {
+            let oldest =
+                self.kept.iter().min_by_key(|(peer, kept)| (self.precious.contains(*peer), kept.since));
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                self.kept.remove(&oldest);
+            }
+        }
         self.kept.insert(entry.peer, Kept { entry, since: now });
     }
 
@@ -395,6 +402,21 @@ mod tests {
         book.expire(Time::NEVER);
         assert_eq!(book.iter().count(), 1, "a node keeps its own entry");
         assert_eq!(book.deadline(), Time::NEVER);
+    }
+
+    #[test]
+    fn a_full_book_makes_room_for_the_own_entry() {
+        let mut book = PeerBook::new(identity(1).peer(), INSTANCE, INTERVAL);
+        for number in 2..2 + DIGEST_LEN_MAX {
+            let now = Time(u64::try_from(number).expect("small"));
+            book.receive(now, entry(number, 1)).expect("there is room");
+        }
+        let friend = identity(2).peer();
+        book.set_precious(BTreeSet::from([friend]));
+        book.announce(Time(999), entry(1, 1));
+        assert_eq!(book.digest().len(), DIGEST_LEN_MAX, "more do not fit a frame");
+        assert!(book.get(&friend).is_some() && book.get(&identity(1).peer()).is_some());
+        assert!(book.get(&identity(3).peer()).is_none(), "the oldest stranger goes");
     }
 
     #[test]
