@@ -10,6 +10,7 @@
 //! - `frames`: what two nodes say about their connection, and the peer entries in it.
 //! - `consensus`: the frames and stored values of consensus.
 //! - `snapshot`: the state of the committee, as a leader sends it or a disk returns it.
+//! - `framing`: a stream of a real link.
 //! - `rumours`: datagrams of gossip.
 //! - `roles`: the role machines, fed with altered messages.
 //! - `texts`: variables and scenario files.
@@ -20,6 +21,7 @@
 mod consensus;
 mod draw;
 mod frames;
+mod framing;
 pub mod memory;
 mod network;
 mod roles;
@@ -52,7 +54,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "wire_message", run: wires::message, seeds: wires::message_seeds },
     Target { name: "wire_command", run: wires::command, seeds: wires::command_seeds },
     Target { name: "frame", run: frames::frame, seeds: frames::frame_seeds },
@@ -66,6 +68,7 @@ pub const TARGETS: [Target; 14] = [
     Target { name: "client", run: roles::client, seeds: roles::client_seeds },
     Target { name: "environment", run: texts::environment, seeds: texts::environment_seeds },
     Target { name: "address", run: texts::address, seeds: texts::address_seeds },
+    Target { name: "stream", run: framing::stream, seeds: framing::seeds },
     Target { name: "scenario", run: texts::scenario, seeds: texts::scenario_seeds },
 ];
 

@@ -81,6 +81,7 @@ replays!(
     client,
     environment,
     address,
+    stream,
     scenario,
 );
 
