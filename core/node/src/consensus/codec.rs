@@ -335,7 +335,7 @@ struct Few<T, const MAX: usize>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Few(Vec::new()))
+        deserializer.deserialize_seq(Self(Vec::new()))
     }
 }
 
