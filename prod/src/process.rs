@@ -400,9 +400,12 @@ impl Unanswered {
     }
 }
 
+/// What became of a message, and in which round.
+type Fate = (RequestId, Outcome, u64);
+
 /// What became of messages, for whoever published them. Clones are the same.
 #[derive(Clone, Debug, Default)]
-struct Publications(Arc<Mutex<Option<mpsc::UnboundedSender<(RequestId, Outcome, u64)>>>>);
+struct Publications(Arc<Mutex<Option<mpsc::UnboundedSender<Fate>>>>);
 
 impl Publications {
     fn observe(&self, event: &Event) {
@@ -414,7 +417,7 @@ impl Publications {
         }
     }
 
-    fn listen(&self) -> mpsc::UnboundedReceiver<(RequestId, Outcome, u64)> {
+    fn listen(&self) -> mpsc::UnboundedReceiver<Fate> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         receiver

@@ -49,7 +49,9 @@ fn expressions() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().expect("a list");
     let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
-    targets.map(|target| target["expr"].as_str().expect("each target asks for something").to_owned()).collect()
+    targets
+        .map(|target| target["expr"].as_str().expect("each target asks for something").to_owned())
+        .collect()
 }
 
 #[test]
@@ -89,9 +91,13 @@ fn rules_and_dashboard_ask_for_metrics_that_exist() {
 fn rules_ask_for_labels_and_reasons_that_exist() {
     let text = without_comments(RULES) + &expressions().join("\n");
     let known = |name: &str| {
-        METRICS.contains(&format!("{{{name}=")) || METRICS.contains(&format!(",{name}=")) || ["job", "instance"].contains(&name)
+        METRICS.contains(&format!("{{{name}="))
+            || METRICS.contains(&format!(",{name}="))
+            || ["job", "instance"].contains(&name)
     };
-    for selector in text.split(" (").flat_map(|part| part.split('{').skip(1)).filter_map(|part| part.split('}').next()) {
+    for selector in
+        text.split(" (").flat_map(|part| part.split('{').skip(1)).filter_map(|part| part.split('}').next())
+    {
         for (label, _) in selector.split(',').filter_map(|part| part.split_once('=')) {
             let label = label.trim_end_matches(['!', '~']);
             assert!(known(label) || ["alertname", "alertstate"].contains(&label), "{label} in {selector}");
@@ -154,7 +160,8 @@ fn examples_list_every_variable_of_their_role() {
             .map(|(name, _)| name)
             .filter(|name| is_name(name))
             .collect();
-        let read: BTreeSet<_> = flags::variables(role).map(|(variable, _)| variable).chain(["RUST_LOG"]).collect();
+        let read: BTreeSet<_> =
+            flags::variables(role).map(|(variable, _)| variable).chain(["RUST_LOG"]).collect();
         assert_eq!(listed, read);
     }
 }

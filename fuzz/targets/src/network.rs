@@ -79,6 +79,7 @@ impl Checks for Surrounded {
 
 /// Something that happens to a node of any role.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "each is moved once, into the machine that it happens to")]
 pub(crate) enum Event {
     Tick,
     Received {

@@ -32,6 +32,17 @@ struct Backup {
     peers: Vec<String>,
 }
 
+impl Backup {
+    fn text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("it is plain data") + "\n"
+    }
+}
+
+/// The value of a required flag.
+fn given<'a>(matches: &'a ArgMatches, flag: &str) -> &'a String {
+    matches.get_one(flag).expect("clap requires it")
+}
+
 /// Writes a backup. The node may run meanwhile.
 ///
 /// # Errors
@@ -47,7 +58,7 @@ pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
         port: read(addresses::PORT).and_then(|port| port.trim().parse().ok()),
         peers: read(addresses::PEERS).unwrap_or_default().lines().map(str::to_owned).collect(),
     };
-    let text = serde_json::to_string_pretty(&backup).expect("it is plain data") + "\n";
+    let text = backup.text();
     match matches.get_one::<String>("to") {
         Some(path) => {
             std::fs::write(path, text).map_err(|reason| format!("failed to write {path}: {reason}"))?
@@ -65,8 +76,7 @@ pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// # Errors
 /// If the backup can not be read, or the folder holds state.
 pub(super) fn restore(matches: &ArgMatches) -> Outcome {
-    let given = |flag: &str| matches.get_one::<String>(flag).expect("it is required");
-    let (from, path) = (given("from"), PathBuf::from(given("state-dir")));
+    let (from, path) = (given(matches, "from"), PathBuf::from(given(matches, "state-dir")));
     let failed = |reason: String| format!("failed to restore {from} into {}: {reason}", path.display());
     let text = std::fs::read_to_string(from).map_err(|reason| failed(reason.to_string()))?;
     let backup = read(&text).map_err(failed)?;
