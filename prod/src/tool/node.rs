@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use serde::de::DeserializeOwned;
 
-use crate::addresses::instance_folder;
+use zipnet_world::addresses::instance_folder;
 use crate::admin;
 
 /// The state folder of the node that the flags mean.

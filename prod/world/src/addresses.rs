@@ -8,8 +8,9 @@ use zipnet_core::id::PeerId;
 use zipnet_core::key::Identity;
 use zipnet_node::config::{PeerAddress, parse_peer_address};
 use zipnet_node::world::Address;
-use zipnet_world::disk::Folder;
-use zipnet_world::network::{Limits, QuicLink};
+
+use crate::disk::Folder;
+use crate::network::{Limits, QuicLink};
 
 /// The file that holds where this node was reached, as others write it behind `--bootstrap`.
 const OWN: &str = "address";
