@@ -9,7 +9,6 @@ use clap::ArgMatches;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use zipnet_core::checks::Strict;
 use zipnet_core::key::Identity;
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
@@ -20,7 +19,7 @@ use zipnet_node::node::{self, Handle};
 use zipnet_node::world::Link;
 use zipnet_world::addresses;
 use zipnet_world::ground::{Ground, GroundError, remember};
-use zipnet_world::world::RealWorld;
+use zipnet_world::world::{RealWorld, run as run_node};
 
 use crate::about::About;
 use crate::journal::Journal;
@@ -244,7 +243,7 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
     drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, unsaved)));
     let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
 
-    let exit = node::run(world, Strict, config, controls).await;
+    let exit = run_node(world, config, controls).await;
     link.shut_down().await;
     admin::close(folder.path());
     let unpublished = match publishing {

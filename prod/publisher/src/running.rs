@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
-use zipnet_core::checks::Strict;
 use zipnet_core::id::PeerId;
 use zipnet_core::message::Role;
 use zipnet_node::config::Config as NodeConfig;
@@ -15,7 +14,7 @@ use zipnet_node::event::Event;
 use zipnet_node::frame::Refusal;
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_world::ground::{Ground, GroundError, remember};
-use zipnet_world::world::RealWorld;
+use zipnet_world::world::{RealWorld, run};
 
 use crate::config::Mistakes;
 
@@ -140,7 +139,7 @@ impl Running {
         // What was not saved is looked up anew at the next start.
         let remembering = tokio::spawn(remember(handle.clone(), folder, config.announce_interval, |_| ()));
         let task = tokio::spawn(async move {
-            let exit = node::run(world, Strict, config, controls).await;
+            let exit = run(world, config, controls).await;
             link.shut_down().await;
             passing.forget();
             exit

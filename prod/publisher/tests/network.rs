@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use zipnet::{Broadcast, Config, ConnectError, Doubt, Outcome, Publisher, Reader, Refusal, Round, SendError};
-use zipnet_core::checks::Strict;
 use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_node::config::{Build, Config as NodeConfig};
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_node::world::Link;
 use zipnet_world::ground::Ground;
-use zipnet_world::world::RealWorld;
+use zipnet_world::world::{RealWorld, run};
 
 const INSTANCE: &str = "test.publisher";
 /// Longer than anything here takes on a busy machine.
@@ -71,7 +70,7 @@ impl Network {
         let world = RealWorld::new(link.clone(), folder, Arc::new(|_| ()));
         let (handle, controls) = node::control();
         let task = tokio::spawn(async move {
-            let exit = node::run(world, Strict, config, controls).await;
+            let exit = run(world, config, controls).await;
             link.shut_down().await;
             exit
         });

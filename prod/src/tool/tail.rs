@@ -23,8 +23,18 @@ const INFALLIBLE: &str = "writing to a string does not fail";
 const VARIABLES: [(&str, &str, &str, &str); 5] = [
     ("instance", "ZIPNET_INSTANCE", "NAME", "Name of the instance"),
     ("universe", "ZIPNET_UNIVERSE", "NAME", "Only for federations that must not meet others"),
-    ("bootstrap", "ZIPNET_BOOTSTRAP", "PEER,…", "Whom to dial first: what a node prints behind peer= at its start"),
-    ("servers", "ZIPNET_SERVERS", "PEER,…", "Servers that must be in every roster, a majority of which must have signed"),
+    (
+        "bootstrap",
+        "ZIPNET_BOOTSTRAP",
+        "PEER,…",
+        "Whom to dial first: what a node prints behind peer= at its start",
+    ),
+    (
+        "servers",
+        "ZIPNET_SERVERS",
+        "PEER,…",
+        "Servers that must be in every roster, a majority of which must have signed",
+    ),
     ("min-servers", "ZIPNET_MIN_SERVERS", "N", "Smallest roster"),
 ];
 
@@ -55,13 +65,9 @@ pub(super) fn command() -> Command {
                 .value_parser(clap::value_parser!(u64).range(1..))
                 .help("Stop after so many rounds"),
         )
-        .arg(
-            Arg::new("within")
-                .long("within")
-                .value_name("TIME")
-                .value_parser(super::duration)
-                .help("Stop after this time, like 500ms, 60s or 2m; with --count, it is an error if they have not come"),
-        )
+        .arg(Arg::new("within").long("within").value_name("TIME").value_parser(super::duration).help(
+            "Stop after this time, like 500ms, 60s or 2m; with --count, it is an error if they have not come",
+        ))
         .arg(
             Arg::new("state-dir")
                 .long("state-dir")
@@ -121,7 +127,8 @@ fn config(
             variables.insert(variable.to_owned(), value.clone());
         }
     }
-    let mut config = Config::from_variables(&variables)?.connect_timeout(within.unwrap_or(CONNECT).min(CONNECT));
+    let mut config =
+        Config::from_variables(&variables)?.connect_timeout(within.unwrap_or(CONNECT).min(CONNECT));
     if let Some(from) = matches.get_one::<Round>("from") {
         config = config.from(*from);
     }
@@ -139,7 +146,8 @@ async fn follow(
     until: Option<tokio::time::Instant>,
 ) -> Outcome {
     let signals = |kind| signal(kind).map_err(|reason| format!("failed to listen for signals: {reason}"));
-    let (mut interrupt, mut terminate) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     let over = async {
         match until {
             Some(until) => tokio::time::sleep_until(until).await,
@@ -299,8 +307,14 @@ mod tests {
 
     #[test]
     fn people_see_text_and_nothing_that_acts_on_their_terminal() {
-        let said: [&[u8]; 6] =
-            [b"hello", "sch\u{f6}n".as_bytes(), b"\x1b[2Jgone", b"two\nlines", "\u{202e}evil".as_bytes(), b"\xff\x00\xfe"];
+        let said: [&[u8]; 6] = [
+            b"hello",
+            "sch\u{f6}n".as_bytes(),
+            b"\x1b[2Jgone",
+            b"two\nlines",
+            "\u{202e}evil".as_bytes(),
+            b"\xff\x00\xfe",
+        ];
         assert_eq!(
             Style::Human.render(&broadcast(7, &said)),
             "r7  3 participants  confirmed\n    hello\n    sch\u{f6}n\n    0x1b5b324a676f6e65\n    \
@@ -319,9 +333,22 @@ mod tests {
         let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
             names,
-            ["collisions", "confirmed", "digest", "log", "participants", "previous", "round", "servers", "slots"]
+            [
+                "collisions",
+                "confirmed",
+                "digest",
+                "log",
+                "participants",
+                "previous",
+                "round",
+                "servers",
+                "slots"
+            ]
         );
-        assert_eq!((&value["round"], &value["collisions"], &value["confirmed"]), (&json!(7), &json!(1), &json!(true)));
+        assert_eq!(
+            (&value["round"], &value["collisions"], &value["confirmed"]),
+            (&json!(7), &json!(1), &json!(true))
+        );
         assert_eq!(value["slots"][0], json!({ "slot": 0, "text": "hello" }));
         assert_eq!(value["slots"][1], json!({ "slot": 1, "hex": format!("1b{}", "00".repeat(11)) }));
     }
@@ -348,7 +375,8 @@ mod tests {
     fn what_the_nodes_of_this_machine_are_is_not_read() {
         let flags = ["tail", "--instance", "acme.mainnet", "--from", "r7"];
         let matches = command().get_matches_from(flags);
-        let environment = [("ZIPNET_COMMITTEE_SECRET", "x"), ("ZIPNET_STATE_DIR", "/x"), ("ZIPNET_INSTANCE", "other")];
+        let environment =
+            [("ZIPNET_COMMITTEE_SECRET", "x"), ("ZIPNET_STATE_DIR", "/x"), ("ZIPNET_INSTANCE", "other")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let config = format!("{:?}", config(&matches, &environment, None).unwrap());
         assert!(config.contains("acme.mainnet") && config.contains("Round(7)"), "{config}");
