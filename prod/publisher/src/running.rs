@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use zipnet_core::id::PeerId;
 use zipnet_core::message::Role;
 use zipnet_node::config::Config as NodeConfig;
@@ -94,7 +94,7 @@ impl core::error::Error for Ended {}
 pub(crate) struct Running {
     pub(crate) handle: Handle,
     task: Option<JoinHandle<Exit>>,
-    remembering: AbortHandle,
+    remembering: JoinHandle<()>,
 }
 
 /// What concerns the first link.
@@ -144,7 +144,7 @@ impl Running {
             passing.forget();
             exit
         });
-        let mut running = Self { handle, task: Some(task), remembering: remembering.abort_handle() };
+        let mut running = Self { handle, task: Some(task), remembering };
         let mut refused = None;
         let linked = async {
             loop {
@@ -173,6 +173,9 @@ impl Running {
     pub(crate) async fn end(&mut self) -> Result<(), Ended> {
         self.handle.stop();
         let Some(task) = self.task.take() else { return Ok(()) };
+        // It holds the state folder as well.
+        self.remembering.abort();
+        drop((&mut self.remembering).await);
         let exit = match task.await {
             Ok(exit) => exit,
             Err(reason) => Exit { code: 70, reason: format!("an invariant broke: {reason}") },

@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use zipnet::{Broadcast, Config, Doubt, Message, Reader, Round};
+use zipnet_node::config::{Build, Config as NodeConfig};
 
 use super::Outcome;
 use crate::flags;
@@ -127,6 +128,8 @@ fn config(
             variables.insert(variable.to_owned(), value.clone());
         }
     }
+    let (_, warnings) = NodeConfig::reader_from_env(&variables, Build::CURRENT).map_err(zipnet::Mistakes)?;
+    warnings.iter().for_each(|warning| flags::say(&format!("warning: {warning}")));
     let mut config =
         Config::from_variables(&variables)?.connect_timeout(within.unwrap_or(CONNECT).min(CONNECT));
     if let Some(from) = matches.get_one::<Round>("from") {

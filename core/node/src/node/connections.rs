@@ -246,12 +246,17 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
         self.feed(Feed::Linked { peer, role });
-        self.part_from_spare_servers();
+        match (&self.config.part, role) {
+            (Part::Client(_) | Part::Reader(_), Role::Aggregator) | (Part::Reader(_), Role::Server) => {
+                self.part_from_spare_servers();
+            }
+            _ => {}
+        }
     }
 
     /// A client that has its aggregator needs no server, and a reader needs one.
     fn part_from_spare_servers(&mut self) {
-        if self.own.role != Role::Client || self.links.of_role(Role::Aggregator).is_empty() {
+        if self.links.of_role(Role::Aggregator).is_empty() {
             return;
         }
         let mut servers = self.links.of_role(Role::Server);
