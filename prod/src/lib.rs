@@ -5,7 +5,6 @@
 //!
 //! - [`process`]: a node from its flags to its exit code. Start here.
 //! - [`flags`] and [`settings`]: what an operator sets, and where it came from.
-//! - [`addresses`]: the port and the peers that a state folder remembers.
 //! - [`journal`]: lines for people and for machines.
 //! - [`observation`]: metrics, readiness and status over HTTP.
 //! - [`admin`]: orders to a running node, over a socket in its state folder.
@@ -14,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 pub mod about;
-pub mod addresses;
 pub mod admin;
 pub mod flags;
 pub mod journal;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,25 +10,24 @@ use clap::ArgMatches;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use zipnet_core::checks::Strict;
-use zipnet_core::id::PeerId;
-use zipnet_core::key::{Identity, NodeSecret};
+use zipnet_core::key::Identity;
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
-use zipnet_node::config::{Config, Part, PeerAddress, Warning, is_wildcard};
-use zipnet_node::event::{Event, Level, Line};
+use zipnet_node::config::{Config, Part, PeerAddress, Warning};
+use zipnet_node::event::Event;
 use zipnet_node::metrics::{BuildInfo, Metrics};
 use zipnet_node::node::{self, Handle};
 use zipnet_node::world::{Address, Link};
-use zipnet_world::disk::Folder;
-use zipnet_world::network::{FAREWELL, Limits, QuicLink};
-use zipnet_world::world::RealWorld;
+use zipnet_world::addresses;
+use zipnet_world::ground::{Ground, GroundError, remember};
+use zipnet_world::network::{FAREWELL, QuicLink};
+use zipnet_world::world::{RealWorld, run as run_node};
 
 use crate::about::About;
 use crate::journal::Journal;
 use crate::observation::{Observed, pages};
 use crate::settings::Settings;
-use crate::{addresses, admin, flags};
+use crate::{admin, flags};
 
 /// Another error.
 const EXIT_ERROR: u8 = 1;
@@ -119,62 +117,10 @@ impl NoStart {
     }
 }
 
-/// What a process holds before its node begins.
-struct Ground {
-    config: Config,
-    folder: Folder,
-    /// Of a client without a secret: removed at the end, since nobody will be this client again.
-    passing: Option<PathBuf>,
-    link: QuicLink,
-    me: PeerId,
-}
-
-impl Ground {
-    /// Takes the state folder and the port, and completes the configuration by what both say. Call it within a runtime.
-    fn take(mut config: Config, environment: &BTreeMap<String, String>) -> Result<Self, NoStart> {
-        let drawn = config.secret.is_none();
-        let secret = match &config.secret {
-            Some(secret) => Arc::clone(secret),
-            None => Arc::new(NodeSecret::from_bytes(zipnet_world::world::random())),
-        };
-        let identity = Identity::from_secret(&secret);
-        let me = identity.peer();
-        config.secret = Some(secret);
-        let path = match &config.state_dir {
-            Some(path) => PathBuf::from(path),
-            None => addresses::default_folder(environment, config.instance.name(), me)
-                .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?,
-        };
-        let folder =
-            Folder::open(&path).map_err(|reason| NoStart::new(EXIT_ERROR, format!("failed to {reason}")))?;
-        let passing = (drawn && config.state_dir.is_none()).then_some(path);
-        (config.bootstrap, config.known) = addresses::bootstrap(&folder, me, &config.bootstrap)
-            .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?;
-        let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
-        let link = addresses::listen(&identity, &folder, &config.listen, config.advertise.clone(), limits)
-            .map_err(|sentence| NoStart::new(EXIT_ERROR, sentence))?;
-        match config.role() {
-            Role::Client => link.only_dial(),
-            Role::Server | Role::Aggregator => {}
-        }
-        Ok(Self { config, folder, passing, link, me })
-    }
-
-    /// What an operator should know about where this node is reached.
-    fn warning(&self) -> Option<String> {
-        let asked = match self.config.role() {
-            Role::Server | Role::Aggregator => {
-                self.config.advertise.is_none() && is_wildcard(&self.config.listen)
-            }
-            Role::Client => false,
-        };
-        asked.then(|| {
-            format!(
-                "ZIPNET_ADVERTISE is not set and this node listens on every interface: it tells others that it is \
-                 reached at {}; set ZIPNET_ADVERTISE=host:port if it is not",
-                self.link.address()
-            )
-        })
+impl From<GroundError> for NoStart {
+    fn from(refusal: GroundError) -> Self {
+        let code = if refusal.is_config() { EXIT_CONFIG } else { EXIT_ERROR };
+        Self::new(code, refusal.to_string())
     }
 }
 
@@ -197,7 +143,7 @@ fn check(config: Config, warnings: &[Warning], environment: &BTreeMap<String, St
             flags::print(&format!("ok: {}@{} with its state in {state}\n", ground.me, ground.link.address()));
             0
         }
-        Err(refusal) => fail(&refusal),
+        Err(refusal) => fail(&refusal.into()),
     }
 }
 
@@ -250,7 +196,7 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
             journal.write(&line);
         }
     }
-    let Ground { config, folder, passing, link, me } = ground;
+    let Ground { config, folder, link, me, passing } = ground;
     let failed =
         |what: &str, reason: std::io::Error| NoStart::new(EXIT_ERROR, format!("failed to {what}: {reason}"));
     addresses::leave_note(&folder, me, &link.address())
@@ -265,7 +211,7 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
     };
     let floor = match &config.part {
         Part::Server(part) => Some(part.floors.participants),
-        Part::Aggregator(_) | Part::Client(_) => None,
+        Part::Aggregator(_) | Part::Client(_) | Part::Reader(_) => None,
     };
     let publications = Publications::default();
     let started = Instant::now();
@@ -305,10 +251,16 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
         drop(tokio::spawn(async move { axum::serve(listener, pages().with_state(observed)).await }));
     }
     stop_on_signals(&handle).map_err(|reason| failed("listen for signals", reason))?;
-    drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, journal.clone())));
+    let lines = journal.clone();
+    let unsaved = move |text| {
+        if let Some(line) = Event::Warned(text).line() {
+            lines.write(&line);
+        }
+    };
+    drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, unsaved)));
     let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
 
-    let exit = node::run(world, Strict, config, controls).await;
+    let exit = run_node(world, config, controls).await;
     let spent = departed.get().map_or(Duration::ZERO, Instant::elapsed);
     link.shut_down(EXIT_BUDGET.saturating_sub(spent).clamp(EXIT_RESERVE, FAREWELL)).await;
     admin::close(folder.path());
@@ -322,16 +274,8 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
         }
         None => false,
     };
-    if let Some(path) = passing {
-        forget(&path);
-    }
+    passing.forget();
     Ok(if exit.code == 0 && unpublished { EXIT_ERROR } else { exit.code })
-}
-
-/// Removes the folder of a client that will not come back.
-fn forget(path: &Path) {
-    // What can not be removed does no harm.
-    drop(std::fs::remove_dir_all(path));
 }
 
 /// SIGTERM and SIGINT ask for an orderly stop; asking again changes nothing.
@@ -345,27 +289,6 @@ fn stop_on_signals(handle: &Handle) -> std::io::Result<()> {
         }));
     }
     Ok(())
-}
-
-/// Keeps the address book in the state folder.
-async fn remember(handle: Handle, folder: Folder, interval: Duration, journal: Journal) {
-    let mut saved = addresses::load(&folder);
-    loop {
-        tokio::time::sleep(interval.min(Duration::from_secs(2))).await;
-        let Some(view) = handle.view().await else { return };
-        if view.addresses.is_empty() || view.addresses == saved {
-            continue;
-        }
-        match addresses::save(&folder, &view.addresses) {
-            Ok(()) => saved = view.addresses,
-            Err(reason) => journal.write(&Line {
-                level: Level::Warn,
-                target: "zipnet_node::roles::common",
-                name: "warning",
-                text: format!("the address book could not be saved: {reason}"),
-            }),
-        }
-    }
 }
 
 /// Failed dials of those that this node was told to start from. A single one is nothing; a name that does not resolve, or

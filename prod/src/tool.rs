@@ -6,6 +6,7 @@
 //! - `leaving`: stop, retire, wipe
 //! - `compat`: may two binaries serve one instance
 //! - `bench`: a committee under load
+//! - `tail`: what an instance broadcasts
 //! - `local`: a network of processes on this machine; `processes`: how they are run
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ mod local;
 mod node;
 mod processes;
 mod standing;
+mod tail;
 
 const EXIT_CODES: &str = "\
 A node is found by its state folder: --state-dir, or --instance where only one node of that instance runs on this machine.
@@ -74,6 +76,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("backup", matches)) => keeping::backup(&node::find(matches, environment)?, matches),
         Some(("restore", matches)) => keeping::restore(matches),
         Some(("compat", matches)) => compat::compare(matches),
+        Some(("tail", matches)) => tail::run(matches, environment).await,
         Some(("local", matches)) => local::run(matches).await,
         Some(("bench", matches)) => bench::run(matches).await,
         Some(("keys", _)) => {
@@ -204,6 +207,7 @@ fn command() -> Command {
                 .arg(Arg::new("old").required(true).value_name("OLD").help("A node's binary, or a file with its build-info as JSON"))
                 .arg(Arg::new("new").required(true).value_name("NEW").help("The same of the other version")),
         )
+        .subcommand(tail::command())
         .subcommand(local::command())
         .subcommand(bench::command())
         .subcommand(Command::new("keys").about("Print a fresh random secret: 64 hexadecimal digits"))

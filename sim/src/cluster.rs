@@ -293,7 +293,7 @@ impl Cluster {
         };
         let floor = match configured.as_ref().map(|(config, _)| &config.part) {
             Ok(Part::Server(part)) => Some(part.floors.participants),
-            Ok(Part::Aggregator(_) | Part::Client(_)) | Err(_) => None,
+            Ok(Part::Aggregator(_) | Part::Client(_) | Part::Reader(_)) | Err(_) => None,
         };
         let instance = configured.as_ref().map_or("", |(config, _)| config.instance.name());
         let lies = member.liar.is_lying() || member.drifted;

@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use zipnet_core::id::{PeerId, UNIVERSE, UniqueId};
+use zipnet_core::id::{PeerId, Round, UNIVERSE, UniqueId};
 use zipnet_core::instance::Instance;
 use zipnet_core::key::{CommitteeSecret, NodeSecret};
 use zipnet_core::message::{Floors, Role};
@@ -89,6 +89,8 @@ pub enum Part {
     Aggregator(AggregatorPart),
     /// Of a client.
     Client(ClientPart),
+    /// Of a client that only reads.
+    Reader(ReaderPart),
 }
 
 /// What only a committee server has.
@@ -130,6 +132,17 @@ pub struct ClientPart {
     pub cadence: u32,
 }
 
+/// What only a reader has: a client that follows the broadcasts, is in no registry and sends no envelopes.
+#[derive(Clone, Debug)]
+pub struct ReaderPart {
+    /// `ZIPNET_SERVERS`: servers that must be in every roster.
+    pub pins: BTreeSet<PeerId>,
+    /// `ZIPNET_MIN_SERVERS`: the smallest roster; `None`: every pin.
+    pub min_servers: Option<u32>,
+    /// The first round wanted; `None`: the oldest that can be had. No variable: whoever reads says so each time.
+    pub from: Option<Round>,
+}
+
 /// A peer, and where it is reached if that was said.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerAddress {
@@ -137,6 +150,15 @@ pub struct PeerAddress {
     pub peer: PeerId,
     /// `None`: from the saved address book, then by local discovery.
     pub address: Option<Address>,
+}
+
+impl core::str::FromStr for PeerAddress {
+    type Err = String;
+
+    /// As [`parse_peer_address`].
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_peer_address(text).map_err(|expected| format!("{text} is no peer: write {expected}"))
+    }
 }
 
 /// How lines are printed.
@@ -234,13 +256,42 @@ impl Config {
         }
     }
 
-    /// What this node is.
+    /// The same for a reader, which reads the variables of a client except `ZIPNET_MESSAGE` and `ZIPNET_CADENCE`.
+    ///
+    /// # Errors
+    /// Every mistake.
+    pub fn reader_from_env(
+        env: &BTreeMap<String, String>,
+        build: Build,
+    ) -> Result<(Self, Vec<Warning>), Vec<ConfigError>> {
+        let (config, mut warnings) = Self::from_env(Role::Client, env, build)?;
+        for warning in &mut warnings {
+            if *warning == Warning::NoPins {
+                *warning = Warning::NoPinsToRead;
+            }
+        }
+        let set = |name: &&str| env.get(*name).is_some_and(|value| !value.is_empty());
+        let unused = [MESSAGE, CADENCE].into_iter().filter(set);
+        warnings.extend(unused.map(|variable| Warning::UnusedByReader { variable }));
+        Ok((config.into_reader(None), warnings))
+    }
+
+    /// A client's configuration as that of a reader. Whatever else it was stays as it is.
+    #[must_use]
+    pub fn into_reader(mut self, from: Option<Round>) -> Self {
+        if let Part::Client(ClientPart { pins, min_servers, .. }) = self.part {
+            self.part = Part::Reader(ReaderPart { pins, min_servers, from });
+        }
+        self
+    }
+
+    /// What this node is to others: a reader is a client.
     #[must_use]
     pub const fn role(&self) -> Role {
         match self.part {
             Part::Server(_) => Role::Server,
             Part::Aggregator(_) => Role::Aggregator,
-            Part::Client(_) => Role::Client,
+            Part::Client(_) | Part::Reader(_) => Role::Client,
         }
     }
 }
@@ -363,6 +414,8 @@ pub enum Warning {
     AnyAggregator,
     /// A client pins no server.
     NoPins,
+    /// A reader pins no server.
+    NoPinsToRead,
     /// The metrics are offered to everyone.
     MetricsOnWildcard {
         /// `ZIPNET_METRICS`.
@@ -374,6 +427,11 @@ pub enum Warning {
         variable: &'static str,
         /// Of the node.
         role: Role,
+    },
+    /// A variable that a reader does not read.
+    UnusedByReader {
+        /// Its name.
+        variable: &'static str,
     },
     /// A server's first round does not wait for three voters.
     FewFirstVoters {
@@ -403,6 +461,10 @@ impl fmt::Display for Warning {
             Self::NoPins => f.write_str(
                 "ZIPNET_SERVERS is not set: this client's anonymity rests on the network's word about who the servers are",
             ),
+            Self::NoPinsToRead => f.write_str(
+                "ZIPNET_SERVERS is not set: this reader believes the first roster that it sees",
+            ),
+            Self::UnusedByReader { variable } => write!(f, "{variable} has no effect on a reader"),
             Self::MetricsOnWildcard { address } => write!(
                 f,
                 "ZIPNET_METRICS={address} listens on every interface: bind it to an address that only your monitoring reaches"
@@ -964,6 +1026,28 @@ mod tests {
                 "ZIPNET_NEW_LOG is set: this server starts a log and yields to no other; older state is set aside",
             ]
         );
+    }
+
+    #[test]
+    fn a_reader_reads_the_variables_of_a_client_that_concern_it() {
+        let all = env(&[(INSTANCE, "acme.mainnet"), (MIN_SERVERS, "2"), (MESSAGE, "hello"), (CADENCE, "2")]);
+        let (config, warnings) = Config::reader_from_env(&all, build()).expect("complete");
+        assert_eq!((config.role(), config.secret.is_none()), (Role::Client, true));
+        let Part::Reader(part) = &config.part else { panic!("a reader has its part") };
+        assert_eq!((part.pins.len(), part.min_servers, part.from), (0, Some(2), None));
+        assert_eq!(
+            sentences(&warnings),
+            [
+                "ZIPNET_SERVERS is not set: this reader believes the first roster that it sees",
+                "ZIPNET_MESSAGE has no effect on a reader",
+                "ZIPNET_CADENCE has no effect on a reader",
+            ]
+        );
+        let (config, warnings) =
+            Config::reader_from_env(&env(&[(INSTANCE, "acme.mainnet"), (SERVERS, HEX)]), build())
+                .expect("complete");
+        let Part::Reader(part) = &config.part else { panic!("a reader has its part") };
+        assert_eq!((part.pins.len(), warnings), (1, vec![]));
     }
 
     #[test]

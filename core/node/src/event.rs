@@ -370,7 +370,7 @@ const fn client_is_debug(role: Role) -> Level {
 }
 
 fn report_line(report: &Report) -> Option<Line> {
-    use Level::{Debug, Info, Warn};
+    use Level::{Debug, Error, Info, Warn};
     let (level, target, name, text) = match report {
         Report::LogStarted { log } => {
             (Info, target::COMMITTEE, "log-started", format!("committee: log started log={}", log.short()))
@@ -506,6 +506,23 @@ fn report_line(report: &Report) -> Option<Line> {
                 record.participants.count_ones()
             );
             (Debug, target::CLIENT_ROLE, "record-seen", text)
+        }
+        Report::RecordsMissing { log, from, oldest } => {
+            let text = format!(
+                "reader: records missing log={} from={from}: the oldest record that can be had is {oldest}",
+                log.short()
+            );
+            (Warn, target::CLIENT_ROLE, "records-missing", text)
+        }
+        Report::RecordContradicted { log, round, seen, other, servers } => {
+            let text = format!(
+                "reader: two signed records of one round log={} round={round} seen={} other={}{}",
+                log.short(),
+                seen.short(),
+                other.short(),
+                list("servers", servers)
+            );
+            (Error, target::CLIENT_ROLE, "record-contradicted", text)
         }
     };
     Some(Line { level, target, name, text })
@@ -717,6 +734,14 @@ mod tests {
             Report::Published { request: RequestId(1), outcome: Outcome::Landed, round },
             Report::Published { request: RequestId(2), outcome: Outcome::Unknown, round },
             Report::RecordSeen { record: record(), digest: Digest([9; 32]), confirmed: true },
+            Report::RecordsMissing { log, from: round, oldest: Round(9) },
+            Report::RecordContradicted {
+                log,
+                round,
+                seen: Digest([9; 32]),
+                other: Digest([8; 32]),
+                servers: vec![peer(1), peer(2)],
+            },
         ]
     }
 

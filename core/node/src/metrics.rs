@@ -304,6 +304,8 @@ impl Metrics {
             Report::Refused { kind, reason, .. } => self.reject(kind, reason.name()),
             Report::HeaderDeclined { reason, .. } => self.reject("header", reason.name()),
             Report::HeaderUntrusted { reason, .. } => self.reject("live-header", reason.name()),
+            Report::RecordsMissing { .. } => self.reject("record", "missing".to_owned()),
+            Report::RecordContradicted { .. } => self.reject("record", "contradicted".to_owned()),
             Report::LogStarted { .. }
             | Report::HeaderLive { .. }
             | Report::RecordConfirmed { .. }

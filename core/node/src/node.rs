@@ -42,6 +42,7 @@ use zipnet_core::keyring::Keyring;
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, Report, RequestId};
 use zipnet_core::message::{Command, Message, Role};
 use zipnet_core::random::Random;
+use zipnet_core::reader::{self, Reader};
 use zipnet_core::server::{self, Server};
 use zipnet_core::time::Time;
 use zipnet_core::{committee, wire};
@@ -57,6 +58,7 @@ use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
 use crate::meeting::{Admission, ConnectionId, Duplicates};
+use crate::status::Finalized;
 use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
@@ -153,6 +155,7 @@ enum Machine<W: World, C: Checks> {
     Server { member: Arc<Mutex<Member<W, C>>>, group: Group<W, C> },
     Aggregator(Box<Aggregator<C>>),
     Client(Box<Client<C>>),
+    Reader(Box<Reader<C>>),
 }
 
 /// What the loop feeds to whichever machine it has.
@@ -202,10 +205,12 @@ struct Node<W: World, C: Checks> {
     stopping: bool,
     end: Option<End>,
     started: Time,
-    /// When a client last had an aggregator.
+    /// When a client last had an aggregator, or a reader anybody to ask.
     bonded_at: Time,
     /// The publisher was told that nobody answers.
     timed_out: bool,
+    /// The newest record that a reader has seen, and when.
+    last_seen: Option<(Finalized, Time)>,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -236,7 +241,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let signature = machine_signature(build.wire_version, build.machine_version, &build.params);
         let (committee_secret, floors) = match &config.part {
             Part::Server(part) => (Some(Arc::clone(&part.committee_secret)), Some(part.floors)),
-            Part::Aggregator(_) | Part::Client(_) => (None, None),
+            Part::Aggregator(_) | Part::Client(_) | Part::Reader(_) => (None, None),
         };
         let group = committee_secret.as_ref().map(|secret| secret.group_id(&config.instance, &signature));
         let mut incarnation = [0; 16];
@@ -347,6 +352,16 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 Machine::Client(Box::new(Client::new(settings, checks.clone())))
             }
+            Part::Reader(part) => {
+                let settings = reader::Config {
+                    pins: part.pins.iter().copied().collect(),
+                    min_servers: part.min_servers,
+                    from: part.from,
+                    params: build.params,
+                    resend: RESEND,
+                };
+                Machine::Reader(Box::new(Reader::new(settings, checks.clone())))
+            }
         };
         let gossips = match role {
             Role::Server | Role::Aggregator => true,
@@ -389,6 +404,7 @@ impl<W: World, C: Checks> Node<W, C> {
             started: now,
             bonded_at: now,
             timed_out: false,
+            last_seen: None,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -456,6 +472,7 @@ impl<W: World, C: Checks> Node<W, C> {
             Machine::Server { member, .. } => lock(member).server.deadline(),
             Machine::Aggregator(machine) => machine.deadline(),
             Machine::Client(machine) => machine.deadline(),
+            Machine::Reader(machine) => machine.deadline(),
         };
         let gossip = self.gossip.as_ref().map_or(Time::NEVER, Gossip::deadline);
         machine.at.min(gossip).min(self.housekeeping_at).min(self.duplicates.deadline())
@@ -468,6 +485,7 @@ impl<W: World, C: Checks> Node<W, C> {
             Machine::Server { member, .. } => lock(member).server.deadline(),
             Machine::Aggregator(machine) => machine.deadline(),
             Machine::Client(machine) => machine.deadline(),
+            Machine::Reader(machine) => machine.deadline(),
         };
         if machine.at <= now {
             self.feed(Feed::Tick);
@@ -602,6 +620,17 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 machine.handle(now, input, &mut self.outbox);
             }
+            Machine::Reader(machine) => {
+                let input = match feed {
+                    Feed::Tick => reader::Input::Tick,
+                    Feed::Received { from, bytes } => reader::Input::Received { from, bytes },
+                    Feed::Linked { peer, role } => reader::Input::Linked { peer, role },
+                    Feed::Unlinked { peer } => reader::Input::Unlinked { peer },
+                    Feed::Done(_) => unreachable!("a reader has no work that needs a secret"),
+                    Feed::Stop => reader::Input::Stop,
+                };
+                machine.handle(now, input, &mut self.outbox);
+            }
         }
         self.effects();
     }
@@ -612,7 +641,7 @@ impl<W: World, C: Checks> Node<W, C> {
         loop {
             let effect = match &self.machine {
                 Machine::Server { member, .. } => lock(member).take_effect(),
-                Machine::Aggregator(_) | Machine::Client(_) => self.outbox.pop(),
+                Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => self.outbox.pop(),
             };
             match (effect, &mut self.machine) {
                 (Some(effect), _) => self.carry_out(effect, &mut done),
@@ -627,6 +656,7 @@ impl<W: World, C: Checks> Node<W, C> {
                         Machine::Client(machine) => {
                             machine.handle(now, client::Input::Done(result), &mut self.outbox);
                         }
+                        Machine::Reader(_) => unreachable!("a reader has no work that needs a secret"),
                     }
                 }
             }
@@ -646,7 +676,14 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
-            Effect::Report(report) => self.world.observe(Event::Core(report)),
+            Effect::Report(report) => {
+                if let (Report::RecordSeen { record, .. }, Machine::Reader(_)) = (&report, &self.machine) {
+                    let participants = record.participants.count_ones();
+                    let seen = Finalized { round: record.round, participants, age: Duration::ZERO };
+                    self.last_seen = Some((seen, self.world.now()));
+                }
+                self.world.observe(Event::Core(report));
+            }
             Effect::HandOver => self.hand_over(),
             Effect::Stopped => self.end = Some(End::Exit(Exit::clean())),
         }

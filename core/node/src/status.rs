@@ -66,8 +66,10 @@ pub struct View {
     pub patience: Duration,
     /// Whether a client is in the registry.
     pub enrolled: bool,
-    /// How long a client has been without an aggregator.
+    /// How long a client has been without an aggregator, or a reader without anybody to ask.
     pub unbonded: Duration,
+    /// Whether a client only reads.
+    pub reads: bool,
     /// What else an operator should know.
     pub warnings: Vec<String>,
 }
@@ -154,6 +156,7 @@ impl View {
             patience: Duration::from_secs(18),
             enrolled: false,
             unbonded: Duration::ZERO,
+            reads: false,
             warnings: Vec::new(),
         }
     }
@@ -239,6 +242,7 @@ impl Status {
         let causes = match view.role {
             Role::Server => server_causes(view),
             Role::Aggregator => aggregator_causes(view),
+            Role::Client if view.reads => reader_causes(view),
             Role::Client => client_causes(view),
         };
         let mut all: BTreeSet<PeerId> = view.voters.union(&view.learners).copied().collect();
@@ -267,7 +271,7 @@ impl Status {
         Self {
             instance: view.instance.clone(),
             peer: view.me.to_string(),
-            role: role_name(view.role),
+            role: if view.reads { "reader" } else { role_name(view.role) },
             ready: causes.is_empty(),
             causes,
             notes: notes(view),
@@ -445,8 +449,35 @@ fn client_causes(view: &View) -> Vec<String> {
     causes
 }
 
+fn reader_causes(view: &View) -> Vec<String> {
+    let mut causes = Vec::new();
+    if view.unbonded >= CONNECT_TIMEOUT {
+        causes.push(connect_timeout(&view.instance));
+    }
+    if view.linked.is_empty() {
+        causes.push(
+            "no server and no aggregator is linked: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned(),
+        );
+    } else if view.is_stalled() {
+        causes.push("no broadcast was seen for longer than a round may take".to_owned());
+    }
+    causes
+}
+
 fn notes(view: &View) -> Vec<String> {
     let mut notes = view.warnings.clone();
+    if view.reads && !view.linked.is_empty() {
+        match view.aggregator {
+            None => notes.push(
+                "no aggregator is linked: servers keep the newest 8 broadcasts only, and show them when asked"
+                    .to_owned(),
+            ),
+            Some(aggregator) if view.linked.iter().all(|peer| *peer == aggregator) => notes.push(
+                "no server is linked: the aggregator alone decides which broadcasts are seen".to_owned(),
+            ),
+            Some(_) => {}
+        }
+    }
     for voter in &view.voters {
         if view.answers(voter) {
             continue;
@@ -691,6 +722,24 @@ mod tests {
         assert_eq!(causes(&client), Vec::<String>::new());
         let client = View { uptime: Duration::from_secs(60), ..client };
         assert_eq!(causes(&client), ["no broadcast was seen for longer than a round may take"]);
+
+        let reader = View { reads: true, ..View::lonely("acme.mainnet", peer(1), Role::Client) };
+        assert_eq!(
+            causes(&reader),
+            ["no server and no aggregator is linked: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE"]
+        );
+        let lost = View { unbonded: CONNECT_TIMEOUT, ..reader.clone() };
+        assert!(causes(&lost)[0].starts_with("ConnectTimeout: "), "{:?}", causes(&lost));
+        let reader = View { linked: [peer(2)].into(), ..reader };
+        assert_eq!(causes(&reader), Vec::<String>::new());
+        assert!(Status::of(&reader).notes[0].starts_with("no aggregator is linked"));
+        let reader = View { aggregator: Some(peer(2)), ..reader };
+        assert!(Status::of(&reader).notes[0].starts_with("no server is linked"));
+        let reader = View { linked: [peer(2), peer(3)].into(), ..reader };
+        let status = Status::of(&reader);
+        assert_eq!((status.role, status.notes), ("reader", vec![]));
+        let reader = View { uptime: Duration::from_secs(60), ..reader };
+        assert_eq!(causes(&reader), ["no broadcast was seen for longer than a round may take"]);
 
         let aggregator =
             View { linked: [peer(1)].into(), clients: 1, ..View::lonely("a", peer(9), Role::Aggregator) };

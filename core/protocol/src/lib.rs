@@ -1,10 +1,10 @@
 //! The ZIPNet protocol as sans-IO state machines: no clock, no socket, no thread, no file, no randomness of its own.
 //!
 //! In reading order: [`id`], [`params`], [`message`] and [`refused`] say what there is; [`committee`] says what the
-//! replicated log means; [`server`], [`aggregator`] and [`client`] are the roles, driven as [`machine`] tells. They
-//! compute with [`pad`], [`slot`], [`seal`], [`fold`] and [`partial`], over [`bitmap`]s of the client [`registry`].
-//! Secrets are in [`key`] and used by the [`keyring`] only; what is signed stands in [`signing`], what travels in
-//! [`wire`].
+//! replicated log means; [`server`], [`aggregator`] and [`client`] are the roles, and a [`reader`] follows the broadcasts
+//! without taking part, all driven as [`machine`] tells. They compute with [`pad`], [`slot`], [`seal`], [`fold`] and
+//! [`partial`], over [`bitmap`]s of the client [`registry`]. Secrets are in [`key`] and used by the [`keyring`] only; what
+//! is signed stands in [`signing`], what travels in [`wire`].
 #![no_std]
 #![forbid(unsafe_code)]
 // No bytes from a peer may panic, wrap or be cut, and a new variant must break every place that has not thought of it.
@@ -36,6 +36,7 @@ pub mod pad;
 pub mod params;
 pub mod partial;
 pub mod random;
+pub mod reader;
 pub mod refused;
 pub mod registry;
 pub mod seal;

@@ -1,6 +1,7 @@
 //! What the role machines have in common: effects, jobs and reports.
 //!
-//! A role machine ([`crate::server`], [`crate::aggregator`], [`crate::client`]) is driven by three rules.
+//! A role machine ([`crate::server`], [`crate::aggregator`], [`crate::client`], [`crate::reader`]) is driven by three
+//! rules.
 //!
 //! 1. Call `handle(now, input, &mut out)` for everything that happens, with a time that never goes back.
 //! 2. Carry out every [`Effect`] of the [`Outbox`], in order, before the next call.
@@ -526,5 +527,27 @@ pub enum Report {
         digest: Digest,
         /// All signatures, or just a majority.
         confirmed: bool,
+    },
+    /// This reader goes on without records that nobody has given it.
+    RecordsMissing {
+        /// The log.
+        log: LogId,
+        /// The first round that was wanted. It and those up to `oldest` may have been abandoned as well.
+        from: Round,
+        /// The oldest record behind it that can be had: the chain begins anew with it.
+        oldest: Round,
+    },
+    /// Servers have signed two records of one round: this reader has seen both, or their signatures.
+    RecordContradicted {
+        /// The log.
+        log: LogId,
+        /// The round.
+        round: Round,
+        /// Of the record that was believed.
+        seen: Digest,
+        /// Of the other one.
+        other: Digest,
+        /// Who signed the other one, of those whom this reader has reason to believe.
+        servers: Vec<PeerId>,
     },
 }

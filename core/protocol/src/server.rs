@@ -781,7 +781,9 @@ impl<C: Checks> Server<C> {
             | Report::Sealed { .. }
             | Report::HeaderUntrusted { .. }
             | Report::Published { .. }
-            | Report::RecordSeen { .. } => {}
+            | Report::RecordSeen { .. }
+            | Report::RecordsMissing { .. }
+            | Report::RecordContradicted { .. } => {}
         }
     }
 

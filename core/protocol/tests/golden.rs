@@ -16,6 +16,8 @@ mod cast;
 mod client;
 #[path = "golden/golden.rs"]
 mod golden;
+#[path = "golden/reader.rs"]
+mod reader;
 #[path = "golden/server.rs"]
 mod server;
 #[path = "golden/words.rs"]
@@ -29,6 +31,11 @@ fn aggregator_conversations_are_as_written() {
 #[test]
 fn client_conversations_are_as_written() {
     golden::check("client", client::Stage::new);
+}
+
+#[test]
+fn reader_conversations_are_as_written() {
+    golden::check("reader", reader::Stage::new);
 }
 
 #[test]

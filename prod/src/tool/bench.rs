@@ -14,7 +14,6 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use zipnet_core::checks::Strict;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
@@ -25,7 +24,7 @@ use zipnet_node::event::Event;
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_world::disk::Folder;
 use zipnet_world::network::{Limits, QuicLink};
-use zipnet_world::world::{RealWorld, random};
+use zipnet_world::world::{RealWorld, random, run as run_node};
 
 use super::Outcome as Ended;
 use super::node::page;
@@ -535,8 +534,7 @@ impl Client {
         link.only_dial();
         let sink = move |event: Event| lock(&ledger).observe(number, &event);
         let (handle, controls) = node::control();
-        let running =
-            tokio::spawn(node::run(RealWorld::new(link, disk, Arc::new(sink)), Strict, config, controls));
+        let running = tokio::spawn(run_node(RealWorld::new(link, disk, Arc::new(sink)), config, controls));
         Ok(Self { number, handle, running, requests: 0 })
     }
 

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 use zipnet_node::config::parse_peer_address;
+use zipnet_world::addresses;
 use zipnet_world::disk::Folder;
 
 use super::Outcome;
-use crate::{addresses, flags};
+use crate::flags;
 
 /// The format of a backup.
 const FORMAT: u32 = 1;

@@ -1,13 +1,16 @@
 //! A whole instance on this machine: real processes, real sockets on loopback.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use zipnet::{Config, Reader};
 
 use super::Outcome;
 use super::processes::{Network, Node, bin_dir, keep};
+use super::tail::Style;
 use crate::{admin, flags};
 
 /// The command line.
@@ -92,9 +95,23 @@ async fn go_on(
     flags::say("every node is up; each client publishes a message in every round. Ctrl-C stops them all");
     let clients = nodes.iter().filter(|node| node.name.starts_with("client"));
     let clients: Vec<_> = clients.map(|node| (node.name.clone(), node.folder.clone())).collect();
-    tokio::select! {
-        outcome = watch(network, nodes, rounds) => outcome,
+    let mut reader = Reader::connect(reading(network)?).await.map_err(|reason| reason.to_string())?;
+    let outcome = tokio::select! {
+        outcome = watch(network, nodes, &mut reader, rounds) => outcome,
         () = publish(clients, period) => unreachable!("clients publish until the end"),
+    };
+    let closed = reader.close().await.map_err(|reason| reason.to_string());
+    outcome.and_then(|code| closed.map(|()| code))
+}
+
+/// Of a reader that prints what is broadcast. It begins with the first round.
+fn reading(network: &Network) -> Result<Config, String> {
+    let config = Config::new(network.instance()).map_err(|mistakes| mistakes.to_string())?;
+    let config =
+        config.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).state_dir(&network.folder("reader"));
+    match network.bootstrap() {
+        Some(first) => Ok(config.bootstrap(first.parse()?)),
+        None => Ok(config),
     }
 }
 
@@ -112,30 +129,36 @@ async fn publish(clients: Vec<(String, PathBuf)>, period: Duration) {
     }
 }
 
-/// Prints what is worth seeing until enough rounds have passed.
-async fn watch(network: &mut Network, nodes: &mut [Node], rounds: Option<u64>) -> Outcome {
-    let mut finalized = 0;
+/// Prints what is broadcast, and what else is worth seeing, until enough rounds were read.
+async fn watch(
+    network: &mut Network,
+    nodes: &mut [Node],
+    reader: &mut Reader,
+    rounds: Option<u64>,
+) -> Outcome {
+    let mut seen = 0;
     let mut look = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
             said = network.sayings.recv() => {
                 let Some((name, line)) = said else { return Err("every node has ended".to_owned()) };
                 let text = line["message"].as_str().unwrap_or_default();
-                let worth = match line["event"].as_str().unwrap_or_default() {
-                    "round-finalized" if name == "server-1" => {
-                        finalized += 1;
-                        true
-                    }
-                    "published" => true,
-                    _ => line["level"] == "ERROR",
-                };
-                if worth {
+                if line["event"] == "published" || line["level"] == "ERROR" {
                     flags::print(&format!("{name:<14}{text}\n"));
                 }
-                if rounds.is_some_and(|rounds| finalized >= rounds) {
-                    return Ok(0);
-                }
             }
+            item = reader.next() => match item {
+                None => return Err("the reader has ended by itself".to_owned()),
+                Some(Err(doubt)) => return Err(doubt.to_string()),
+                Some(Ok(broadcast)) => {
+                    flags::print(&Style::Human.render(&broadcast));
+                    // One that was provisional comes again.
+                    seen += u64::from(broadcast.confirmed);
+                    if rounds.is_some_and(|rounds| seen >= rounds) {
+                        return Ok(0);
+                    }
+                }
+            },
             _ = look.tick() => nodes.iter_mut().try_for_each(Node::check)?,
         }
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use serde::de::DeserializeOwned;
 
-use crate::addresses::instance_folder;
 use crate::admin;
+use zipnet_world::addresses::instance_folder;
 
 /// The state folder of the node that the flags mean.
 ///

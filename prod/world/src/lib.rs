@@ -4,12 +4,16 @@
 //! simulated and one that runs. Nothing here decides about the protocol.
 //!
 //! - [`world`]: everything together, for one process.
+//! - [`ground`]: what must be had before a node begins.
+//! - [`addresses`]: the port and the peers that a state folder remembers.
 //! - [`network`]: authenticated connections over QUIC.
 //! - [`disk`]: the state folder.
 //! - [`runtime`]: tasks and time.
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod disk;
+pub mod ground;
 pub mod network;
 pub mod runtime;
 pub mod world;

@@ -1,11 +1,16 @@
 //! Everything that one process gives to its node.
 
 use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use zipnet_core::checks::Strict;
 use zipnet_core::time::Time;
+use zipnet_node::config::Config;
 use zipnet_node::event::Event;
+use zipnet_node::node::{self, Controls, Exit};
 use zipnet_node::world::{Disk, World};
 
 use crate::disk::Folder;
@@ -47,6 +52,19 @@ impl<D> fmt::Debug for RealWorld<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RealWorld").field("link", &self.link).finish_non_exhaustive()
     }
+}
+
+/// Runs a node in this world, with every rule enforced, until it is stopped, refused or broken.
+///
+/// The same as [`zipnet_node::node::run`], compiled here once: whoever calls that compiles consensus and database anew, which
+/// takes minutes.
+#[must_use]
+pub fn run(
+    world: RealWorld,
+    config: Config,
+    controls: Controls,
+) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
+    Box::pin(node::run(world, Strict, config, controls))
 }
 
 /// Fresh secret randomness of the operating system.

@@ -8,7 +8,7 @@ use zipnet_core::message::Role;
 
 use super::links::Gone;
 use super::{Conn, End, Feed, Machine, Node, lock, read};
-use crate::config::PeerAddress;
+use crate::config::{Part, PeerAddress};
 use crate::consensus;
 use crate::event::Event;
 use crate::frame::{Farewell, Frame, Hello, Present, Refusal, judge_hello};
@@ -36,7 +36,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 let committee = member.server.committee();
                 (committee.log(), !committee.records().is_empty())
             }
-            Machine::Aggregator(_) | Machine::Client(_) => (None, false),
+            Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => (None, false),
         };
         let address = match self.own.role {
             Role::Server | Role::Aggregator => Some(self.address()),
@@ -267,10 +267,30 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
         self.feed(Feed::Linked { peer, role });
-        if (self.own.role, role) == (Role::Client, Role::Aggregator) {
-            for id in self.links.of_role(Role::Server) {
-                self.closed(id, Some(Farewell::Spare));
+        match (&self.config.part, role) {
+            (Part::Client(_) | Part::Reader(_), Role::Aggregator) | (Part::Reader(_), Role::Server) => {
+                self.part_from_spare_servers();
             }
+            _ => {}
+        }
+    }
+
+    /// A client that has its aggregator needs no server, and a reader needs one.
+    fn part_from_spare_servers(&mut self) {
+        if self.links.of_role(Role::Aggregator).is_empty() {
+            return;
+        }
+        let mut servers = self.links.of_role(Role::Server);
+        if let Part::Reader(part) = &self.config.part {
+            let is_pinned =
+                |id: &ConnectionId| self.links.get(*id).is_some_and(|entry| part.pins.contains(&entry.peer));
+            let kept = servers.iter().position(is_pinned).unwrap_or(0);
+            if kept < servers.len() {
+                servers.remove(kept);
+            }
+        }
+        for id in servers {
+            self.closed(id, Some(Farewell::Spare));
         }
     }
 

@@ -71,9 +71,10 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    /// Tells a publisher when its instance has not answered for too long.
+    /// Tells a publisher, or a reader, when its instance has not answered for too long.
     pub(super) fn look_after_bond(&mut self, now: Time) {
-        if self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator) {
+        let reads = matches!(self.machine, Machine::Reader(_));
+        if self.links.linked().any(|(_, hello)| reads || hello.role == Role::Aggregator) {
             self.bonded_at = now;
             self.timed_out = false;
         } else if !self.timed_out && now.since(self.bonded_at) >= CONNECT_TIMEOUT {
@@ -100,7 +101,10 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         let mut wanted: BTreeSet<(PeerId, Address)> = BTreeSet::new();
         // A client needs servers only to find the aggregator; ten thousand of them must not hold links to all.
-        let searches = self.own.role == Role::Client && !self.finds_aggregator();
+        // A reader keeps one of them as well: what the aggregator alone shows could be less than there is.
+        let lacks_server = matches!(self.machine, Machine::Reader(_))
+            && self.links.linked().all(|(_, hello)| hello.role != Role::Server);
+        let searches = self.own.role == Role::Client && (lacks_server || !self.finds_aggregator());
         for peer in self.bootstrap.iter().chain(&self.config.known) {
             let needed = self.own.role != Role::Client || searches;
             if let (true, Some(address)) = (needed, &peer.address) {

@@ -89,6 +89,12 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.enrolled = client.is_enrolled();
                 view.unbonded = now.since(self.bonded_at);
             }
+            Machine::Reader(reader) => {
+                view.reads = true;
+                view.unbonded = now.since(self.bonded_at);
+                view.log = reader.tip().map(|(log, ..)| log);
+                view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
+            }
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;

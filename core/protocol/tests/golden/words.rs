@@ -105,6 +105,13 @@ fn report(cast: &Cast, report: &Report) -> String {
                 if *confirmed { "confirmed" } else { "provisional" }
             )
         }
+        Report::RecordsMissing { from, oldest, .. } => {
+            format!("records from {from} on are missing, the oldest that can be had is {oldest}")
+        }
+        Report::RecordContradicted { round, servers, .. } => {
+            let names: Vec<_> = servers.iter().map(|server| name(cast, server)).collect();
+            format!("two records of {round}, the other one signed by {}", names.join(", "))
+        }
         other => format!("{other:?}"),
     }
 }

@@ -18,6 +18,7 @@ use zipnet_core::message::{
     RecordSignature, Role, RosterServer, Standing,
 };
 use zipnet_core::params::RoundParams;
+use zipnet_core::reader::{self, Reader};
 use zipnet_core::registry::ClientRegistry;
 use zipnet_core::time::Time;
 use zipnet_core::wire;
@@ -264,6 +265,13 @@ impl Cast {
     }
 }
 
+impl Cast {
+    /// Of a reader that pins nobody and takes the oldest records that it gets.
+    pub(crate) fn reader_config(&self) -> reader::Config {
+        reader::Config { pins: vec![], min_servers: None, from: None, params: self.params, resend: RESEND }
+    }
+}
+
 /// The bundle that was made.
 pub(crate) fn made(done: Done) -> Bundle {
     match done {
@@ -320,6 +328,34 @@ macro_rules! machine {
 
 machine!(Aggregator, aggregator, aggregator_of);
 machine!(Client, client, first_client_of);
+
+impl<C: Checks> Machine for Reader<C> {
+    type Input = reader::Input;
+    fn handle(&mut self, now: Time, input: Self::Input, out: &mut Outbox) {
+        Self::handle(self, now, input, out);
+    }
+    fn deadline(&self) -> Deadline {
+        Self::deadline(self)
+    }
+    fn done(_: Done) -> Self::Input {
+        unreachable!("a reader has no work that needs a secret")
+    }
+    fn tick() -> Self::Input {
+        reader::Input::Tick
+    }
+    fn received(from: PeerId, bytes: Vec<u8>) -> Self::Input {
+        reader::Input::Received { from, bytes }
+    }
+    fn linked(peer: PeerId, role: Role) -> Self::Input {
+        reader::Input::Linked { peer, role }
+    }
+    fn unlinked(peer: PeerId) -> Self::Input {
+        reader::Input::Unlinked { peer }
+    }
+    fn member(_: &mut Cast) -> &mut Member {
+        unreachable!("a reader has no secret")
+    }
+}
 
 fn aggregator_of(cast: &mut Cast) -> &mut Member {
     &mut cast.aggregator

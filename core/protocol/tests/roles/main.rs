@@ -1,4 +1,4 @@
-//! What the machines of aggregator and client accept, refuse and survive.
+//! What the machines of aggregator, client and reader accept, refuse and survive.
 
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
@@ -6,3 +6,4 @@ mod aggregator;
 mod cast;
 mod client;
 mod noise;
+mod reader;

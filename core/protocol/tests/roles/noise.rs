@@ -7,6 +7,7 @@ use zipnet_core::client::{self, Client};
 use zipnet_core::id::{Counter, RegistryVersion, Round};
 use zipnet_core::machine::RequestId;
 use zipnet_core::message::{Message, Role, Standing};
+use zipnet_core::reader::{Config, Reader};
 use zipnet_core::refused::Refused;
 use zipnet_core::wire;
 
@@ -150,5 +151,18 @@ proptest! {
             play.feed(client::Input::Publish { request, payload: vec![7; 20] });
         }
         run(play, &deeds);
+    }
+
+    #[test]
+    fn no_bytes_stop_a_reader(
+        deeds in prop::collection::vec(deed(), 0..60),
+        from in prop::option::of(0..4u64),
+        pins in 0..3usize,
+    ) {
+        let cast = Cast::new();
+        let pins = (0..pins).map(|index| cast.server(index)).collect();
+        let config = Config { pins, from: from.map(Round), ..cast.reader_config() };
+        let machine: Reader<Strict> = Reader::new(config, Strict);
+        run(Play::new(cast, machine), &deeds);
     }
 }

@@ -8,15 +8,16 @@ use zipnet_core::id::PeerId;
 use zipnet_core::key::Identity;
 use zipnet_node::config::{PeerAddress, parse_peer_address};
 use zipnet_node::world::Address;
-use zipnet_world::disk::Folder;
-use zipnet_world::network::{Limits, QuicLink};
+
+use crate::disk::Folder;
+use crate::network::{Limits, QuicLink};
 
 /// The file that holds where this node was reached, as others write it behind `--bootstrap`.
-pub(crate) const OWN: &str = "address";
+pub const OWN: &str = "address";
 /// The file that holds the port that the system chose.
-pub(crate) const PORT: &str = "port";
+pub const PORT: &str = "port";
 /// The file that holds the address book.
-pub(crate) const PEERS: &str = "peers";
+pub const PEERS: &str = "peers";
 
 /// Listens. Without a port, the one that this folder was given before is used again, if it is free.
 ///
@@ -85,7 +86,8 @@ pub fn load(folder: &Folder) -> BTreeMap<PeerId, Address> {
 }
 
 /// A line of the address book.
-pub(crate) fn entry(line: &str) -> Option<(PeerId, Address)> {
+#[must_use]
+pub fn entry(line: &str) -> Option<(PeerId, Address)> {
     let PeerAddress { peer, address } = parse_peer_address(line.trim()).ok()?;
     Some((peer, address?))
 }

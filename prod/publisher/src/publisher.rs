@@ -1,0 +1,165 @@
+//! Sending messages.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+use zipnet_core::client::PublishError;
+use zipnet_core::id::Round;
+use zipnet_core::machine::{Outcome, Report, RequestId};
+use zipnet_core::message::Role;
+use zipnet_node::event::Event;
+
+use crate::config::Config;
+use crate::running::{ConnectError, Ended, Running};
+
+/// A client of an instance. It takes part in every round, with a message or with cover traffic, so that nobody can tell
+/// when it publishes.
+///
+/// Dropping it stops the client in order, without waiting for that.
+#[derive(Debug)]
+pub struct Publisher {
+    running: Running,
+    waiting: Waiting,
+    last: AtomicU64,
+}
+
+/// Whoever waits for the fate of a message. Clones are the same.
+#[derive(Clone, Debug, Default)]
+struct Waiting(Arc<Mutex<BTreeMap<RequestId, oneshot::Sender<Publication>>>>);
+
+impl Publisher {
+    /// Starts a client and waits until it is linked with the aggregator of the instance. Call it within a tokio runtime
+    /// with network and time.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; after an error nothing runs any more.
+    pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+        let timeout = config.connect_timeout;
+        let waiting = Waiting::default();
+        let sink = waiting.clone();
+        let observe = move |event: &Event| sink.observe(event);
+        let running = Running::start(config.publisher(), timeout, &[Role::Aggregator], observe).await?;
+        Ok(Self { running, waiting, last: AtomicU64::new(0) })
+    }
+
+    /// Queues a message for one of the next rounds. Short text is filled with zeros, so that its length does not tell who
+    /// wrote it.
+    ///
+    /// # Errors
+    /// If the client does not take it; nothing was sent then.
+    pub async fn send(&self, payload: impl Into<Vec<u8>>) -> Result<Receipt, SendError> {
+        let request = RequestId(self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
+        let receipt = self.waiting.expect(request);
+        let refused = match self.running.handle.submit(request, payload.into()).await {
+            Some(Ok(())) => return Ok(receipt),
+            Some(Err(PublishError::TooLong { bytes, payload_bytes })) => {
+                SendError::TooLong { bytes, payload_bytes }
+            }
+            Some(Err(PublishError::QueueFull { queue_max })) => SendError::QueueFull { queue_max },
+            Some(Err(PublishError::Stopping)) | None => SendError::Closed,
+        };
+        self.waiting.forget(request);
+        Err(refused)
+    }
+
+    /// Stops the client in order and waits for its end. Receipts that are still open then say [`Outcome::Unknown`]:
+    /// await them first.
+    ///
+    /// # Errors
+    /// If the client had ended by itself, or did not end in order.
+    pub async fn close(mut self) -> Result<(), Ended> {
+        self.running.end().await
+    }
+}
+
+impl Waiting {
+    fn expect(&self, request: RequestId) -> Receipt {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().insert(request, sender);
+        Receipt(receiver)
+    }
+
+    fn forget(&self, request: RequestId) {
+        self.lock().remove(&request);
+    }
+
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Core(Report::Published { request, outcome, round }) => {
+                if let Some(sender) = self.lock().remove(request) {
+                    // Whoever dropped the receipt does not want to know.
+                    sender.send(Publication { outcome: *outcome, round: Some(*round) }).ok();
+                }
+            }
+            // Nothing more will be known.
+            Event::Exiting { .. } => self.lock().clear(),
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RequestId, oneshot::Sender<Publication>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resolves to what became of a message. Dropping it takes nothing back.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Publication>);
+
+impl Future for Receipt {
+    type Output = Publication;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Publication> {
+        let unknown = |_| Publication { outcome: Outcome::Unknown, round: None };
+        Pin::new(&mut self.0).poll(context).map(|known| known.unwrap_or_else(unknown))
+    }
+}
+
+/// What became of a message, and in which round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The last round that it was sealed for. `None` if the publisher ended before that was known: the outcome is
+    /// [`Outcome::Unknown`] then.
+    pub round: Option<Round>,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// It does not fit into a slot.
+    TooLong {
+        /// Bytes of the message.
+        bytes: usize,
+        /// The most bytes of a message.
+        payload_bytes: usize,
+    },
+    /// As many messages wait as may: one leaves with each round of the cadence.
+    QueueFull {
+        /// How many may wait.
+        queue_max: usize,
+    },
+    /// The publisher has ended.
+    Closed,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { bytes, payload_bytes } => {
+                write!(f, "send a message: {bytes} bytes exceed the {payload_bytes} of a slot")
+            }
+            Self::QueueFull { queue_max } => write!(f, "send a message: {queue_max} messages wait already"),
+            Self::Closed => f.write_str("send a message: the publisher has ended"),
+        }
+    }
+}
+
+impl core::error::Error for SendError {}
