@@ -1,6 +1,6 @@
 //! What an instance broadcasts, as it happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -166,7 +166,12 @@ async fn follow(
                 tally.take(&item);
                 match item {
                     Ok(broadcast) => flags::print(&style.render(&broadcast)),
-                    Err(doubt) => flags::say(&format!("{}: {doubt}", tally.weight(&doubt))),
+                    Err(doubt) => {
+                        let sentence = format!("{}: {doubt}", tally.weight(&doubt));
+                        if tally.is_news(&sentence) {
+                            flags::say(&sentence);
+                        }
+                    }
                 }
                 if count.is_some_and(|count| tally.rounds >= count) {
                     return Ok(tally.code());
@@ -189,7 +194,12 @@ struct Tally {
     rounds: u64,
     last: Option<(zipnet::LogId, Round)>,
     failed: bool,
+    /// What was said about doubts, each once: whoever sends one bad record sends more.
+    said: BTreeSet<String>,
 }
+
+/// Different sentences about doubts that are said.
+const SAID_MAX: usize = 1_000;
 
 impl Tally {
     fn take(&mut self, item: &Result<Broadcast, Doubt>) {
@@ -212,6 +222,10 @@ impl Tally {
 
     fn weight(&self, doubt: &Doubt) -> &'static str {
         if self.is_failure(doubt) { "error" } else { "note" }
+    }
+
+    fn is_news(&mut self, sentence: &str) -> bool {
+        self.said.len() < SAID_MAX && self.said.insert(sentence.to_owned())
     }
 
     fn code(&self) -> u8 {
@@ -369,6 +383,8 @@ mod tests {
         assert_eq!((tally.code(), tally.rounds), (0, 2));
         tally.take(&missing());
         assert_eq!(tally.code(), 1);
+        assert!(tally.is_news("the first") && tally.is_news("another"));
+        assert!(!tally.is_news("the first"));
         let mut tally = Tally::default();
         tally.take(&Err(Doubt::Refused { reason: Refused::BadSignature, from: PeerId([4; 32]) }));
         assert_eq!(tally.code(), 1);
