@@ -273,10 +273,21 @@ fn retire(instance: &mut Instance) {
     assert_eq!(process.code(), 77, "{}", process.tail());
     process.wait_text("give the server a fresh ZIPNET_SECRET and add it again");
 
+    // Two could not agree any more that one of them is gone.
+    refused(&ask(&instance.servers[1], &["retire"]), "the majority would be lost");
+    let mut added = instance.servers[0].sibling("server-4");
+    added.start();
+    added.wait_rounds(1);
+    until("three voters", || {
+        let members = instance.servers[1].data("/status")["servers"].clone();
+        let voters = members.as_array()?.iter().filter(|member| member["vote"] == "voter").count();
+        (voters == 3).then_some(())
+    });
+
     // In order: announced, then stopped.
     let asked = ask(&instance.servers[1], &["retire"]);
     assert_eq!(asked.code, 0, "{}", asked.stderr);
-    assert!(asked.stderr.contains("advice: one server remains"), "{}", asked.stderr);
+    assert!(asked.stderr.contains("advice: two servers remain"), "{}", asked.stderr);
     assert!(asked.stderr.contains("announced: stop the server one gossip cycle"), "{}", asked.stderr);
     let told = |line: &support::Line| {
         ["server-leaving", "server-retired"].contains(&&*line.event)
@@ -286,7 +297,14 @@ fn retire(instance: &mut Instance) {
     assert_eq!(ask(&instance.servers[1], &["stop"]).code, 0);
     let code = instance.servers[1].process_mut().code();
     assert_eq!(code, 0, "{}", instance.servers[1].process().tail());
-    instance.servers[0].wait_rounds(2);
+    for server in [&instance.servers[0], &added] {
+        server.wait_rounds(2);
+        until("its vote to go", || {
+            let members = server.data("/status")["servers"].clone();
+            let votes = |member: &&Value| member["vote"] == "voter" && member["peer"] == ids[1].as_str();
+            members.as_array()?.iter().find(votes).is_none().then_some(())
+        });
+    }
 }
 
 #[test]

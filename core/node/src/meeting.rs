@@ -503,7 +503,6 @@ pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<Stri
     }
     let remaining: BTreeSet<_> = removal.voters.iter().filter(|voter| **voter != removal.target).collect();
     let alive = remaining.iter().filter(|voter| removal.alive.contains(**voter)).count();
-    // The change itself needs a majority of the present voters; the target can be among them only while it answers.
     let voting = removal.voters.iter().filter(|voter| removal.alive.contains(*voter)).count();
     let (needed, present) = (majority(removal.voters.len()), voting);
     if present < needed {
@@ -512,16 +511,15 @@ pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<Stri
             removal.voters.len()
         ));
     }
-    let needed = majority(remaining.len());
-    if (remaining.is_empty() || alive < needed) && checks.enforce(Check::MajorityKept) {
+    // Its vote is taken once it is gone, and until then it counts: the others have to be a majority of all votes.
+    if alive < needed && checks.enforce(Check::MajorityKept) {
         return Err(format!(
-            "retire server {target}: the majority would be lost, since {alive} of the {} remaining servers answer and \
-             {needed} are needed; add or restart servers first",
-            remaining.len()
+            "retire server {target}: the majority would be lost, since {needed} of {} voters have to agree once it is \
+             gone, and {alive} others answer; add or restart servers first",
+            removal.voters.len()
         ));
     }
     Ok(match remaining.len() {
-        1 => Some("one server remains: nobody is left to watch it; add servers first".to_owned()),
         2 => Some(
             "two servers remain, and rounds stop when one of them stops: add a server before removing one"
                 .to_owned(),
@@ -902,9 +900,9 @@ mod tests {
         let advice =
             may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true), &Strict).expect("allowed").expect("advice");
         assert!(advice.starts_with("two servers remain"));
-        let advice =
-            may_retire(&removal(&[1, 2], &[1, 2], 2, false), &Strict).expect("allowed").expect("advice");
-        assert!(advice.starts_with("one server remains"));
+        // Two can not agree that one of them is gone, nor can two of four.
+        assert!(refused(removal(&[1, 2], &[1, 2], 2, false)).contains("majority would be lost"));
+        assert!(refused(removal(&[1, 2, 3, 4], &[1, 2, 4], 4, false)).contains("majority would be lost"));
         let advice =
             may_retire(&removal(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5], 5, false), &Strict).expect("allowed");
         assert_eq!(

@@ -284,6 +284,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A further node of this role, with a name, an identity and a folder of its own.
+    pub(crate) fn sibling(&self, name: &str) -> Self {
+        let folder = self.folder.with_file_name(name);
+        let mut variables = self.variables.clone();
+        variables.insert("ZIPNET_SECRET".to_owned(), secret_of(name));
+        variables.insert("ZIPNET_STATE_DIR".to_owned(), folder.display().to_string());
+        variables.insert("ZIPNET_BOOTSTRAP".to_owned(), self.peer.clone());
+        variables.remove("ZIPNET_METRICS");
+        Self { name: name.to_owned(), role: self.role, folder, variables, peer: String::new(), process: None }
+    }
+
     /// The process that runs, or ran last.
     pub(crate) fn process(&self) -> &Process {
         self.process.as_ref().unwrap_or_else(|| panic!("{} was never started", self.name))
