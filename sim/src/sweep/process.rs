@@ -152,6 +152,10 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
     let mut command = Command::new(binary);
     // A run depends on its scenario and seed, so it gets no environment that could tell two machines apart.
     command.env_clear().args(arguments(job, out, window));
+    if job.live.is_some() {
+        // Nodes have folders somewhere; where that is does not tell on what they do.
+        command.env("TMPDIR", std::env::temp_dir());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
 
     let (number, child) = {
