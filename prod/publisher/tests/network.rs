@@ -13,6 +13,7 @@ use zipnet_node::config::{Build, Config as NodeConfig};
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_node::world::Link;
 use zipnet_world::ground::Ground;
+use zipnet_world::network::FAREWELL;
 use zipnet_world::world::{RealWorld, run};
 
 const INSTANCE: &str = "test.publisher";
@@ -71,7 +72,7 @@ impl Network {
         let (handle, controls) = node::control();
         let task = tokio::spawn(async move {
             let exit = run(world, config, controls).await;
-            link.shut_down(zipnet_world::network::FAREWELL).await;
+            link.shut_down(FAREWELL).await;
             exit
         });
         self.nodes.push(Node { peer, handle, task });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use zipnet_core::id::PeerId;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::message::Role;
-use zipnet_node::config::{Config, PeerAddress, is_wildcard};
+use zipnet_node::config::{Config, is_wildcard};
 use zipnet_node::node::Handle;
 use zipnet_node::world::Link;
 
@@ -21,13 +21,10 @@ use crate::world::random;
 /// The longest time between two looks at the address book of a node.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
-/// Whom a node was told to dial, and whom it knew before.
-type Peers = (Vec<PeerAddress>, Vec<PeerAddress>);
-
 /// A node that could begin.
 #[derive(Debug)]
 pub struct Ground {
-    /// With a secret, and with an address for every peer to start from.
+    /// With a secret, with an address for every peer to start from, and with those that the folder remembers.
     pub config: Config,
     /// Held until the last clone of it is dropped.
     pub folder: Folder,
@@ -109,24 +106,17 @@ impl Ground {
         };
         let folder = Folder::open(&path).map_err(GroundError::Folder)?;
         let passing = Passing((drawn && config.state_dir.is_none()).then_some(path));
-        let completed = Self::reach(&config, &identity, &folder);
-        let ((bootstrap, known), link) = match completed {
-            Ok(completed) => completed,
+        match Self::reach(&mut config, &identity, &folder) {
+            Ok(link) => Ok(Self { config, folder, link, me, passing }),
             Err(refusal) => {
                 passing.forget();
-                return Err(refusal);
+                Err(refusal)
             }
-        };
-        (config.bootstrap, config.known) = (bootstrap, known);
-        Ok(Self { config, folder, link, me, passing })
+        }
     }
 
-    fn reach(
-        config: &Config,
-        identity: &Identity,
-        folder: &Folder,
-    ) -> Result<(Peers, QuicLink), GroundError> {
-        let bootstrap = addresses::bootstrap(folder, identity.peer(), &config.bootstrap)
+    fn reach(config: &mut Config, identity: &Identity, folder: &Folder) -> Result<QuicLink, GroundError> {
+        (config.bootstrap, config.known) = addresses::bootstrap(folder, identity.peer(), &config.bootstrap)
             .map_err(GroundError::Bootstrap)?;
         let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
         let link = addresses::listen(identity, folder, &config.listen, config.advertise.clone(), limits)
@@ -135,7 +125,7 @@ impl Ground {
             Role::Client => link.only_dial(),
             Role::Server | Role::Aggregator => {}
         }
-        Ok((bootstrap, link))
+        Ok(link)
     }
 
     /// What an operator should know about where this node is reached.
