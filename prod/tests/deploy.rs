@@ -34,6 +34,8 @@ fn named(text: &str) -> BTreeSet<&str> {
     let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     text.split(|c| !of_a_name(c))
         .filter(|word| ["zipnet_", "mosaik_", "zipnet:"].iter().any(|prefix| word.starts_with(prefix)))
+        // What a pattern begins with is no name.
+        .filter(|word| !word.ends_with(':'))
         .collect()
 }
 
@@ -81,7 +83,7 @@ fn rules_and_dashboard_ask_for_metrics_that_exist() {
     }
     assert!(asked > 30, "only {asked} names were found");
     let dashboard = expressions().join("\n");
-    for name in emitted.iter().filter(|name| !name.ends_with("_seconds")) {
+    for name in &emitted {
         assert!(dashboard.contains(name.as_str()), "the dashboard does not show {name}");
     }
     assert!(named(&dashboard).iter().all(|name| !name.starts_with("zipnet:")), "it works without the rules");
