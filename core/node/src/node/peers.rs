@@ -17,7 +17,7 @@ use crate::frame::Frame;
 use crate::gossip;
 use crate::gossip::book::{EntryRefused, PeerEntry};
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
-use crate::world::{Address, Channel, Link, LinkError, World};
+use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
 impl<W: World, C: Checks> Node<W, C> {
     /// Signs and keeps this node's own entry, so that others learn where it is.
@@ -142,6 +142,15 @@ impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn dialled(&mut self, address: Address, result: Result<Conn<W>, LinkError>) {
         let now = self.world.now();
         let expected = self.peer_at(&address);
+        // Somebody else at the address of a peer is nobody: the key is the peer.
+        let result = match result {
+            Ok(connection) if !self.belongs(&address, connection.peer()) => {
+                self.rejected("link", "other-peer", connection.peer());
+                connection.close(0);
+                Err(LinkError::Unreachable)
+            }
+            result => result,
+        };
         let dial = self.dials.entry(address.clone()).or_default();
         dial.running = false;
         match result {
@@ -165,11 +174,20 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    /// Who is expected to answer at an address.
+    /// Who is expected to answer at an address, if that is one.
     pub(super) fn peer_at(&self, address: &Address) -> Option<PeerId> {
-        let mut listed = self.bootstrap.iter().chain(&self.config.known);
-        let listed = listed.find(|peer| peer.address.as_ref() == Some(address));
-        let known = || self.book.iter().find(|entry| entry.address.as_ref() == Some(address));
-        listed.map(|peer| peer.peer).or_else(|| known().map(|entry| entry.peer))
+        self.peers_at(address).next()
+    }
+
+    /// Whether an address is said to be a peer's, by the operator or by the peer's own signed entry.
+    fn belongs(&self, address: &Address, peer: PeerId) -> bool {
+        self.peers_at(address).any(|listed| listed == peer)
+    }
+
+    fn peers_at<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = PeerId> + 'a {
+        let listed = self.bootstrap.iter().chain(&self.config.known);
+        let listed = listed.filter(|peer| peer.address.as_ref() == Some(address)).map(|peer| peer.peer);
+        let known = self.book.iter().filter(|entry| entry.address.as_ref() == Some(address));
+        listed.chain(known.map(|entry| entry.peer))
     }
 }
