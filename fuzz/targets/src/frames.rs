@@ -143,7 +143,7 @@ pub(crate) fn peer_book(bytes: &[u8]) -> Verdict {
                 let count = usize::from(draw.short()) % crowd().len().saturating_sub(crowded).max(1);
                 crowded += count;
                 for entry in crowd().iter().cycle().skip(from).take(count) {
-                    taken |= receive(&mut book, now, entry.clone());
+                    taken |= book.receive(now, entry.clone()).is_ok();
                 }
             }
             5 => {

@@ -12,10 +12,9 @@ use crate::memory::bounded;
 pub(crate) fn stream(bytes: &[u8]) -> Verdict {
     let Some((piece, stream)) = bytes.split_first() else { return Verdict::Refused };
     let piece = usize::from(*piece).max(1);
-    let (whole, between) = bounded(stream, || read(stream, stream.len().max(1)));
-    assert_eq!((&whole, between), (&read(stream, piece).0, read(stream, piece).1), "in pieces of {piece}");
-    let (messages, refused) = whole;
-    if refused.is_none() && between {
+    let (messages, end) = bounded(stream, || read(stream, stream.len().max(1)));
+    assert_eq!((&messages, end), (&read(stream, piece).0, read(stream, piece).1), "in pieces of {piece}");
+    if end == Ok(true) {
         let mut again: Vec<u8> = stream.iter().take(1).copied().collect();
         for message in &messages {
             again.extend(header(message.len()).expect("it came with a header"));
@@ -35,10 +34,8 @@ fn limit(channel: Channel) -> usize {
     }
 }
 
-type Read = (Vec<Bytes>, Option<Malformed>);
-
-/// The messages, why it went no further, and whether it ended between two of them.
-fn read(stream: &[u8], piece: usize) -> (Read, bool) {
+/// The messages, and whether the stream ended between two of them or why it could not be read to its end.
+fn read(stream: &[u8], piece: usize) -> (Vec<Bytes>, Result<bool, Malformed>) {
     let (mut deframer, mut messages) = (Deframer::default(), Vec::new());
     let refused = stream
         .chunks(piece)
@@ -47,7 +44,7 @@ fn read(stream: &[u8], piece: usize) -> (Read, bool) {
         assert_eq!(stream.first().copied().and_then(channel_of), Some(channel));
         assert!(messages.iter().all(|message| message.len() <= limit(channel)), "longer than the limit");
     }
-    ((messages, refused), deframer.is_between_messages())
+    (messages, refused.map_or(Ok(deframer.is_between_messages()), Err))
 }
 
 pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
