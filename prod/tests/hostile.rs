@@ -1,4 +1,5 @@
 //! A committee that goes on while others do their worst: strangers on the network, and nodes that lie with real keys.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,6 +3,7 @@
 //! ```text
 //! ZIPNET_INSTANCE=acme.mixer.mainnet ZIPNET_BOOTSTRAP=<peer> cargo run -p zipnet --example publish -- hello
 //! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to who runs it")]
 
 use std::process::ExitCode;
 

@@ -372,16 +372,16 @@ mod tests {
 
     #[test]
     fn rounds_are_counted_once_and_doubts_fail_once_reading_has_begun() {
-        let missing = || Err(Doubt::Missing { log: LogId([1; 32]), from: Round(3), oldest: Round(7) });
+        let missing = Err(Doubt::Missing { log: LogId([1; 32]), from: Round(3), oldest: Round(7) });
         let mut tally = Tally::default();
-        tally.take(&missing());
+        tally.take(&missing);
         assert_eq!((tally.code(), tally.rounds), (0, 0));
         let provisional = Broadcast { confirmed: false, ..broadcast(7, &[]) };
         for item in [Ok(provisional), Ok(broadcast(8, &[])), Ok(broadcast(7, &[]))] {
             tally.take(&item);
         }
         assert_eq!((tally.code(), tally.rounds), (0, 2));
-        tally.take(&missing());
+        tally.take(&missing);
         assert_eq!(tally.code(), 1);
         assert!(tally.is_news("the first") && tally.is_news("another"));
         assert!(!tally.is_news("the first"));

@@ -1,4 +1,4 @@
-//! Connections over QUIC. The key of a node is its [`PeerId`]; the handshake proves it, and nothing else is believed.
+//! Connections over QUIC. The key of a node is its [`PeerId`](zipnet_core::id::PeerId); the handshake proves it, and nothing else is believed.
 //!
 //! Each connection has one stream per channel and direction, so that a snapshot does not hold up a heartbeat, and
 //! datagrams for gossip. Limits keep strangers small: until the node trusts a peer that dialled it, messages and their
