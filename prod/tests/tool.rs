@@ -56,6 +56,7 @@ fn a_committee_is_watched_and_changed_with_the_tool() {
     });
     let server = &instance.servers[0];
     watch(server, &instance);
+    tail(server, &instance);
     pages(port, server);
 
     // Several nodes of the instance are here: it must be said which one is meant.
@@ -71,6 +72,45 @@ fn a_committee_is_watched_and_changed_with_the_tool() {
 
     stop_and_wipe(&mut instance);
     retire(&mut instance);
+}
+
+/// What is broadcast is printed, and what does not hold is said.
+fn tail(server: &Node, instance: &Instance) {
+    let home = instance.folder().join("readers");
+    let environment = variables([("XDG_STATE_HOME", &home.display().to_string())]);
+    let tail = |arguments: &[&str]| {
+        let ours = ["tail", "--instance", NAME, "--bootstrap", &server.peer];
+        run("zipnet", &[&ours, arguments].concat(), &environment)
+    };
+    let ids: Vec<_> = instance.servers.iter().map(Node::id).collect();
+    let pins = ids.join(",");
+    let read = tail(&["--servers", &pins, "--count", "2", "--within", "60s", "--format", "json"]);
+    assert_eq!((read.code, read.stderr.as_str()), (0, ""), "{}", read.stdout);
+    let records: Vec<Value> = read.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let distinct: std::collections::BTreeSet<_> =
+        records.iter().map(|record| record["round"].as_u64()).collect();
+    assert_eq!(distinct.len(), 2, "{}", read.stdout);
+    for record in &records {
+        let servers: Vec<_> =
+            record["servers"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(ids.iter().all(|id| servers.contains(id)), "{record}");
+        assert_eq!((&record["participants"], &record["collisions"]), (&2.into(), &0.into()), "{record}");
+    }
+    let from = records[0]["round"].to_string();
+    let again = tail(&["--servers", &pins, "--from", &from, "--count", "1", "--within", "60s"]);
+    assert!(
+        again.code == 0 && again.stdout.starts_with(&format!("r{from}  2 participants  ")),
+        "{}",
+        again.stdout
+    );
+
+    let strange = tail(&["--servers", instance.aggregator.id(), "--count", "1", "--within", "3s"]);
+    assert_eq!((strange.code, strange.stdout.as_str()), (1, ""), "{}", strange.stderr);
+    assert!(strange.stderr.contains(" was refused: pin-missing\n"), "{}", strange.stderr);
+    let mistyped = tail(&["--min-servers", "0"]);
+    assert_eq!((mistyped.code, mistyped.stdout.as_str()), (78, ""), "{}", mistyped.stderr);
+    let left = fs::read_dir(home.join("zipnet").join(NAME)).unwrap().count();
+    assert_eq!(left, 0, "nobody is these readers again");
 }
 
 fn watch(server: &Node, instance: &Instance) {
@@ -361,8 +401,9 @@ fn a_local_network_runs_and_leaves_nothing() {
     let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
     let ran = run("zipnet", &["local", "--rounds", "3", "--clients", "2", "--period", "400ms"], &environment);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let finalized = ran.stdout.lines().filter(|line| line.contains("committee: round finalized")).count();
-    assert_eq!(finalized, 3, "{}", ran.stdout);
+    let broadcast = ran.stdout.lines().filter(|line| line.ends_with(" participants  confirmed")).count();
+    assert_eq!(broadcast, 3, "{}", ran.stdout);
+    assert!(ran.stdout.contains("    hello number 1 of client-1\n"), "{}", ran.stdout);
     assert!(ran.stderr.contains("stopping every node in order"), "{}", ran.stderr);
     nothing_is_left(scratch.path());
 }
@@ -370,7 +411,7 @@ fn a_local_network_runs_and_leaves_nothing() {
 #[test]
 fn a_local_network_that_is_interrupted_leaves_nothing() {
     // While the first node starts, while others do, and in the middle of rounds.
-    for moment in ["", "server-2", "client-1", "round finalized"] {
+    for moment in ["", "server-2", "client-1", "participants  confirmed"] {
         let scratch = tempfile::tempdir().unwrap();
         let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
         let mut command = Command::new(binary("zipnet"));
