@@ -209,7 +209,7 @@ struct Node<W: World, C: Checks> {
     bonded_at: Time,
     /// The publisher was told that nobody answers.
     timed_out: bool,
-    /// The newest record that a reader has seen, and when.
+    /// The newest record that this node has seen, and when; a server asks its committee machine instead.
     last_seen: Option<(Finalized, Time)>,
     housekeeping_at: Time,
     announce_at: Time,
@@ -608,6 +608,11 @@ impl<W: World, C: Checks> Node<W, C> {
                     let (version, count) = (registry.version(), registry.len());
                     self.outbox.report(Report::ClientsChanged { version, count });
                 }
+                if let Some((round, participants)) = machine.newest()
+                    && self.last_seen.is_none_or(|(seen, _)| seen.round != round)
+                {
+                    self.last_seen = Some((Finalized { round, participants, age: Duration::ZERO }, now));
+                }
             }
             Machine::Client(machine) => {
                 let input = match feed {
@@ -677,7 +682,7 @@ impl<W: World, C: Checks> Node<W, C> {
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => {
-                if let (Report::RecordSeen { record, .. }, Machine::Reader(_)) = (&report, &self.machine) {
+                if let Report::RecordSeen { record, .. } = &report {
                     let participants = record.participants.count_ones();
                     let seen = Finalized { round: record.round, participants, age: Duration::ZERO };
                     self.last_seen = Some((seen, self.world.now()));

@@ -368,6 +368,13 @@ impl<C: Checks> Aggregator<C> {
         self.current.as_ref().map(|current| (current.live.header.round, current.participants.count_ones()))
     }
 
+    /// The newest finalised round that it holds, with its participants.
+    #[must_use]
+    pub fn newest(&self) -> Option<(Round, u32)> {
+        let (round, kept) = self.records.last_key_value()?;
+        Some((*round, kept.record.participants.count_ones()))
+    }
+
     /// How many clients are linked.
     #[must_use]
     pub fn linked_clients(&self) -> usize {

@@ -228,7 +228,11 @@ mod tests {
         let any = Address("127.0.0.1:0".to_owned());
         let limits = Limits { vector_bytes: 1024 };
         let first = listen(&identity, &folder, &any, None, limits).unwrap().local_address().unwrap();
-        runtime.block_on(async { tokio::time::sleep(std::time::Duration::from_millis(200)).await });
+        // The system has the port back once the tasks of the link that was dropped have ended.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while std::net::UdpSocket::bind(first).is_err() && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let again = listen(&identity, &folder, &any, None, limits).unwrap();
         let second = again.local_address().unwrap();
         assert_eq!(first.port(), second.port());

@@ -169,9 +169,16 @@ impl QuicLink {
     /// Lets the last words of closed connections arrive, which may take [`FAREWELL`] if there is time, and closes the rest.
     pub async fn shut_down(&self, within: Duration) {
         self.only_dial();
-        if timeout(within, self.0.endpoint.wait_idle()).await.is_err() {
-            self.0.endpoint.close(VarInt::from_u32(0), b"");
-        }
+        // What is still open is closed below.
+        drop(timeout(within, self.0.endpoint.wait_idle()).await);
+        self.0.endpoint.close(VarInt::from_u32(0), b"");
+    }
+}
+
+impl Drop for Inner {
+    /// Lets go of the port also where nobody has shut down: the task that accepts ends by this.
+    fn drop(&mut self) {
+        self.endpoint.close(VarInt::from_u32(0), b"");
     }
 }
 

@@ -93,8 +93,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.reads = true;
                 view.unbonded = now.since(self.bonded_at);
                 view.log = reader.tip().map(|(log, ..)| log);
-                view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
             }
+        }
+        if !matches!(self.machine, Machine::Server { .. }) {
+            view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;
