@@ -28,7 +28,7 @@ pub(crate) struct Flags {
     /// What a reader got, a record on each line.
     #[arg(long, value_name = "FILE")]
     records: PathBuf,
-    /// Alter one byte of the last recorded partial first: the comparison must fail then.
+    /// Alter one byte of a recorded partial first: the comparison must fail then.
     #[arg(long)]
     canary: bool,
 }
@@ -56,8 +56,8 @@ pub(crate) fn run(flags: &Flags) -> Exit {
         }
     };
     let mut recording = recording;
-    if flags.canary && !alter(&mut recording) {
-        warn("error: no partial was recorded that could be altered");
+    if flags.canary && !alter(&mut recording, &seen) {
+        warn("error: no partial of a round that the reader saw was recorded");
         return Exit::NothingSelected;
     }
     let applied = match apply(&recording) {
@@ -118,26 +118,20 @@ fn seen(path: &Path) -> Result<Records, String> {
     Ok(records)
 }
 
-/// Changes a byte in the middle of the last partial that is followed by a whole round: that one is part of a record.
-fn alter(recording: &mut Recording) -> bool {
-    let mut partials = recording.entries.iter_mut().rev().filter_map(|entry| match entry {
-        Recorded::Command { command, .. } => {
-            let is_partial = matches!(wire::decode_command(command), Ok(Command::SubmitPartial(_)));
-            is_partial.then_some(command)
-        }
-        Recorded::Members(_) => None,
+/// Changes a byte in the middle of the last partial of a round that the reader saw. False if there is none.
+fn alter(recording: &mut Recording, seen: &Records) -> bool {
+    let partial = recording.entries.iter_mut().rev().find_map(|entry| {
+        let Recorded::Command { command, .. } = entry else { return None };
+        let Ok(Command::SubmitPartial(partial)) = wire::decode_command(command) else { return None };
+        seen.contains_key(&(partial.log.to_string(), partial.round.0)).then_some(command)
     });
-    // The newest ones may belong to a round that was never finished.
-    let Some(partial) = partials.nth(SERVERS_ABOUT) else { return false };
+    let Some(partial) = partial else { return false };
     let mut bytes = partial.to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     *partial = bytes.into();
     true
 }
-
-/// Partials of a round, about.
-const SERVERS_ABOUT: usize = 3;
 
 /// What the core made of a log.
 #[derive(Debug, Default)]
