@@ -105,6 +105,8 @@ struct Inner {
     incoming: tokio::sync::Mutex<mpsc::Receiver<QuicConnection>>,
     /// Why the last dial of an address failed, for people. One for each address that the node dials.
     failures: Mutex<BTreeMap<Address, String>>,
+    /// The task that answers handshakes; it holds the port.
+    accepting: tokio::task::AbortHandle,
 }
 
 impl QuicLink {
@@ -137,10 +139,10 @@ impl QuicLink {
             None => Address(reachable(endpoint.local_addr()?).to_string()),
         };
         let (accepted, incoming) = mpsc::channel(BACKLOG_MAX);
-        drop(tokio::spawn(accept(endpoint.clone(), accepted, limits)));
+        let accepting = tokio::spawn(accept(endpoint.clone(), accepted, limits)).abort_handle();
         let incoming = tokio::sync::Mutex::new(incoming);
         let failures = Mutex::default();
-        Ok(Self(Arc::new(Inner { endpoint, client, address, limits, incoming, failures })))
+        Ok(Self(Arc::new(Inner { endpoint, client, address, limits, incoming, failures, accepting })))
     }
 
     /// Where the process listens.
@@ -176,9 +178,9 @@ impl QuicLink {
 }
 
 impl Drop for Inner {
-    /// Lets go of the port also where nobody has shut down: the task that accepts ends by this.
+    /// Lets go of the port once the last connection is gone, also where nobody has shut down.
     fn drop(&mut self) {
-        self.endpoint.close(VarInt::from_u32(0), b"");
+        self.accepting.abort();
     }
 }
 
