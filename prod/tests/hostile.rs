@@ -245,7 +245,7 @@ fn strangers_do_not_stop_a_committee() {
     wait_counted(target, "link", "too-long", 4);
 
     // A client that is let in, and talks rubbish then.
-    runtime.block_on(async {
+    let connection = runtime.block_on(async {
         let connection = stranger.enter(&to).await;
         for seed in 0..10 {
             connection.send(Channel::Protocol, rubbish(10 + 100 * seed as usize, seed)).unwrap();
@@ -263,12 +263,14 @@ fn strangers_do_not_stop_a_committee() {
             sleep(Duration::from_millis(50)).await;
             connection.send(Channel::Datagram, rubbish(100, 1)).unwrap();
         }
-        connection.send(Channel::Control, rubbish(100, 4)).unwrap();
-        shown_out(&connection).await;
+        connection
     });
+    // Channels are independent: what ends the connection may overtake the rest.
     wait_counted(target, "message", "malformed", 10);
     wait_counted(target, "consensus", "wrong-role", 20);
     wait_counted(target, "peer-entry", "bad-signature", 1);
+    connection.send(Channel::Control, rubbish(100, 4)).unwrap();
+    runtime.block_on(shown_out(&connection));
     wait_counted(target, "hello", "malformed", malformed + 26);
     instance.wait_rounds(2);
     servers_that_are_none(&instance, &runtime, target);
@@ -279,7 +281,8 @@ fn servers_that_are_none(instance: &Instance, runtime: &Runtime, target: &Node) 
     let to = address(target);
     let refused = counted(target, "hello", "group-proof");
     let insider = Attacker::new("insider", Role::Server, Some(COMMITTEE_SECRET));
-    let connections = runtime.block_on(async {
+    // They live until what they say was judged.
+    let attack = runtime.block_on(async {
         let guesser = Attacker::new("guesser", Role::Server, Some("a guess at the committee secret"));
         let guessed = guesser.dial(&to).await;
         say(&guessed, &Frame::Hello(Box::new(guesser.hello(&guessed))));
@@ -291,15 +294,17 @@ fn servers_that_are_none(instance: &Instance, runtime: &Runtime, target: &Node) 
         let thief = Attacker::new("thief", Role::Server, None);
         let third = thief.dial(&to).await;
         say(&third, &hello);
-        [guessed, first, second, third]
+        ([guessed, first, second, third], guesser, thief)
     });
     wait_counted(target, "hello", "group-proof", refused + 3);
-    drop(connections);
+    drop(attack);
     instance.wait_rounds(2);
 
-    // A server of the committee's own that has gone mad.
+    // A server of the committee's own that has gone mad. Another may lead by now.
+    let target = &instance.servers[instance.leader()];
+    let to = address(target);
     let others: Vec<_> = instance.servers.iter().filter(|server| server.name != target.name).collect();
-    runtime.block_on(async {
+    let attack = runtime.block_on(async {
         let connection = insider.enter(&to).await;
         for seed in 0..10 {
             connection.send(Channel::Consensus, rubbish(50 + 100 * seed as usize, seed)).unwrap();
@@ -318,21 +323,21 @@ fn servers_that_are_none(instance: &Instance, runtime: &Runtime, target: &Node) 
             }
         };
         let led = timeout(PATIENCE, led).await.expect("the leader sends the log to a server that joins");
+        let mut connections = vec![connection];
         for other in &others {
             let connection = insider.enter(&address(other)).await;
             connection.send(Channel::Consensus, led.clone()).unwrap();
             connection.send(Channel::Consensus, led.slice(..led.len() / 2)).unwrap();
-            // Until it was looked at.
-            while counted(other, "consensus", "impersonation") == 0 {
-                sleep(Duration::from_millis(20)).await;
-            }
+            connections.push(connection);
         }
+        connections
     });
     wait_counted(target, "consensus", "malformed", 20);
     for other in others {
         wait_counted(other, "consensus", "impersonation", 1);
         wait_counted(other, "consensus", "malformed", 1);
     }
+    drop(attack);
     instance.wait_rounds(2);
 }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use support::{Ended, Instance, NAME, Node, Process, binary, exchange, run, until, variables};
 
@@ -369,64 +370,79 @@ fn two_binaries_are_compared() {
     refused(&run("zipnet", &["compat", "/bin/false", server], &BTreeMap::new()), "/bin/false");
 }
 
-/// Processes that have this text in their environment or command line.
-fn processes_of(text: &str) -> Vec<String> {
-    let here = std::process::id().to_string();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name == here || !name.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        let all = [read("environ"), read("cmdline")].concat();
-        if String::from_utf8_lossy(&all).contains(text) {
-            found.push(format!("{name}: {}", String::from_utf8_lossy(&read("cmdline"))));
-        }
+/// A folder for temporary files that a local network gets. Whatever the network leaves running is killed with it.
+struct Scratch(TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
     }
-    found
+
+    fn environment(&self) -> BTreeMap<String, String> {
+        variables([("TMPDIR", &self.0.path().display().to_string())])
+    }
+
+    /// Processes that have the folder in their environment or command line: number and command line of each.
+    fn processes(&self) -> Vec<(i32, String)> {
+        let (folder, here) = (self.0.path().display().to_string(), std::process::id());
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let Ok(id) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+            let all = [read("environ"), read("cmdline")].concat();
+            if id.unsigned_abs() != here && String::from_utf8_lossy(&all).contains(&folder) {
+                found.push((id, String::from_utf8_lossy(&read("cmdline")).into_owned()));
+            }
+        }
+        found
+    }
+
+    fn assert_nothing_is_left(&self) {
+        until("every process to be gone", || self.processes().is_empty().then_some(()));
+        let left: Vec<_> =
+            fs::read_dir(self.0.path()).unwrap().filter_map(Result::ok).map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
-fn nothing_is_left(scratch: &Path) {
-    let text = scratch.display().to_string();
-    until("every process to be gone", || processes_of(&text).is_empty().then_some(()));
-    let left: Vec<_> =
-        fs::read_dir(scratch).unwrap().filter_map(Result::ok).map(|entry| entry.path()).collect();
-    assert!(left.is_empty(), "{left:?}");
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for (id, _) in self.processes() {
+            let _gone_before = kill(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    }
 }
 
 #[test]
 fn a_local_network_runs_and_leaves_nothing() {
-    let scratch = tempfile::tempdir().unwrap();
-    let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
+    let scratch = Scratch::new();
+    let environment = scratch.environment();
     let ran = run("zipnet", &["local", "--rounds", "3", "--clients", "2", "--period", "400ms"], &environment);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let broadcast = ran.stdout.lines().filter(|line| line.ends_with(" participants  confirmed")).count();
     assert_eq!(broadcast, 3, "{}", ran.stdout);
     assert!(ran.stdout.contains("    hello number 1 of client-1\n"), "{}", ran.stdout);
     assert!(ran.stderr.contains("stopping every node in order"), "{}", ran.stderr);
-    nothing_is_left(scratch.path());
+    scratch.assert_nothing_is_left();
 }
 
 #[test]
 fn a_local_network_that_is_interrupted_leaves_nothing() {
     // While the first node starts, while others do, and in the middle of rounds.
     for moment in ["", "server-2", "client-1", "participants  confirmed"] {
-        let scratch = tempfile::tempdir().unwrap();
-        let environment = variables([("TMPDIR", &scratch.path().display().to_string())]);
+        let scratch = Scratch::new();
+        let environment = scratch.environment();
         let mut command = Command::new(binary("zipnet"));
         command.args(["local", "--clients", "2", "--period", "400ms"]);
         let mut local = Process::start("local", &mut command, &environment);
         if moment.is_empty() {
-            until("the first node", || {
-                (processes_of(&scratch.path().display().to_string()).len() > 1).then_some(())
-            });
+            until("the first node", || (scratch.processes().len() > 1).then_some(()));
         } else {
             local.wait_text(moment);
         }
         local.signal(Signal::SIGINT);
         assert_eq!(local.code(), 0, "at {moment:?}{}", local.tail());
-        nothing_is_left(scratch.path());
+        scratch.assert_nothing_is_left();
         std::thread::sleep(Duration::from_millis(10));
     }
 }

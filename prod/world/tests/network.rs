@@ -389,14 +389,14 @@ fn a_peer_that_vanishes_is_noticed() {
         let node = runtime.block_on(async { link("node") });
         let (address, accepting) = (node.address(), node.clone());
         let accepting = runtime.spawn(async move { accepting.accept().await });
-        let dialled =
-            gone.block_on(async { soon("a connection", link("vanishes").dial(&address)).await.unwrap() });
+        let vanishes = gone.block_on(async { link("vanishes") });
+        let dialled = gone.block_on(async { soon("a connection", vanishes.dial(&address)).await.unwrap() });
         gone.block_on(async { dialled.send(Channel::Control, Bytes::from_static(b"last words")).unwrap() });
         let accepted = runtime.block_on(async { soon("a connection", accepting).await.unwrap().unwrap() });
         assert_eq!(runtime.block_on(next(&accepted)).unwrap().1, "last words");
         // As a machine that loses its power: no farewell is sent.
         gone.shutdown_background();
-        std::mem::forget(dialled);
+        std::mem::forget((vanishes, dialled));
         (node, accepted)
     };
     let begun = Instant::now();
