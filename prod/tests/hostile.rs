@@ -225,9 +225,8 @@ fn strangers_do_not_stop_a_committee() {
 
     // Whatever is sent before a hello, on any channel, is not even looked at; what is too long ends it.
     runtime.block_on(async {
-        for (seed, channel) in [Channel::Consensus, Channel::Snapshot, Channel::Protocol, Channel::Datagram]
-            .into_iter()
-            .enumerate()
+        for (seed, channel) in
+            [Channel::Consensus, Channel::Bulk, Channel::Protocol, Channel::Datagram].into_iter().enumerate()
         {
             let connection = stranger.dial(&to).await;
             for len in [0, 1, 100, 1_000] {
@@ -250,7 +249,7 @@ fn strangers_do_not_stop_a_committee() {
         for seed in 0..10 {
             connection.send(Channel::Protocol, rubbish(10 + 100 * seed as usize, seed)).unwrap();
             connection.send(Channel::Consensus, rubbish(100, seed)).unwrap();
-            connection.send(Channel::Snapshot, rubbish(100, seed)).unwrap();
+            connection.send(Channel::Bulk, rubbish(100, seed)).unwrap();
             connection.send(Channel::Datagram, rubbish(100, seed)).unwrap();
         }
         // Where others are, in its own words.
@@ -308,7 +307,7 @@ fn servers_that_are_none(instance: &Instance, runtime: &Runtime, target: &Node) 
         let connection = insider.enter(&to).await;
         for seed in 0..10 {
             connection.send(Channel::Consensus, rubbish(50 + 100 * seed as usize, seed)).unwrap();
-            connection.send(Channel::Snapshot, rubbish(50 + 100 * seed as usize, seed)).unwrap();
+            connection.send(Channel::Bulk, rubbish(50 + 100 * seed as usize, seed)).unwrap();
         }
         // The leader sends it the log, and it hands on to the others, as its own, what the leader says.
         let led = async {

@@ -10,7 +10,7 @@ use crate::env::{Env, Setting};
 use crate::node::{NodeRef, Nodes, Role, Which};
 use crate::reader::{Body, Reader, Sizes, Value, Verbs, read_call};
 use crate::runbook::RUNBOOKS;
-use crate::value::{Int, Share, Span};
+use crate::value::{Draw, Int, Share, Span};
 use crate::verbs::{Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, WorkloadDo};
 use crate::words::{Guard, Metric, Property, Stat};
 use crate::write;
@@ -159,6 +159,8 @@ pub struct Network {
     pub duplicate: Share,
     /// How many are overtaken by later ones.
     pub reorder: Share,
+    /// How many KiB pass from one node to another in a second; further ones queue. 0: any number.
+    pub bandwidth_kib: Draw<Int<0, BANDWIDTH_KIB_MAX>>,
 }
 
 /// Something that clients do all the time.
@@ -386,6 +388,7 @@ impl Scenario {
         network.loss = network.loss.resolve(draw);
         network.duplicate = network.duplicate.resolve(draw);
         network.reorder = network.reorder.resolve(draw);
+        network.bandwidth_kib = network.bandwidth_kib.resolve(draw);
         for workload in &mut resolved.workloads {
             workload.act = workload.act.resolve(draw);
         }
@@ -786,6 +789,9 @@ fn runbook(
     Some(Some(name))
 }
 
+/// More than any network has.
+pub(crate) const BANDWIDTH_KIB_MAX: u64 = 1_000_000_000;
+
 fn network(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Network> {
     const LATENCY: &str = "{ median = '20ms', p99 = '150ms' }";
     const NONE: &str = "{ permille = 0 }";
@@ -794,7 +800,14 @@ fn network(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Network> 
         let loss = body.take(reader, "loss", Some(NONE));
         let duplicate = body.take(reader, "duplicate", Some(NONE));
         let reorder = body.take(reader, "reorder", Some(NONE));
-        Some(Network { latency: latency?, loss: loss?, duplicate: duplicate?, reorder: reorder? })
+        let bandwidth = body.take(reader, "bandwidth_kib", Some("0"));
+        Some(Network {
+            latency: latency?,
+            loss: loss?,
+            duplicate: duplicate?,
+            reorder: reorder?,
+            bandwidth_kib: bandwidth?,
+        })
     };
     match one(reader, body, "network", read)? {
         Some(network) => Some(network),

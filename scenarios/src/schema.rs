@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::argument::Shape;
+use crate::argument::{Argument as _, Shape};
 use crate::env::{Holds, VARIABLES};
 use crate::runbook::RUNBOOKS;
+use crate::scenario::BANDWIDTH_KIB_MAX;
+use crate::value::{Draw, Int};
 use crate::verbs::{PlaceTable, Row, tables};
 use crate::words::{Guard, Metric, Property, Stat, Word};
 
@@ -63,6 +65,7 @@ fn schema() -> Json {
                 ("loss", Shape::Share.schema(), false),
                 ("duplicate", Shape::Share.schema(), false),
                 ("reorder", Shape::Share.schema(), false),
+                ("bandwidth_kib", Draw::<Int<0, BANDWIDTH_KIB_MAX>>::shape().schema(), false),
             ]),
             "workload": list(object(&[
                 ("id", id(), true),

@@ -82,6 +82,7 @@ pub(crate) fn scenario(scenario: &Scenario) -> String {
     page.key("loss", scenario.network.loss.write());
     page.key("duplicate", scenario.network.duplicate.write());
     page.key("reorder", scenario.network.reorder.write());
+    page.key("bandwidth_kib", scenario.network.bandwidth_kib.write());
 
     for workload in &scenario.workloads {
         page.table("[[workload]]");

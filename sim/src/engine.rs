@@ -9,7 +9,7 @@
 //! - `condition`: what is waited for
 //! - `examine`: what must be so
 //! - `select`: which nodes a name means
-//! - `fault`, `wires`, `workload`: what happens meanwhile
+//! - `fault`, `paths`, `workload`: what happens meanwhile
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,20 +31,21 @@ use zipnet_scenarios::words::{Metric, Word as _};
 use crate::chain::{Log, Recorder};
 use crate::cluster::{Breach, Cluster, Hint, Mark, Named, NodeId, Witness};
 use crate::defect::{Defect, Planted};
-use crate::network::{Model, NetworkConfig};
+use crate::network::NetworkConfig;
 use crate::one::Options;
-use crate::random::{Quantiles, Random};
+use crate::random::Random;
 use crate::runtime::SimRuntime;
 use crate::sweep::selection;
+use crate::wires::{self, Paths, Wires};
 use crate::world::{Simulation, simulate};
 
 mod act;
 mod condition;
 mod examine;
 mod fault;
+mod paths;
 mod procedure;
 mod select;
-mod wires;
 mod workload;
 
 pub(crate) use act::gives;
@@ -53,7 +54,6 @@ pub(crate) use fault::{exponential, mean_gap};
 
 use condition::Wait;
 use fault::Faults;
-use wires::Wires;
 use workload::Workloads;
 
 /// The longest time between two looks.
@@ -111,7 +111,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
     };
     let witness = Witness::new(recorder.clone(), named(scenario));
     let sink = witness.clone();
-    let config = NetworkConfig { model: model(scenario), ..NetworkConfig::default() };
+    let config = NetworkConfig { model: wires::model(scenario), ..NetworkConfig::default() };
     let ended = simulate(
         seed,
         config,
@@ -168,24 +168,7 @@ fn named(scenario: &Scenario) -> Named {
     named
 }
 
-/// How links behave before any fault.
-fn model(scenario: &Scenario) -> Model {
-    let network = &scenario.network;
-    let permille = |share: u64| u32::try_from(share).unwrap_or(1_000);
-    Model {
-        latency: quantiles(&network.latency),
-        loss_permille: permille(network.loss.permille()),
-        duplicate_permille: permille(network.duplicate.permille()),
-        reorder_permille: permille(network.reorder.permille()),
-        bandwidth: None,
-    }
-}
-
-fn quantiles(latency: &zipnet_scenarios::scenario::Latency) -> Quantiles {
-    Quantiles::new(duration(latency.median.get()), duration(latency.p99.get()))
-}
-
-const fn duration(span: Span) -> Duration {
+pub(crate) const fn duration(span: Span) -> Duration {
     Duration::from_millis(span.millis())
 }
 
@@ -198,6 +181,8 @@ struct Run<'a> {
     random: Random,
     faults: Faults,
     wires: Wires,
+    /// What the network was told last.
+    paths: Paths,
     workloads: Workloads,
     /// The step that is carried out.
     step: Option<usize>,
@@ -247,7 +232,8 @@ impl<'a> Run<'a> {
         let mut run = Self {
             scenario,
             faults: Faults::new(scenario, &random),
-            wires: Wires::new(model(scenario)),
+            wires: Wires::new(scenario),
+            paths: Paths::default(),
             workloads: Workloads::new(&random),
             random: random.fork("steps"),
             cluster,
@@ -422,11 +408,6 @@ impl<'a> Run<'a> {
         }
         self.note_situations();
         Ok(())
-    }
-
-    /// Carries the cuts and delays of steps and faults over to the network.
-    fn rewire(&mut self) {
-        self.wires.apply(&self.cluster, self.faults.holds());
     }
 
     fn step_id(&self) -> Option<&'a str> {

@@ -72,4 +72,6 @@ mod sweep;
 #[cfg(madsim)]
 pub mod watch;
 #[cfg(madsim)]
+mod wires;
+#[cfg(madsim)]
 pub mod world;

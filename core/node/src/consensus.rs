@@ -8,13 +8,14 @@
 //! - `database`: a redb file, opened with care
 //! - `storage`: the log, durable before it is acknowledged
 //! - `machine`: the machine in memory, its snapshots on disk
-//! - `network`: requests and replies between nodes
+//! - `network`, `pace`: requests and replies between nodes, and how much one carries
 //! - [`recording`]: what a stopped node has on its disk
 
 pub mod codec;
 mod database;
 mod machine;
 mod network;
+mod pace;
 pub mod recording;
 mod storage;
 pub mod types;
@@ -137,8 +138,8 @@ pub enum Fault {
 /// How fast, and how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How often a leader reports to its followers. A request is given up after three quarters of it, so it has to
-    /// exceed the slowest round trip including a disk sync.
+    /// How often a leader reports to its followers. A request without entries is given up after three quarters of it, so
+    /// it has to exceed the slowest round trip including a disk sync.
     pub heartbeat: Duration,
     /// A follower that heard nothing for between this…
     pub election_min: Duration,

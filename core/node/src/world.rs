@@ -97,10 +97,10 @@ pub trait Connection: Clone + Send + Sync + 'static {
 pub enum Channel {
     /// Hello, pings, and what else concerns the connection itself.
     Control,
-    /// Raft votes, heartbeats and log entries.
+    /// Raft votes and heartbeats.
     Consensus,
-    /// Raft snapshots, which must not delay heartbeats.
-    Snapshot,
+    /// Raft log entries and snapshots, which must not delay heartbeats.
+    Bulk,
     /// Messages of the protocol roles.
     Protocol,
     /// Unreliable: gossip.

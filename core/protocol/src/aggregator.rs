@@ -29,6 +29,7 @@ use crate::message::{
 };
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
+use crate::retry::Retry;
 use crate::signing::Invalid;
 use crate::time::Time;
 use crate::wire;
@@ -177,13 +178,6 @@ struct Client {
     served: Option<Time>,
 }
 
-/// Something that is asked for again and again, of one server after the other.
-#[derive(Clone, Copy, Debug, Default)]
-struct Retry {
-    due: Time,
-    attempts: u32,
-}
-
 /// The outstanding change of the registry.
 #[derive(Clone, Debug)]
 struct Batch {
@@ -216,7 +210,7 @@ struct Current {
 enum Stage {
     Folding(Fold),
     Signing,
-    Forwarding { message: Arc<[u8]>, due: Time, applied: BTreeSet<PeerId> },
+    Forwarding { message: Arc<[u8]>, retry: Retry, applied: BTreeSet<PeerId> },
     Over,
 }
 
@@ -334,7 +328,7 @@ impl<C: Checks> Aggregator<C> {
                 Stage::Folding(_) => {
                     note(current.since.after(self.config.fold_deadline), "the fold deadline")
                 }
-                Stage::Forwarding { due, .. } => note(*due, "the aggregate in the log"),
+                Stage::Forwarding { retry, .. } => note(retry.due, "the aggregate in the log"),
                 Stage::Signing | Stage::Over => {}
             }
         }
@@ -385,6 +379,11 @@ impl<C: Checks> Aggregator<C> {
         match role {
             Role::Server => {
                 self.servers.insert(peer, Server { log: None, bundle_due: self.now });
+                if let Some(Stage::Forwarding { message, .. }) =
+                    self.current.as_ref().map(|current| &current.stage)
+                {
+                    out.push(Effect::Send { to: peer, bytes: Arc::clone(message) });
+                }
             }
             Role::Client => {
                 let client = self.clients.entry(peer).or_default();
@@ -498,7 +497,8 @@ impl<C: Checks> Aggregator<C> {
                 {
                     let (round, participants) = (aggregate.round, aggregate.participants.count_ones());
                     let message = wire::encode(&Message::Aggregate(*aggregate));
-                    current.stage = Stage::Forwarding { message, due: self.now, applied: BTreeSet::new() };
+                    current.stage =
+                        Stage::Forwarding { message, retry: Retry::at(self.now), applied: BTreeSet::new() };
                     out.report(Report::AggregateForwarded { round, participants });
                 }
             }
@@ -638,7 +638,7 @@ impl<C: Checks> Aggregator<C> {
     fn start_log(&mut self, log: Option<LogId>) {
         self.log = log;
         self.replicas.clear();
-        self.wanted = Some(Retry { due: self.now, attempts: 0 });
+        self.wanted = Some(Retry::at(self.now));
         self.absent.clear();
         self.absent_since.clear();
         self.batch = None;
@@ -720,7 +720,7 @@ impl<C: Checks> Aggregator<C> {
             || batch.counter.0 == u64::MAX
             || !batch.verify(&self.config.me)
         {
-            self.wanted.get_or_insert(Retry { due: self.now, attempts: 0 });
+            self.wanted.get_or_insert(Retry::at(self.now));
             return;
         }
         let mut registry = registry.clone();
@@ -796,7 +796,7 @@ impl<C: Checks> Aggregator<C> {
         });
         let before = header.previous.round;
         let have = self.records.get(&before).is_some_and(|kept| kept.confirmed);
-        self.missing = (before.0 > 0 && !have).then_some((before, Retry { due: self.now, attempts: 0 }));
+        self.missing = (before.0 > 0 && !have).then_some((before, Retry::at(self.now)));
         self.current = Some(Current {
             digest,
             refused: union,
@@ -809,7 +809,7 @@ impl<C: Checks> Aggregator<C> {
         });
         self.pin(out);
         if self.current.as_ref().is_some_and(|current| current.clients.is_none()) {
-            self.wanted.get_or_insert(Retry { due: self.now, attempts: 0 });
+            self.wanted.get_or_insert(Retry::at(self.now));
         }
         Ok(())
     }
@@ -1149,7 +1149,7 @@ impl<C: Checks> Aggregator<C> {
             // Perhaps one entry makes the committee refuse them all: try fewer, and set a single culprit aside.
             self.batch_len = (self.batch_len.min(batch.register.len().max(batch.expire.len())) / 2).max(1);
             // Or this node's idea of the registry is wrong.
-            self.wanted.get_or_insert(Retry { due: now, attempts: 0 });
+            self.wanted.get_or_insert(Retry::at(now));
             let peers = self.end_batch();
             if let [peer] = peers.as_slice()
                 && let Some(client) = self.clients.get_mut(peer)
@@ -1213,17 +1213,17 @@ impl<C: Checks> Aggregator<C> {
             register: register.iter().map(|bundle| bundle.peer).collect(),
             expire: expire.iter().map(|(peer, _)| *peer).collect(),
             message: None,
-            retry: Retry { due: Time::NEVER, attempts: 0 },
+            retry: Retry::at(Time::NEVER),
         });
         out.push(Effect::Work(Job::SignBatch { log, counter, register, expire }));
     }
 
     fn repeat_aggregate(&mut self, out: &mut Outbox) {
         let Some(current) = &mut self.current else { return };
-        if let Stage::Forwarding { message, due, applied } = &mut current.stage
-            && *due <= self.now
+        if let Stage::Forwarding { message, retry, applied } = &mut current.stage
+            && retry.due <= self.now
         {
-            *due = self.now.after(self.config.resend);
+            retry.back_off(self.now, self.config.resend);
             for peer in self.servers.keys().filter(|peer| !applied.contains(*peer)) {
                 out.push(Effect::Send { to: *peer, bytes: Arc::clone(message) });
             }
@@ -1264,13 +1264,6 @@ impl<C: Checks> Aggregator<C> {
 
 /// `Ok`, or what was refused and why.
 type Verdict = Result<(), (&'static str, Refused)>;
-
-impl Retry {
-    fn again(&mut self, now: Time, resend: Duration) {
-        self.due = now.after(resend);
-        self.attempts = self.attempts.saturating_add(1);
-    }
-}
 
 impl Known {
     /// The disclaimers of the header, if its whole roster gave one.

@@ -39,6 +39,7 @@ pub mod random;
 pub mod reader;
 pub mod refused;
 pub mod registry;
+mod retry;
 pub mod seal;
 pub mod server;
 pub mod signing;

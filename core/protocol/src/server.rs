@@ -22,6 +22,7 @@ use crate::message::{
 };
 use crate::random::Random;
 use crate::refused::Refused;
+use crate::retry::Retry;
 use crate::time::Time;
 use crate::wire;
 
@@ -208,7 +209,7 @@ pub struct Server<C> {
     retiring: bool,
     dead: BTreeSet<PeerId>,
     stopping: Option<Stopping>,
-    tried: BTreeMap<Want, Time>,
+    tried: BTreeMap<Want, Retry>,
 }
 
 /// After how many failed probes a server testifies that another is dead.
@@ -309,8 +310,8 @@ impl<C: Checks> Server<C> {
             note(stopping.since.after(self.config.partial_budget), "the last partial");
             note(stopping.since.after(self.config.stop_budget), "the end of the stop");
         }
-        for at in self.tried.values() {
-            note(*at, "an answer from the log");
+        for retry in self.tried.values() {
+            note(retry.due, "an answer from the log");
         }
         if self.leads() && self.stopping.is_none() {
             match self.committee.open() {
@@ -541,6 +542,10 @@ impl<C: Checks> Server<C> {
         self.failures.remove(&peer);
         // It lives: what an operator said about it is over, so that no later outage of it counts as its death.
         self.dead.remove(&peer);
+        if self.leader == Some(peer) {
+            // Whatever was proposed over the last link may be lost.
+            self.tried.clear();
+        }
         if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == peer) {
             self.published = None;
             self.send_farewells(out);
@@ -840,8 +845,20 @@ impl<C: Checks> Server<C> {
         let wanted = self.wanted();
         self.tried.retain(|want, _| wanted.contains(want));
         for want in wanted {
-            if self.tried.get(&want).is_none_or(|again| *again <= self.now) {
-                self.tried.insert(want, self.now.after(self.config.resend));
+            let retry = self.tried.entry(want).or_insert(Retry::at(self.now));
+            if retry.due <= self.now {
+                match want {
+                    Want::Aggregate(_) | Want::Partial(_) => retry.back_off(self.now, self.config.resend),
+                    Want::StartLog
+                    | Want::Register
+                    | Want::Approve(_)
+                    | Want::SignHeader(_)
+                    | Want::SignRecord(_)
+                    | Want::Open(_)
+                    | Want::Retire
+                    | Want::Testify(_)
+                    | Want::Depart => retry.again(self.now, self.config.resend),
+                }
                 self.attempt(want, out);
             }
         }

@@ -29,7 +29,7 @@ pub(crate) fn stream(bytes: &[u8]) -> Verdict {
 fn limit(channel: Channel) -> usize {
     match channel {
         Channel::Control => 16,
-        Channel::Consensus | Channel::Snapshot | Channel::Datagram => 300,
+        Channel::Consensus | Channel::Bulk | Channel::Datagram => 300,
         Channel::Protocol => 80 << 20,
     }
 }

@@ -285,7 +285,7 @@ impl Court {
     /// A message leaves a server.
     fn leaves(&mut self, from: PeerId, to: PeerId, channel: Channel, message: &Bytes) {
         match channel {
-            Channel::Consensus | Channel::Snapshot => match codec::decode_frame(message) {
+            Channel::Consensus | Channel::Bulk => match codec::decode_frame(message) {
                 Ok(Frame::Request(number, request)) => self.asks(from, to, number, request),
                 Ok(Frame::Reply(number, reply)) => self.answers(from, to, number, reply),
                 Err(error) => self.broken.push(format!("an honest server sent rubbish: {error}")),

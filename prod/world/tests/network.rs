@@ -25,7 +25,7 @@ const LIMITS: Limits = Limits { vector_bytes: 16 << 10 };
 /// The longest message of a stranger under [`LIMITS`].
 const STRANGER_MESSAGE: usize = (16 << 10) + (16 << 10);
 
-const STREAMS: [Channel; 4] = [Channel::Control, Channel::Consensus, Channel::Snapshot, Channel::Protocol];
+const STREAMS: [Channel; 4] = [Channel::Control, Channel::Consensus, Channel::Bulk, Channel::Protocol];
 
 fn identity(name: &str) -> Identity {
     Identity::from_secret(&NodeSecret::from_text(name))
@@ -109,10 +109,10 @@ async fn a_snapshot_that_is_under_way_does_not_hold_up_control() {
     const COUNT: usize = 60;
     for _ in 0..COUNT {
         let chunk = Bytes::from(vec![1; 500 << 10]);
-        dialled.send(Channel::Snapshot, chunk).unwrap();
+        dialled.send(Channel::Bulk, chunk).unwrap();
     }
     let (channel, _) = next(&accepted).await.unwrap();
-    assert_eq!(channel, Channel::Snapshot, "it is under way");
+    assert_eq!(channel, Channel::Bulk, "it is under way");
     dialled.send(Channel::Control, Bytes::from_static(b"beat")).unwrap();
     let mut before = 1;
     let mut control = None;
@@ -138,7 +138,7 @@ async fn half_a_snapshot_does_not_hold_up_control() {
     let mut stranger = stranger.says(&half).await.says(&beat).await;
     assert_eq!(next(&accepted).await, Ok((Channel::Control, Bytes::from_static(b"beat"))));
     stranger.continues(0, &[1; STRANGER_MESSAGE / 2]).await;
-    assert_eq!(next(&accepted).await, Ok((Channel::Snapshot, Bytes::from(vec![1; STRANGER_MESSAGE]))));
+    assert_eq!(next(&accepted).await, Ok((Channel::Bulk, Bytes::from(vec![1; STRANGER_MESSAGE]))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,12 +208,12 @@ async fn a_stranger_may_send_what_a_client_needs_and_a_trusted_peer_a_snapshot()
     let (_one, _other, dialled, accepted) = connected().await;
     accepted.trust();
     assert_eq!(
-        dialled.send(Channel::Snapshot, Bytes::from(vec![2; MESSAGE_BYTES_MAX + 1])),
+        dialled.send(Channel::Bulk, Bytes::from(vec![2; MESSAGE_BYTES_MAX + 1])),
         Err(LinkError::TooLarge)
     );
-    dialled.send(Channel::Snapshot, Bytes::from(vec![2; MESSAGE_BYTES_MAX])).unwrap();
+    dialled.send(Channel::Bulk, Bytes::from(vec![2; MESSAGE_BYTES_MAX])).unwrap();
     let (channel, snapshot) = next(&accepted).await.unwrap();
-    assert_eq!((channel, snapshot.len()), (Channel::Snapshot, MESSAGE_BYTES_MAX));
+    assert_eq!((channel, snapshot.len()), (Channel::Bulk, MESSAGE_BYTES_MAX));
     assert!(snapshot.iter().all(|byte| *byte == 2));
     // Frames are short, whoever sends them.
     dialled.send(Channel::Control, Bytes::from(vec![1; FRAME_BYTES_MAX])).unwrap();
@@ -337,7 +337,7 @@ async fn who_sends_a_byte_at_a_time_delays_nobody() {
         assert_eq!(next(&from_quick.unwrap()).await, Ok((Channel::Protocol, Bytes::from_static(b"quick"))));
         others += 1;
         if let Ok(received) = timeout(Duration::from_millis(50), accepted.receive()).await {
-            assert_eq!(received, Ok((Channel::Snapshot, Bytes::from_static(b"one at a time..."))));
+            assert_eq!(received, Ok((Channel::Bulk, Bytes::from_static(b"one at a time..."))));
             arrived = true;
         }
         assert!(others < 1_000, "the slow message never came");

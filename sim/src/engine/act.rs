@@ -106,9 +106,6 @@ impl Run<'_> {
                         self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect()
                     }
                 };
-                let indexes =
-                    |nodes: &[NodeId]| nodes.iter().map(|node| self.cluster.index(*node)).collect::<Vec<_>>();
-                let (some, others) = (indexes(&some), indexes(&others));
                 self.wires.partition(&some, &others, *one_way);
                 self.rewire();
                 Ok(())

@@ -14,7 +14,8 @@ use zipnet_scenarios::words::DiskFate;
 use super::duration;
 use crate::cluster::{Cluster, Hint, NodeId};
 use crate::disk::Crash;
-use crate::random::{Quantiles, Random};
+use crate::random::Random;
+use crate::wires::{self, Hindrance};
 
 /// How many disk operations a machine may still make after its power began to fail, at most.
 pub(super) const ARMED_MAX: u64 = 24;
@@ -58,15 +59,8 @@ pub(super) enum Trouble {
     },
     /// It is down.
     Down,
-    /// Nothing passes between it and others.
-    CutOff {
-        /// Only what it sends is lost.
-        one_way: bool,
-    },
-    /// Its messages take this long.
-    Slow(Quantiles),
-    /// So many of 1,000 of its messages are lost besides.
-    Lossy(u32),
+    /// Its paths are cut or bad.
+    Hindered(Hindrance),
     /// It is frozen.
     Paused,
 }
@@ -167,7 +161,7 @@ impl Faults {
                     }
                     Trouble::Dying { .. } => cluster.host(node).platter().disarm(),
                     Trouble::Paused => cluster.host(node).resume(),
-                    Trouble::Down | Trouble::CutOff { .. } | Trouble::Slow(_) | Trouble::Lossy(_) => {}
+                    Trouble::Down | Trouble::Hindered(_) => {}
                 }
             }
         }
@@ -233,13 +227,14 @@ impl Active {
                 (ends.after(by.since(now)), Trouble::Dying { disk: fate(*disk), by })
             }
             FaultDo::Partition { lasts, one_way, .. } => {
-                (lasting(lasts), Trouble::CutOff { one_way: *one_way })
+                (lasting(lasts), Trouble::Hindered(Hindrance::CutOff { one_way: *one_way }))
             }
             FaultDo::Slow { lasts, latency, .. } => {
-                (lasting(lasts), Trouble::Slow(super::quantiles(latency)))
+                (lasting(lasts), Trouble::Hindered(Hindrance::Slow(wires::quantiles(latency))))
             }
             FaultDo::Lossy { lasts, loss, .. } => {
-                (lasting(lasts), Trouble::Lossy(u32::try_from(loss.permille()).unwrap_or(1_000)))
+                let loss = u32::try_from(loss.permille()).unwrap_or(1_000);
+                (lasting(lasts), Trouble::Hindered(Hindrance::Lossy(loss)))
             }
             FaultDo::Pause { lasts, .. } => {
                 let ends = lasting(lasts);
@@ -306,7 +301,7 @@ fn release(cluster: &mut Cluster, hold: &Hold) {
         }
         Trouble::Paused => cluster.host(hold.node).resume(),
         Trouble::Dying { .. } => cluster.host(hold.node).platter().disarm(),
-        Trouble::CutOff { .. } | Trouble::Slow(_) | Trouble::Lossy(_) => {}
+        Trouble::Hindered(_) => {}
     }
 }
 

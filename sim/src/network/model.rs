@@ -32,6 +32,15 @@ impl Model {
         }
     }
 
+    /// How long these bytes take up the link.
+    #[must_use]
+    pub fn transmission(&self, bytes: usize) -> Duration {
+        let Some(bandwidth) = self.bandwidth else { return Duration::ZERO };
+        let bytes = u128::try_from(bytes).expect("lengths fit 128 bits");
+        let nanos = bytes * 1_000_000_000 / u128::from(bandwidth.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// How long a sender waits before it transmits a lost message for the n-th time (0 is the first repetition): twice
     /// the latency and 20 ms, doubled each time up to 64 times that.
     #[must_use]

@@ -42,14 +42,14 @@ impl Side {
 }
 
 /// The channels that deliver in order.
-const RELIABLE: [Channel; 4] = [Channel::Control, Channel::Consensus, Channel::Snapshot, Channel::Protocol];
+const RELIABLE: [Channel; 4] = [Channel::Control, Channel::Consensus, Channel::Bulk, Channel::Protocol];
 
 /// The index of a reliable channel's stream; none for datagrams.
 const fn stream(channel: Channel) -> Option<usize> {
     match channel {
         Channel::Control => Some(0),
         Channel::Consensus => Some(1),
-        Channel::Snapshot => Some(2),
+        Channel::Bulk => Some(2),
         Channel::Protocol => Some(3),
         Channel::Datagram => None,
     }
@@ -853,12 +853,12 @@ impl State {
 
     /// Takes up the link for these bytes; how long until the last of them has left.
     fn queue_for_bandwidth(&mut self, from: NodeIndex, to: NodeIndex, bytes: usize) -> Duration {
-        let Some(bandwidth) = self.model(from, to).bandwidth else { return Duration::ZERO };
-        let bytes = u128::try_from(bytes).expect("lengths fit 128 bits");
-        let nanos = bytes * 1_000_000_000 / u128::from(bandwidth.max(1));
+        let transmission = self.model(from, to).transmission(bytes);
+        if transmission.is_zero() {
+            return transmission;
+        }
         let link = self.link(from, to);
-        link.free_at =
-            link.free_at.max(now()).after(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        link.free_at = link.free_at.max(now()).after(transmission);
         link.free_at.since(now())
     }
 

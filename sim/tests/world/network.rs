@@ -245,7 +245,7 @@ fn a_process_that_ends_closes_its_connections() {
         let (mut a, mut b) = (host(&simulation, 0), host(&simulation, 1));
         let _process = b.start(|world| async move {
             let connection = world.link().accept().await.unwrap();
-            connection.send(Channel::Snapshot, message(8)).unwrap();
+            connection.send(Channel::Bulk, message(8)).unwrap();
             // Nobody drops this handle.
             Box::leak(Box::new(connection)).peer()
         });
@@ -254,7 +254,7 @@ fn a_process_that_ends_closes_its_connections() {
             let connection = world.link().dial(&address(1)).await.unwrap();
             [connection.receive().await, connection.receive().await]
         });
-        assert_eq!(process.await, [Ok((Channel::Snapshot, message(8))), Err(LinkError::Closed(0))]);
+        assert_eq!(process.await, [Ok((Channel::Bulk, message(8))), Err(LinkError::Closed(0))]);
         assert!(now().since(start) < Duration::from_secs(1));
         assert!(!b.is_running());
     });

@@ -15,13 +15,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft_rt::{AsyncRuntime, Select2};
+use openraft_rt::{AsyncRuntime, Instant as _, Select2};
 use zipnet_core::id::RaftId;
 
 use super::codec::{self, Ballot, Frame, Malformed, Reply, Request};
 use super::database::lock;
 use super::machine::{Machine, MachineStore};
-use super::types::{LogId, NodeId, Snapshot, Types, Vote};
+use super::pace::Pace;
+use super::types::{Command, Entry, LogId, NodeId, Payload, Snapshot, Types, Vote};
 use crate::world::{Channel, LinkError, World};
 
 /// Requests of one peer that are worked on at the same time. An honest one has a handful.
@@ -189,10 +190,11 @@ impl<T: Transport> Calls<T> {
     }
 }
 
-/// Snapshots travel apart, so that they do not hold up heartbeats.
+/// Snapshots and entries travel apart, so that they do not hold up heartbeats.
 fn channel(request: &Request) -> Channel {
     match request {
-        Request::Snapshot(..) => Channel::Snapshot,
+        Request::Snapshot(..) => Channel::Bulk,
+        Request::Append { entries, .. } if !entries.is_empty() => Channel::Bulk,
         Request::Append { .. } | Request::Vote(_) | Request::PreVote(_) | Request::Transfer { .. } => {
             Channel::Consensus
         }
@@ -243,13 +245,14 @@ pub(super) struct Network<T>(pub(super) Calls<T>);
 pub(super) struct Client<T> {
     calls: Calls<T>,
     to: NodeId,
+    pace: Pace,
 }
 
 impl<T: Transport, R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network<T> {
     type Network = Client<T>;
 
     async fn new_client(&mut self, to: NodeId, (): &()) -> Client<T> {
-        Client { calls: self.0.clone(), to }
+        Client { calls: self.0.clone(), to, pace: Pace::default() }
     }
 }
 
@@ -258,9 +261,9 @@ impl<T: Transport> Client<T> {
         &self,
         request: Request,
         action: RPCTypes,
-        option: RPCOption,
+        patience: Duration,
     ) -> Result<Reply, RPCError<Types<R>>> {
-        match self.calls.call::<R>(self.to.0, request, option.soft_ttl()).await {
+        match self.calls.call::<R>(self.to.0, request, patience).await {
             // To openraft a node that can not answer is one that can not be reached: it tries again later.
             Ok(Reply::Failed) => {
                 Err(RPCError::Unreachable(Unreachable::from_string("the node can not answer")))
@@ -279,7 +282,7 @@ impl<T: Transport> Client<T> {
         request: Request,
         option: RPCOption,
     ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
-        match self.call(request, RPCTypes::Vote, option).await? {
+        match self.call(request, RPCTypes::Vote, option.soft_ttl()).await? {
             Reply::Voted { vote, granted, last } => {
                 Ok(VoteResponse { vote, vote_granted: granted, last_log_id: last })
             }
@@ -296,10 +299,30 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         request: AppendEntriesRequest<Types<R>>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
-        let AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit } = request;
+        let AppendEntriesRequest { vote, prev_log_id: prev, mut entries, leader_commit: commit } = request;
+        let asked = entries.len();
+        entries.truncate(self.pace.fits(entries.iter().map(len)));
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();
-        let request = Request::Append { vote, prev, entries, commit };
-        match self.call(request, RPCTypes::AppendEntries, option).await? {
+        let (bytes, is_heartbeat) = (entries.iter().map(len).sum(), entries.is_empty());
+        let usual = option.soft_ttl();
+        let patience = if is_heartbeat { usual } else { self.pace.patience(usual) };
+        let begun = R::Instant::now();
+        let reply = self
+            .call(Request::Append { vote, prev, entries, commit }, RPCTypes::AppendEntries, patience)
+            .await;
+        if !is_heartbeat {
+            match &reply {
+                Ok(_) => self.pace.arrived(bytes, begun.elapsed(), usual),
+                Err(RPCError::Timeout(_)) => self.pace.late(),
+                // Nothing was sent.
+                Err(_) => {}
+            }
+        }
+        match reply? {
+            // The rest is asked for again.
+            Reply::Appended if ids.len() < asked => {
+                Ok(AppendEntriesResponse::PartialSuccess(ids.last().copied()))
+            }
             Reply::Appended => Ok(AppendEntriesResponse::Success),
             Reply::AppendedUpTo(last) if last == prev || last.is_some_and(|last| ids.contains(&last)) => {
                 Ok(AppendEntriesResponse::PartialSuccess(last))
@@ -335,7 +358,7 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
         let request = Request::Snapshot(vote, snapshot.meta, snapshot.snapshot);
-        let call = pin!(self.call(request, RPCTypes::InstallSnapshot, option));
+        let call = pin!(self.call(request, RPCTypes::InstallSnapshot, option.soft_ttl()));
         match R::select2(pin!(cancel), call).await {
             Select2::First(closed) => Err(StreamingError::Closed(closed)),
             Select2::Second(Ok(Reply::SnapshotInstalled(vote))) => Ok(SnapshotResponse::new(vote)),
@@ -354,7 +377,7 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
             to: request.to_node_id().0,
             last: request.last_log_id().copied(),
         };
-        match self.call(request, RPCTypes::TransferLeader, option).await? {
+        match self.call(request, RPCTypes::TransferLeader, option.soft_ttl()).await? {
             Reply::Transferring => Ok(Ok(())),
             Reply::VoteChanged(expected, actual) => {
                 Ok(Err(TransferLeaderError::VoteChanged { expected, actual }))
@@ -364,6 +387,14 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
             }
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+/// The bytes of an entry that count.
+fn len(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(Command(bytes)) => bytes.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
     }
 }
 

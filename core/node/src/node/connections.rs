@@ -64,7 +64,7 @@ impl<W: World, C: Checks> Node<W, C> {
         match channel {
             Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
             Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
-            Channel::Consensus | Channel::Snapshot => {
+            Channel::Consensus | Channel::Bulk => {
                 let received = match (&self.machine, role, store) {
                     (Machine::Server { group, .. }, Role::Server, Some(store)) => {
                         group.receive(RaftId { peer, store }, message).map_err(consensus::Refusal::name)

@@ -226,7 +226,7 @@ async fn write(
     let priority = match channel {
         Channel::Control | Channel::Consensus => 2,
         Channel::Protocol | Channel::Datagram => 1,
-        Channel::Snapshot => 0,
+        Channel::Bulk => 0,
     };
     if stream.set_priority(priority).is_err() || stream.write_all(&[byte]).await.is_err() {
         return;
@@ -318,7 +318,7 @@ async fn read(
 fn longest(channel: Channel, trusted: bool, limits: Limits) -> usize {
     match channel {
         Channel::Control => FRAME_BYTES_MAX,
-        Channel::Consensus | Channel::Snapshot | Channel::Protocol | Channel::Datagram => {
+        Channel::Consensus | Channel::Bulk | Channel::Protocol | Channel::Datagram => {
             if trusted {
                 MESSAGE_BYTES_MAX
             } else {

@@ -22,7 +22,7 @@ pub const fn channel_byte(channel: Channel) -> Option<u8> {
     match channel {
         Channel::Control => Some(1),
         Channel::Consensus => Some(2),
-        Channel::Snapshot => Some(3),
+        Channel::Bulk => Some(3),
         Channel::Protocol => Some(4),
         Channel::Datagram => None,
     }
@@ -34,7 +34,7 @@ pub const fn channel_of(byte: u8) -> Option<Channel> {
     match byte {
         1 => Some(Channel::Control),
         2 => Some(Channel::Consensus),
-        3 => Some(Channel::Snapshot),
+        3 => Some(Channel::Bulk),
         4 => Some(Channel::Protocol),
         _ => None,
     }
@@ -196,7 +196,7 @@ mod tests {
             let refused = Deframer::default().push(Bytes::copy_from_slice(&[byte]), |_| 10, &mut Vec::new());
             assert_eq!(refused, Err(Malformed::NoChannel(byte)));
         }
-        for channel in [Channel::Control, Channel::Consensus, Channel::Snapshot, Channel::Protocol] {
+        for channel in [Channel::Control, Channel::Consensus, Channel::Bulk, Channel::Protocol] {
             assert_eq!(channel_of(channel_byte(channel).unwrap()), Some(channel));
         }
         assert_eq!(channel_byte(Channel::Datagram), None);

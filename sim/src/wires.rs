@@ -1,0 +1,106 @@
+//! Which paths between nodes are cut or bad, as steps and faults want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use zipnet_scenarios::Scenario;
+use zipnet_scenarios::scenario::Latency;
+
+use crate::cluster::NodeId;
+use crate::engine::duration;
+use crate::network::Model;
+use crate::random::Quantiles;
+
+/// What a fault does to the paths of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hindrance {
+    /// Nothing passes between it and others.
+    CutOff {
+        /// Only what it sends is lost.
+        one_way: bool,
+    },
+    /// Its messages take this long.
+    Slow(Quantiles),
+    /// So many of 1,000 of its messages are lost besides.
+    Lossy(u32),
+}
+
+/// What steps and faults ask for.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    base: Model,
+    /// Cuts that steps made: from whom to whom.
+    partitions: BTreeSet<(NodeId, NodeId)>,
+}
+
+/// The paths that are not as they were at the beginning: from whom to whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Paths {
+    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) models: BTreeMap<(NodeId, NodeId), Model>,
+}
+
+impl Wires {
+    /// Every path as the scenario says.
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        Self { base: model(scenario), partitions: BTreeSet::new() }
+    }
+
+    /// A step cuts some off from others.
+    pub(crate) fn partition(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
+        for one in from {
+            for other in to.iter().filter(|other| *other != one) {
+                self.partitions.insert((*one, *other));
+                if !one_way {
+                    self.partitions.insert((*other, *one));
+                }
+            }
+        }
+    }
+
+    /// Every cut that a step made is over.
+    pub(crate) fn heal(&mut self) {
+        self.partitions.clear();
+    }
+
+    /// What follows for `nodes` nodes of which faults hinder some.
+    pub(crate) fn paths(&self, nodes: usize, hindered: impl Iterator<Item = (NodeId, Hindrance)>) -> Paths {
+        let mut paths = Paths { cut: self.partitions.clone(), models: BTreeMap::new() };
+        for (node, hindrance) in hindered {
+            for other in (0..nodes).filter(|other| *other != node) {
+                let both = [(node, other), (other, node)];
+                let mut change = |change: &dyn Fn(&mut Model)| {
+                    for path in both {
+                        change(paths.models.entry(path).or_insert(self.base));
+                    }
+                };
+                match hindrance {
+                    Hindrance::CutOff { one_way } => {
+                        paths.cut.extend(both.into_iter().take(if one_way { 1 } else { 2 }));
+                    }
+                    Hindrance::Slow(latency) => change(&|model| model.latency = latency),
+                    Hindrance::Lossy(loss) => {
+                        change(&|model| model.loss_permille = (model.loss_permille + loss).min(1_000));
+                    }
+                }
+            }
+        }
+        paths
+    }
+}
+
+/// How links behave before any fault.
+pub(crate) fn model(scenario: &Scenario) -> Model {
+    let network = &scenario.network;
+    let permille = |share: u64| u32::try_from(share).unwrap_or(1_000);
+    Model {
+        latency: quantiles(&network.latency),
+        loss_permille: permille(network.loss.permille()),
+        duplicate_permille: permille(network.duplicate.permille()),
+        reorder_permille: permille(network.reorder.permille()),
+        bandwidth: Some(network.bandwidth_kib.get().get() * 1_024).filter(|bytes| *bytes > 0),
+    }
+}
+
+pub(crate) fn quantiles(latency: &Latency) -> Quantiles {
+    Quantiles::new(duration(latency.median.get()), duration(latency.p99.get()))
+}
