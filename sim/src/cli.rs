@@ -39,7 +39,7 @@ enum Command {
     /// For example: zipnet-sim run scenarios/runbooks --seeds 20
     ///
     /// With --live the same procedures are carried out on real processes on this machine, in real time. What only a
-    /// simulation controls (network, disk, clock, other builds, liars) is left out and said as "not controlled"; a
+    /// simulation controls (disk, clock, other builds, liars) is left out and said as "not controlled"; a
     /// scenario that needs it, or asks for what is not seen from outside, is inconclusive.
     Run(RunFlags),
     /// Read scenarios and say what is wrong with them; run nothing.

@@ -8,7 +8,7 @@
 //! One thread looks at everything, twenty times a second (`Run::look`). Everything that waits, waits by `Run::pass`.
 //!
 //! - `process`, `tail`, `admin`, `line`: one process, its log, and what it answers
-//! - `cluster`: all machines
+//! - `cluster`, `relay`: all machines, and the network between them
 //! - `witness`, `property`, `loot`: what is known, and what must hold
 //! - `procedure`, `act`, `condition`, `examine`, `select`: the steps
 //! - `fault`, `workload`: what happens meanwhile
@@ -33,6 +33,7 @@ use crate::cluster::NodeId;
 use crate::random::Random;
 use crate::stopwatch::{Stopwatch, sleep};
 use crate::sweep::selection;
+use crate::wires::Wires;
 
 mod act;
 mod admin;
@@ -45,6 +46,7 @@ mod loot;
 mod procedure;
 pub(crate) mod process;
 mod property;
+mod relay;
 mod select;
 mod tail;
 mod witness;
@@ -200,7 +202,8 @@ pub(crate) fn run(
     for folder in [&state, kept] {
         fs::create_dir_all(folder).map_err(|reason| format!("make {}: {reason}", folder.display()))?;
     }
-    let mut run = Run::new(resolved.scenario(), seed, binaries, &state, kept, interrupt);
+    let mut run = Run::new(resolved.scenario(), seed, binaries, &state, kept, interrupt)
+        .map_err(|reason| format!("make a network on loopback: {reason}"))?;
     let end = run.carry_out();
     run.cluster.end();
     let result = match end {
@@ -254,6 +257,7 @@ struct Run<'a> {
     /// Rounds for which workloads were asked.
     answered: usize,
     faults: Faults,
+    wires: Wires,
     /// The step that is carried out.
     step: Option<usize>,
     /// When it began.
@@ -304,10 +308,10 @@ impl<'a> Run<'a> {
         state: &Path,
         logs: &Path,
         interrupt: &'a Interrupt,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let origin = Random::new(seed);
         let random = origin.fork("engine");
-        let cluster = Cluster::new(scenario, &origin, binaries.folder(), state, logs);
+        let cluster = Cluster::new(scenario, &origin, binaries.folder(), state, logs)?;
         let (faults, left_out) = Faults::new(scenario, &random);
         let subjects = cluster.all().map(|(_, machine)| Subject {
             name: machine.name.clone(),
@@ -315,9 +319,7 @@ impl<'a> Run<'a> {
             role: machine.role,
         });
         let witness = Witness::new(subjects, Properties::new(named(scenario)));
-        let mut not_controlled = vec![network(scenario)];
-        not_controlled.extend(left_out);
-        Self {
+        Ok(Self {
             scenario,
             interrupt,
             watch: Stopwatch::start(),
@@ -328,6 +330,7 @@ impl<'a> Run<'a> {
             answered: 0,
             random: random.fork("steps"),
             faults,
+            wires: Wires::new(scenario),
             step: None,
             mark: Mark::default(),
             acted: BTreeSet::new(),
@@ -345,9 +348,9 @@ impl<'a> Run<'a> {
             sampled_at: Time::default(),
             records_at: Time::default(),
             steps: Vec::new(),
-            not_controlled,
+            not_controlled: left_out,
             not_judged: Vec::new(),
-        }
+        })
     }
 
     /// The whole scenario.
@@ -699,6 +702,7 @@ impl<'a> Run<'a> {
                 reproduce: String::new(),
             }
         });
+        let carried = self.cluster.relay.carried();
         let [elections, rounds_opened, rounds_finalized, rounds_abandoned] = self.witness.totals();
         let thresholds = self.scenario.thresholds.iter().map(|threshold| {
             (threshold.id.clone(), self.samples.get(&threshold.metric).copied().into_iter().collect())
@@ -718,12 +722,15 @@ impl<'a> Run<'a> {
             repeated: false,
             counts: Counts {
                 elections,
+                messages: carried.passed,
+                drops: carried.dropped,
+                duplicates: carried.repeated,
                 crashes: self.cluster.crashes,
                 starts: self.cluster.starts,
                 rounds_opened,
                 rounds_finalized,
                 rounds_abandoned,
-                ..Counts::default()
+                syncs: 0,
             },
             faults: self.faults.counts(),
             sometimes: self.sometimes.clone(),
@@ -735,13 +742,4 @@ impl<'a> Run<'a> {
             window: Vec::new(),
         }
     }
-}
-
-/// What the scenario's network does, which real links on one machine do not.
-fn network(scenario: &Scenario) -> String {
-    let network = &scenario.network;
-    let shares = [("loss", network.loss), ("repeats", network.duplicate), ("order", network.reorder)];
-    let some = shares.into_iter().filter(|(_, share)| share.permille() > 0).map(|(name, _)| name);
-    let all: Vec<_> = core::iter::once("latency").chain(some).collect();
-    format!("the network ({})", all.join(", "))
 }

@@ -140,15 +140,15 @@ fn missing_binaries_are_78_with_the_command_that_builds_them() {
 
 #[test]
 fn a_procedure_that_is_seen_to_go_well_holds_and_says_what_was_left_out() {
-    let fault = "[[fault]]\nid = \"slow\"\nsay = \"Links are slow.\"\n\
-                 do.slow = { target = \"server:any\", mean_gap = \"1s\", lasts = \"1s\", latency = { median = \"1s\", p99 = \"2s\" } }\n";
+    let fault = "[[fault]]\nid = \"jump\"\nsay = \"Clocks jump.\"\n\
+                 do.clock = { target = \"server:any\", mean_gap = \"1s\", jump = \"1s\" }\n";
     let stage = Stage::new("held", Cast::default(), &format!("{fault}{STARTS}"));
     let out = stage.folder.join("out");
     let output = stage.run(&["--out", out.to_str().unwrap()]);
     let text = str::from_utf8(&output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.starts_with("held "), "{text}");
-    assert!(text.contains("not controlled: the network (latency), the fault slow (slow)"), "{text}");
+    assert!(text.contains("not controlled: the fault jump (clock)"), "{text}");
     assert_eq!(text.lines().last(), Some("1 passed, 0 failed"));
     let own = out.join("live-held/scenario");
     let own = if own.is_dir() { own } else { out.join("scenario") };
@@ -161,9 +161,33 @@ fn a_procedure_that_is_seen_to_go_well_holds_and_says_what_was_left_out() {
 }
 
 #[test]
+fn faults_of_the_network_fire() {
+    let lasting = "target = \"server:any\", mean_gap = \"100ms\", lasts = \"50ms\"";
+    let faults = [
+        format!("partition = {{ {lasting} }}"),
+        format!("slow = {{ {lasting}, latency = {{ median = \"10ms\", p99 = \"20ms\" }} }}"),
+        format!("lossy = {{ {lasting}, loss = 0.5 }}"),
+    ];
+    let faults = faults.iter().enumerate().map(|(number, act)| {
+        format!("[[fault]]\nid = \"fault-{number}\"\nsay = \"The network is bad.\"\ndo.{act}\n")
+    });
+    let steps = "[[step]]\nid = \"cut\"\nsay = \"It is alone.\"\ndo.partition = { node = \"server-1\" }\n\
+                 [[step]]\nid = \"heal\"\nsay = \"It is not.\"\ndo.heal = {}\n\
+                 [[step]]\nid = \"wait\"\nsay = \"Time passes.\"\ndo.wait = { for = \"2s\" }\n";
+    let (result, code) =
+        Stage::new("network", Cast::default(), &format!("{}{steps}", faults.collect::<String>())).result();
+    assert_eq!(code, 0, "{:?}", result.failure);
+    assert!(
+        result.faults.len() == 3 && result.faults.values().all(|fired| *fired > 0),
+        "{:?}",
+        result.faults
+    );
+    assert!(result.not_controlled.is_empty(), "{:?}", result.not_controlled);
+}
+
+#[test]
 fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
     for (name, verb, what) in [
-        ("heal", "heal = {}", "who reaches whom is not controlled"),
         (
             "lie",
             "lie = { node = \"aggregator-1\", deviation = \"honest\" }",

@@ -104,8 +104,22 @@ impl Run<'_> {
                 slot_bytes: None,
                 apply: Apply::Same,
             } => self.choose(node, Purpose::Install).map(drop),
-            Do::Partition { .. } | Do::Heal {} => {
-                Err(self.uncontrolled("who reaches whom", act.verb(), line))
+            Do::Partition { node, from, one_way } => {
+                let some = self.choose(node, Purpose::Install)?;
+                let others = match from {
+                    Some(from) => self.choose(from, Purpose::Install)?,
+                    None => {
+                        self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect()
+                    }
+                };
+                self.wires.partition(&some, &others, *one_way);
+                self.rewire();
+                Ok(())
+            }
+            Do::Heal {} => {
+                self.wires.heal();
+                self.rewire();
+                Ok(())
             }
             Do::Upgrade { .. } => Err(self.uncontrolled("another build of the binaries", act.verb(), line)),
             Do::Lie { .. } => Err(self.uncontrolled("a node that lies", act.verb(), line)),

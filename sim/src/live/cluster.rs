@@ -15,9 +15,11 @@ use zipnet_scenarios::scenario::{Deployment, Params};
 
 use super::admin::{self, Answer, Status};
 use super::process::{Ended, Process};
+use super::relay::Relay;
 use super::tail::Tail;
 use crate::cluster::{self, NodeId, instance_of, peer_of};
 use crate::random::Random;
+use crate::wires;
 
 /// How long a node may take to say how it stands.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -90,6 +92,8 @@ pub(super) struct Cluster {
     deployments: Vec<Deployment>,
     secrets: Random,
     binaries: PathBuf,
+    /// What passes between them.
+    pub(super) relay: Relay,
     /// Processes started.
     pub(super) starts: u64,
     /// Processes killed in the place of a power failure.
@@ -98,14 +102,25 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Every node of a scenario, none of them running. State goes below `state`, what they print into `logs`.
+    ///
+    /// # Errors
+    /// If their network can not be had.
     pub(super) fn new(
         scenario: &Scenario,
         random: &Random,
         binaries: &Path,
         state: &Path,
         logs: &Path,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let of_role =
+            |deployment: &Deployment, role| usize::try_from(deployment.count(role)).unwrap_or(usize::MAX);
+        let nodes = scenario
+            .deployments
+            .iter()
+            .flat_map(|deployment| Role::ALL.map(|role| of_role(deployment, role)))
+            .fold(0, usize::saturating_add);
         let mut cluster = Self {
+            relay: Relay::start(nodes, wires::model(scenario), random)?,
             machines: Vec::new(),
             deployments: scenario.deployments.clone(),
             secrets: random.fork("secrets"),
@@ -141,7 +156,7 @@ impl Cluster {
                 }
             }
         }
-        cluster
+        Ok(cluster)
     }
 
     fn secret(&self, label: &str) -> String {
@@ -288,7 +303,8 @@ impl Cluster {
                 env.insert("ZIPNET_BOOTSTRAP".to_owned(), self.printed(nodes));
             }
         }
-        env.insert("ZIPNET_LISTEN".to_owned(), "127.0.0.1:0".to_owned());
+        env.insert("ZIPNET_LISTEN".to_owned(), self.relay.listens(node).to_string());
+        env.insert("ZIPNET_ADVERTISE".to_owned(), self.relay.advertises(node).to_string());
         env.insert("ZIPNET_STATE_DIR".to_owned(), machine.state.display().to_string());
         env.insert("ZIPNET_FORMAT".to_owned(), "json".to_owned());
         // What is judged by stands in lines of this level.

@@ -14,6 +14,7 @@ use super::{Going, Run, duration};
 use crate::cluster::NodeId;
 use crate::engine::{exponential, mean_gap};
 use crate::random::Random;
+use crate::wires::{self, Hindrance};
 
 /// The faults of a run that can be made.
 #[derive(Debug)]
@@ -38,8 +39,18 @@ struct Active {
 struct Hold {
     node: NodeId,
     ends: Time,
-    /// It is frozen; otherwise it is down.
-    paused: bool,
+    trouble: Trouble,
+}
+
+/// What is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// It is down.
+    Down,
+    /// It is frozen.
+    Paused,
+    /// Its paths are cut or bad.
+    Hindered(Hindrance),
 }
 
 impl Faults {
@@ -64,11 +75,39 @@ impl Faults {
         self.active.iter().map(|active| (active.fault.id.clone(), active.fired)).collect()
     }
 
+    /// The nodes whose paths are cut or bad.
+    pub(super) fn hindered(&self) -> impl Iterator<Item = (NodeId, Hindrance)> {
+        self.active.iter().flat_map(|active| &active.holds).filter_map(|hold| match hold.trouble {
+            Trouble::Hindered(hindrance) => Some((hold.node, hindrance)),
+            Trouble::Down | Trouble::Paused => None,
+        })
+    }
+
+    /// Nodes that this fault can not strike: it has them already, or another one has stopped them.
+    fn held_against(&self, place: usize) -> Vec<NodeId> {
+        let mut held = Vec::new();
+        for (other, active) in self.active.iter().enumerate() {
+            let against = active.holds.iter().filter(|hold| other == place || hold.trouble.stops());
+            held.extend(against.map(|hold| hold.node));
+        }
+        held
+    }
+
     /// When something is due.
     pub(super) fn due(&self) -> Time {
         let next = |active: &Active| if active.on && !active.is_full() { active.next } else { Time::NEVER };
         let ends = |active: &Active| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
         self.active.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl Trouble {
+    /// Whether nothing else can be done to the node.
+    const fn stops(self) -> bool {
+        match self {
+            Self::Down | Self::Paused => true,
+            Self::Hindered(_) => false,
+        }
     }
 }
 
@@ -94,15 +133,21 @@ impl Run<'_> {
             }
             active.on = on;
         }
+        self.rewire();
         over.into_iter().try_for_each(|hold| self.release(hold))
+    }
+
+    /// Makes the network as steps and faults want it.
+    pub(super) fn rewire(&mut self) {
+        let nodes = self.cluster.all().count();
+        self.cluster.relay.set(self.wires.paths(nodes, self.faults.hindered()));
     }
 
     /// Lets go what is over and fires what is due.
     pub(super) fn drive_faults(&mut self) -> Going {
         let now = self.now();
         for place in 0..self.faults.active.len() {
-            let held: Vec<_> =
-                self.faults.active.iter().flat_map(|active| &active.holds).map(|hold| hold.node).collect();
+            let held = self.faults.held_against(place);
             let Some(active) = self.faults.active.get_mut(place) else { continue };
             let full = active.is_full();
             let (over, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| hold.ends <= now);
@@ -114,6 +159,9 @@ impl Run<'_> {
             let fires = active.on && active.next <= now && !active.is_full();
             if fires {
                 active.next = now.after(exponential(&mut self.faults.random, gap));
+            }
+            if !over.is_empty() {
+                self.rewire();
             }
             for hold in over {
                 self.release(hold)?;
@@ -131,37 +179,40 @@ impl Run<'_> {
         };
         let (target, span) = match &fault.act {
             FaultDo::Crash { target, down, .. } => (target, down),
-            FaultDo::Pause { target, lasts, .. } => (target, lasts),
-            FaultDo::Partition { .. }
-            | FaultDo::Slow { .. }
-            | FaultDo::Lossy { .. }
-            | FaultDo::Clock { .. } => return Ok(()),
+            FaultDo::Pause { target, lasts, .. }
+            | FaultDo::Partition { target, lasts, .. }
+            | FaultDo::Slow { target, lasts, .. }
+            | FaultDo::Lossy { target, lasts, .. } => (target, lasts),
+            FaultDo::Clock { .. } => return Ok(()),
         };
         let mut candidates = self.candidates(target);
         candidates.retain(|node| !held.contains(node));
         let Some(node) = self.faults.random.pick(&candidates).copied() else { return Ok(()) };
         let lasts = drawn(span, &mut self.faults.random);
-        let paused = match &fault.act {
+        let trouble = match &fault.act {
             FaultDo::Crash { disk, .. } => {
                 self.power_failure(*disk);
                 self.kill(node)?;
                 self.cluster.crashes += 1;
-                false
+                Trouble::Down
             }
             FaultDo::Pause { .. } => {
                 self.cluster.pause(node);
-                true
+                Trouble::Paused
             }
-            FaultDo::Partition { .. }
-            | FaultDo::Slow { .. }
-            | FaultDo::Lossy { .. }
-            | FaultDo::Clock { .. } => return Ok(()),
+            FaultDo::Partition { one_way, .. } => Trouble::Hindered(Hindrance::CutOff { one_way: *one_way }),
+            FaultDo::Slow { latency, .. } => Trouble::Hindered(Hindrance::Slow(wires::quantiles(latency))),
+            FaultDo::Lossy { loss, .. } => {
+                Trouble::Hindered(Hindrance::Lossy(u32::try_from(loss.permille()).unwrap_or(1_000)))
+            }
+            FaultDo::Clock { .. } => return Ok(()),
         };
         let ends = self.now().after(duration(lasts));
         if let Some(active) = self.faults.active.get_mut(place) {
             active.fired += 1;
-            active.holds.push(Hold { node, ends, paused });
+            active.holds.push(Hold { node, ends, trouble });
         }
+        self.rewire();
         Ok(())
     }
 
@@ -185,16 +236,20 @@ impl Run<'_> {
     /// A step takes a node into its own hands: it is neither frozen nor about to be started any more.
     pub(super) fn let_go(&mut self, node: NodeId) {
         for active in &mut self.faults.active {
-            active.holds.retain(|hold| hold.node != node);
+            active.holds.retain(|hold| hold.node != node || !hold.trouble.stops());
         }
         self.cluster.resume(node);
     }
 
     fn release(&mut self, hold: Hold) -> Going {
-        if hold.paused {
-            self.cluster.resume(hold.node);
-        } else if !self.cluster.is_up(hold.node) && !self.cluster.is_kept_down(hold.node) {
-            self.start(hold.node, &Hint::Default)?;
+        match hold.trouble {
+            Trouble::Down => {
+                if !self.cluster.is_up(hold.node) && !self.cluster.is_kept_down(hold.node) {
+                    self.start(hold.node, &Hint::Default)?;
+                }
+            }
+            Trouble::Paused => self.cluster.resume(hold.node),
+            Trouble::Hindered(_) => {}
         }
         Ok(())
     }
@@ -202,10 +257,12 @@ impl Run<'_> {
 
 const fn is_controlled(act: &FaultDo) -> bool {
     match act {
-        FaultDo::Crash { .. } | FaultDo::Pause { .. } => true,
-        FaultDo::Partition { .. } | FaultDo::Slow { .. } | FaultDo::Lossy { .. } | FaultDo::Clock { .. } => {
-            false
-        }
+        FaultDo::Crash { .. }
+        | FaultDo::Pause { .. }
+        | FaultDo::Partition { .. }
+        | FaultDo::Slow { .. }
+        | FaultDo::Lossy { .. } => true,
+        FaultDo::Clock { .. } => false,
     }
 }
 
