@@ -9,7 +9,8 @@
 //!
 //! - `process`, `tail`, `admin`, `line`: one process, its log, and what it answers
 //! - `cluster`, `relay`: all machines, and the network between them
-//! - `witness`, `property`, `loot`: what is known, and what must hold
+//! - `reader`: whoever reads the broadcasts
+//! - `witness`, `property`, `broadcast`, `loot`: what is known, and what must hold
 //! - `procedure`, `act`, `condition`, `examine`, `select`: the steps
 //! - `fault`, `workload`: what happens meanwhile
 
@@ -37,6 +38,7 @@ use crate::wires::Wires;
 
 mod act;
 mod admin;
+mod broadcast;
 mod cluster;
 mod condition;
 mod examine;
@@ -46,6 +48,7 @@ mod loot;
 mod procedure;
 pub(crate) mod process;
 mod property;
+mod reader;
 mod relay;
 mod select;
 mod tail;
@@ -71,6 +74,9 @@ const SAMPLE: Duration = Duration::from_millis(1_000);
 
 /// Lines of a node's log that a failure shows.
 const LINES_SHOWN: usize = 10;
+
+/// How long a reader may take at the end to have read what clients were told.
+const READING: Duration = Duration::from_secs(5);
 
 /// What makes the binaries.
 pub(crate) const BUILD: &str = "cargo build --release -p zipnet-prod";
@@ -99,6 +105,13 @@ impl Binaries {
                 ));
             }
             shapes.push(about(&path)?.params);
+        }
+        if !folder.join(reader::BINARY).is_file() {
+            return Err(format!(
+                "there is no {} in {}; build it with `{BUILD}`, or name its folder with --bin-dir",
+                reader::BINARY,
+                folder.display()
+            ));
         }
         match shapes.as_slice() {
             [shape, others @ ..] if others.iter().all(|other| other == shape) => {
@@ -388,9 +401,21 @@ impl<'a> Run<'a> {
         while !self.pending.is_empty() {
             self.pass(self.now().after(LOOK))?;
         }
+        let end = self.now().after(READING);
+        while self.witness.broadcasts.is_awaited() && self.now() < end {
+            self.pass(self.now().after(LOOK))?;
+        }
         // What was printed at the very end is judged as well.
         self.look()?;
-        self.show_records()
+        self.show_records()?;
+        let rounds = self.witness.properties.rounds();
+        for home in 0..self.scenario.deployments.len() {
+            if self.cluster.is_unique(home) {
+                let judged = self.witness.broadcasts.judge(home, &rounds);
+                judged.map_err(|breach| self.broken_by(breach))?;
+            }
+        }
+        Ok(())
     }
 
     fn now(&self) -> Time {
@@ -421,6 +446,10 @@ impl<'a> Run<'a> {
         let over: BTreeSet<_> = gone.iter().map(|gone| gone.node).collect();
         for node in 0..self.cluster.all().count() {
             self.read(node, over.contains(&node))?;
+        }
+        let broadcasts = self.cluster.broadcasts(self.now());
+        for (home, line) in broadcasts.map_err(|reason| self.broken(&format!("run a reader: {reason}")))? {
+            self.witness.broadcasts.read(home, &line).map_err(|breach| self.broken_by(breach))?;
         }
         for gone in gone {
             self.witness.ended(gone.node);
@@ -589,7 +618,7 @@ impl<'a> Run<'a> {
     fn unseen(&mut self) -> Option<Found> {
         for expect in &self.scenario.expects {
             if let Expectation::Always(always) = &expect.what
-                && let Some(why) = self.witness.properties.blind_to(always)
+                && let Some(why) = self.witness.blind_to(always)
             {
                 let why = format!("{}: {why}", always.verb());
                 self.not_judged(&expect.id, &expect.say, expect.place.line, why);

@@ -20,6 +20,7 @@ struct Stage {
 struct Cast<'a> {
     server: &'a str,
     client: &'a str,
+    reader: &'a str,
 }
 
 const STARTS: &str = r#"
@@ -39,6 +40,7 @@ impl Stage {
         stage.script("server", cast.server);
         stage.script("aggregator", "");
         stage.script("client", cast.client);
+        stage.reader(cast.reader);
         let scenario = format!(
             "schema = 1\ntitle = \"A stage\"\nprose = \"Scripts in the place of nodes.\"\n\
              [topology]\nservers = 3\naggregators = 1\nclients = 1\n{steps}"
@@ -47,8 +49,21 @@ impl Stage {
         stage
     }
 
+    fn reader(&self, act: &str) {
+        let pids = self.folder.join("readers");
+        self.binary(
+            "zipnet",
+            &format!("#!/bin/sh\necho $$ >> '{}'\n{act}\nexec sleep 600\n", pids.display()),
+        );
+    }
+
+    fn binary(&self, name: &str, script: &str) {
+        let path = self.folder.join("bin").join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn script(&self, role: &str, act: &str) {
-        let path = self.folder.join("bin").join(format!("zipnet-{role}"));
         let pids = self.folder.join("pids");
         let text = format!(
             r#"#!/bin/sh
@@ -66,8 +81,7 @@ exec sleep 600
 "#,
             pids.display()
         );
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.binary(&format!("zipnet-{role}"), &text);
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -93,13 +107,18 @@ exec sleep 600
     }
 
     fn pids(&self) -> Vec<u32> {
-        let text = fs::read_to_string(self.folder.join("pids")).unwrap_or_default();
+        self.pids_in("pids")
+    }
+
+    fn pids_in(&self, file: &str) -> Vec<u32> {
+        let text = fs::read_to_string(self.folder.join(file)).unwrap_or_default();
         text.lines().map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// Nobody of the cast is left.
     fn is_empty(&self) {
-        assert!(soon(|| !self.pids().into_iter().any(lives)), "a process was left behind");
+        let all = || self.pids().into_iter().chain(self.pids_in("readers"));
+        assert!(soon(|| !all().any(lives)), "a process was left behind");
     }
 
     /// Starts a run and waits until its nodes are up.
@@ -166,7 +185,7 @@ fn faults_of_the_network_fire() {
     let faults = [
         format!("partition = {{ {lasting} }}"),
         format!("slow = {{ {lasting}, latency = {{ median = \"10ms\", p99 = \"20ms\" }} }}"),
-        format!("lossy = {{ {lasting}, loss = 0.5 }}"),
+        format!("lossy = {{ {lasting}, loss = {{ permille = 500 }} }}"),
     ];
     let faults = faults.iter().enumerate().map(|(number, act)| {
         format!("[[fault]]\nid = \"fault-{number}\"\nsay = \"The network is bad.\"\ndo.{act}\n")
@@ -218,6 +237,19 @@ fn another_shape_of_rounds_is_another_build() {
     assert_eq!(code, 3);
     assert!(result.failure.unwrap().detail.contains("a binary with other rounds than 64 slots of 256 bytes"));
     assert!(stage.pids().is_empty());
+}
+
+#[test]
+fn a_broadcast_with_a_message_that_nobody_was_given_is_a_violation() {
+    let round = r#"{"log":"00","round":1,"slots":[{"slot":1,"text":"from nowhere"}],"collisions":0}"#;
+    let cast = Cast { reader: &format!("echo '{round}'"), ..Cast::default() };
+    let wait = "[[step]]\nid = \"wait\"\nsay = \"Time passes.\"\ndo.wait = { for = \"20s\" }\n";
+    let stage = Stage::new("nowhere", cast, wait);
+    let (result, code) = stage.result();
+    let failure = result.failure.unwrap();
+    assert_eq!((code, failure.property.as_str()), (1, "validity"), "{failure:?}");
+    assert!(failure.detail.contains("r1 holds a message that no client was given"), "{failure:?}");
+    assert_eq!(stage.pids_in("readers").len(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,6 +53,13 @@ pub(super) fn command() -> Command {
         command = command.arg(Arg::new(flag).long(flag).value_name(value).help(help));
     }
     command
+        .arg(
+            Arg::new("listen")
+                .long("listen")
+                .value_name("ADDR")
+                .value_parser(clap::value_parser!(SocketAddr))
+                .help("Where its socket is bound, for example because of a firewall [default: 0.0.0.0:0]"),
+        )
         .arg(
             Arg::new("from")
                 .long("from")
@@ -132,6 +140,9 @@ fn config(
     warnings.iter().for_each(|warning| flags::say(&format!("warning: {warning}")));
     let mut config =
         Config::from_variables(&variables)?.connect_timeout(within.unwrap_or(CONNECT).min(CONNECT));
+    if let Some(address) = matches.get_one::<SocketAddr>("listen") {
+        config = config.listen(*address);
+    }
     if let Some(from) = matches.get_one::<Round>("from") {
         config = config.from(*from);
     }

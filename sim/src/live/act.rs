@@ -188,6 +188,9 @@ impl Run<'_> {
             return Ok(());
         }
         let start = self.cluster.variables(node, hint);
+        if let Some(message) = start.env.get("ZIPNET_MESSAGE") {
+            self.witness.broadcasts.give(message.as_bytes());
+        }
         for secret in Cluster::confidential(&start) {
             self.witness.keep_secret(secret);
         }
@@ -245,32 +248,40 @@ impl Run<'_> {
 
     /// Gives a client a message, and remembers which one it was.
     fn publish(&mut self, node: NodeId, payload: &[u8], line: u32) -> Going {
-        self.witness.keep_private(payload);
         let end = self.now().after(START_WAIT);
         loop {
-            let answer = self.cluster.ask(node, "/publish", Some(payload));
-            match answer {
-                Some(Answer { status: 202, body }) => {
-                    let accepted: Option<Accepted> = serde_json::from_str(&body).ok();
-                    let request = accepted.map(|accepted| (self.witness.process(node), accepted.request));
-                    if let Some(request) = request {
-                        self.requests.insert(node, request);
-                        return Ok(());
-                    }
+            match self.hand_over(node, payload) {
+                Ok(request) => {
+                    self.requests.insert(node, (self.witness.process(node), request));
+                    return Ok(());
                 }
-                Some(Answer { status, body }) if self.now() >= end => {
-                    let name = self.cluster.name(node);
-                    let detail = format!("{name} does not take the message: {status} {}", body.trim());
-                    return Err(self.failed_on(Verdict::NotConverged, line, Some(node), detail));
-                }
-                None if self.now() >= end => {
-                    let detail = format!("{} does not answer", self.cluster.name(node));
+                Err(refusal) if self.now() >= end => {
+                    let detail = format!("{} does not {refusal}", self.cluster.name(node));
                     return Err(self.failed_on(Verdict::NotConverged, line, Some(node), detail));
                 }
                 // It has just been started.
-                Some(_) | None => {}
+                Err(_) => {}
             }
             self.pass(self.now().after(LOOK))?;
+        }
+    }
+
+    /// Asks a client to publish a payload; the number under which it takes it.
+    ///
+    /// # Errors
+    /// What the client does not do.
+    pub(super) fn hand_over(&mut self, node: NodeId, payload: &[u8]) -> Result<u64, String> {
+        self.witness.keep_private(payload);
+        self.witness.broadcasts.give(payload);
+        match self.cluster.ask(node, "/publish", Some(payload)) {
+            Some(Answer { status: 202, body }) => {
+                let accepted: Accepted = serde_json::from_str(&body)
+                    .map_err(|reason| format!("say what it took: {reason}: {}", body.trim()))?;
+                self.witness.broadcasts.requested(self.witness.process(node), accepted.request, payload);
+                Ok(accepted.request)
+            }
+            Some(Answer { status, body }) => Err(format!("take the message: {status} {}", body.trim())),
+            None => Err("answer".to_owned()),
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use zipnet_core::id::PeerId;
+use zipnet_core::time::Time;
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::env::{Holds, SECRET_PREFIX, variable_named};
 use zipnet_scenarios::node::{NodeRef, Role, Which};
@@ -15,6 +16,7 @@ use zipnet_scenarios::scenario::{Deployment, Params};
 
 use super::admin::{self, Answer, Status};
 use super::process::{Ended, Process};
+use super::reader::Reader;
 use super::relay::Relay;
 use super::tail::Tail;
 use crate::cluster::{self, NodeId, instance_of, peer_of};
@@ -90,6 +92,8 @@ pub(super) struct Start {
 pub(super) struct Cluster {
     machines: Vec<Machine>,
     deployments: Vec<Deployment>,
+    /// By deployment.
+    readers: Vec<Reader>,
     secrets: Random,
     binaries: PathBuf,
     /// What passes between them.
@@ -120,7 +124,9 @@ impl Cluster {
             .flat_map(|deployment| Role::ALL.map(|role| of_role(deployment, role)))
             .fold(0, usize::saturating_add);
         let mut cluster = Self {
-            relay: Relay::start(nodes, wires::model(scenario), random)?,
+            readers: Vec::new(),
+            // Whoever reads is on the network behind all nodes.
+            relay: Relay::start(nodes + scenario.deployments.len(), wires::model(scenario), random)?,
             machines: Vec::new(),
             deployments: scenario.deployments.clone(),
             secrets: random.fork("secrets"),
@@ -129,6 +135,9 @@ impl Cluster {
             crashes: 0,
         };
         for (home, deployment) in scenario.deployments.iter().enumerate() {
+            let name = if home == 0 { "reader".to_owned() } else { format!("{}-reader", deployment.name) };
+            let (instance, listens) = (instance_of(deployment), cluster.relay.listens(nodes + home));
+            cluster.readers.push(Reader::new(&name, &instance, binaries, listens, state, logs));
             for role in Role::ALL {
                 for number in 1..=deployment.count(role) {
                     let prefix = if home == 0 { String::new() } else { format!("{}-", deployment.name) };
@@ -244,7 +253,7 @@ impl Cluster {
         let binary = self.binaries.join(binary(self.get(node).role));
         let machine = self.get_mut(node);
         fs::create_dir_all(&machine.state)?;
-        let process = Process::start(&binary, &start.env, &machine.stdout, machine.log.path())?;
+        let process = Process::start(&binary, &[], &start.env, &machine.stdout, machine.log.path())?;
         machine.process = Some(process);
         machine.peer = start.peer;
         machine.exit = None;
@@ -468,6 +477,29 @@ impl Cluster {
         admin::ask(&machine.state, path, payload, PATIENCE).ok()
     }
 
+    /// What the readers have printed since the last call, by deployment.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn broadcasts(&mut self, now: Time) -> io::Result<Vec<(usize, String)>> {
+        let mut lines = Vec::new();
+        for home in 0..self.readers.len() {
+            let serving = [Role::Server, Role::Aggregator].into_iter();
+            let nodes: Vec<_> = serving.flat_map(|role| self.of_role(home, role)).collect();
+            let peers = self.printed(&nodes);
+            let Some(reader) = self.readers.get_mut(home) else { continue };
+            lines.extend(reader.look(now, &peers)?.into_iter().map(|line| (home, line)));
+        }
+        Ok(lines)
+    }
+
+    /// Whether no other deployment has the name of this one's instance.
+    pub(super) fn is_unique(&self, home: usize) -> bool {
+        let name = |deployment: &Deployment| instance_of(deployment);
+        let own = self.deployments.get(home).map(name);
+        self.deployments.iter().filter(|other| Some(name(other)) == own).count() == 1
+    }
+
     /// How a node says that it stands.
     pub(super) fn status(&self, node: NodeId) -> Option<Status> {
         let answer = self.ask(node, "/status", None).filter(|answer| answer.status == 200)?;
@@ -482,6 +514,7 @@ impl Cluster {
 
     /// Ends every process.
     pub(super) fn end(&mut self) {
+        self.readers.iter_mut().for_each(Reader::end);
         for machine in &mut self.machines {
             machine.process = None;
         }

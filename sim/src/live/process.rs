@@ -89,12 +89,13 @@ pub(super) enum Ended {
 const PANICKED: u8 = 101;
 
 impl Process {
-    /// Starts a binary with exactly these variables. What it prints is appended to the files.
+    /// Starts a binary with these arguments and exactly these variables. What it prints is appended to the files.
     ///
     /// # Errors
     /// What the system says.
     pub(super) fn start(
         binary: &Path,
+        arguments: &[&str],
         environment: &BTreeMap<String, String>,
         stdout: &Path,
         stderr: &Path,
@@ -102,7 +103,10 @@ impl Process {
         let append =
             |path: &Path| -> io::Result<File> { OpenOptions::new().create(true).append(true).open(path) };
         let mut command = Command::new(own_binary()?);
-        command.args(["guard", "--parent", &std::process::id().to_string(), "--"]).arg(binary);
+        command
+            .args(["guard", "--parent", &std::process::id().to_string(), "--"])
+            .arg(binary)
+            .args(arguments);
         command.env_clear().envs(environment);
         command.stdin(Stdio::null()).stdout(append(stdout)?).stderr(append(stderr)?);
         // An interrupt at the terminal is for the run, which then ends its nodes.

@@ -411,15 +411,28 @@ mod tests {
 
     #[test]
     fn datagrams_keep_their_order_and_take_their_time() {
-        let latency = Quantiles::new(Duration::from_millis(5), Duration::from_millis(50));
+        let latency = Quantiles::constant(Duration::from_millis(25));
         let (relay, nodes) = network(Model { latency, ..Model::local() });
         let watch = Stopwatch::start();
         for number in 0..MANY {
             send(&relay, &nodes, 0, 1, &number.to_string());
         }
         let came: Vec<_> = (0..MANY).map(|_| next(&nodes[1]).0).collect();
-        assert!(watch.elapsed() > Duration::from_millis(25), "{:?}", watch.elapsed());
+        assert!(watch.elapsed() >= Duration::from_millis(25), "{:?}", watch.elapsed());
         assert_eq!(came, (0..MANY).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_narrow_path_takes_its_time_for_every_byte() {
+        let (relay, nodes) = network(Model { bandwidth: Some(10_000), ..Model::local() });
+        let (watch, text) = (Stopwatch::start(), "x".repeat(100));
+        for _ in 0..20 {
+            send(&relay, &nodes, 0, 1, &text);
+        }
+        send(&relay, &nodes, 1, 0, "the other direction is free");
+        assert_eq!(next(&nodes[0]).0, "the other direction is free");
+        (0..20).for_each(|_| assert_eq!(next(&nodes[1]).0, text));
+        assert!(watch.elapsed() >= Duration::from_millis(200), "{:?}", watch.elapsed());
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use zipnet_core::time::Time;
 use zipnet_scenarios::node::Role;
+use zipnet_scenarios::verbs::Always;
 use zipnet_scenarios::words::Outcome;
 
+use super::broadcast::Broadcasts;
 use super::line::Line;
 use super::property::{Breach, Committee, Process, Properties};
 use crate::cluster::NodeId;
@@ -94,6 +96,7 @@ struct About {
 pub(super) struct Witness {
     nodes: Vec<Known>,
     pub(super) properties: Properties,
+    pub(super) broadcasts: Broadcasts,
     /// Rises with every line.
     pub(super) seq: u64,
     processes: u64,
@@ -137,6 +140,7 @@ impl Witness {
         Self {
             nodes: subjects.map(known).collect(),
             properties,
+            broadcasts: Broadcasts::default(),
             seq: 0,
             processes: 0,
             opened: Vec::new(),
@@ -200,6 +204,14 @@ impl Witness {
         self.payloads.push_back(hex);
         while self.payloads.len() > PAYLOADS_KEPT {
             self.payloads.pop_front();
+        }
+    }
+
+    /// Why nothing can be said about a property, if that is so.
+    pub(super) fn blind_to(&self, always: &Always) -> Option<&'static str> {
+        match always {
+            Always::Validity {} if !self.broadcasts.are_read() => Some("no broadcast was read"),
+            _ => self.properties.blind_to(always),
         }
     }
 
@@ -342,6 +354,10 @@ impl Witness {
             ("published", _, _) => {
                 let Some(request) = line.number("request") else { return };
                 let fate = if line.message.contains("message landed") {
+                    if let Some(round) = line.round() {
+                        let (process, name) = (known.process, &known.subject.name);
+                        self.broadcasts.told(process, request, home, name, round);
+                    }
                     Fate::Known(Outcome::Landed)
                 } else if line.message.contains("message unknown") {
                     Fate::Known(Outcome::Unknown)

@@ -45,9 +45,8 @@ impl Run<'_> {
                         let len = len.min(self.cluster.params(*client).payload_len());
                         let mut payload = vec![0; usize::try_from(len).unwrap_or(0)];
                         random.fill(&mut payload);
-                        self.witness.keep_private(&payload);
                         // A client that is down or still starting misses it.
-                        drop(self.cluster.ask(*client, "/publish", Some(&payload)));
+                        drop(self.hand_over(*client, &payload));
                     }
                 }
             }
