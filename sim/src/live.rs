@@ -7,6 +7,7 @@
 //!
 //! One thread looks at everything, twenty times a second (`Run::look`). Everything that waits, waits by `Run::pass`.
 //!
+//! - `build`: the binaries
 //! - `process`, `tail`, `admin`, `line`: one process, its log, and what it answers
 //! - `cluster`, `relay`: all machines, and the network between them
 //! - `reader`: whoever reads the broadcasts
@@ -18,8 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use zipnet_core::time::Time;
 use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
@@ -39,6 +39,7 @@ use crate::wires::Wires;
 mod act;
 mod admin;
 mod broadcast;
+mod build;
 mod cluster;
 mod condition;
 mod examine;
@@ -55,8 +56,10 @@ mod tail;
 mod witness;
 mod workload;
 
+pub(crate) use build::{BUILD, Binaries};
+
 use admin::Record;
-use cluster::{About, Cluster, Hint, Shape};
+use cluster::{Cluster, Hint};
 use condition::Wait;
 use fault::Faults;
 use loot::Loot;
@@ -77,70 +80,6 @@ const LINES_SHOWN: usize = 10;
 
 /// How long a reader may take at the end to have read what clients were told.
 const READING: Duration = Duration::from_secs(5);
-
-/// What makes the binaries.
-pub(crate) const BUILD: &str = "cargo build --release -p zipnet-prod";
-
-/// The binaries of all roles, of one build.
-#[derive(Clone, Debug)]
-pub(crate) struct Binaries {
-    folder: PathBuf,
-    shape: Shape,
-}
-
-impl Binaries {
-    /// Looks for the binaries in a folder, and asks them what they were built as.
-    ///
-    /// # Errors
-    /// What is missing or does not fit, and what to do about it.
-    pub(crate) fn find(folder: &Path) -> Result<Self, String> {
-        let mut shapes = Vec::new();
-        for role in Role::ALL {
-            let path = folder.join(cluster::binary(role));
-            if !path.is_file() {
-                return Err(format!(
-                    "there is no {} in {}; build it with `{BUILD}`, or name its folder with --bin-dir",
-                    cluster::binary(role),
-                    folder.display()
-                ));
-            }
-            shapes.push(about(&path)?.params);
-        }
-        if !folder.join(reader::BINARY).is_file() {
-            return Err(format!(
-                "there is no {} in {}; build it with `{BUILD}`, or name its folder with --bin-dir",
-                reader::BINARY,
-                folder.display()
-            ));
-        }
-        match shapes.as_slice() {
-            [shape, others @ ..] if others.iter().all(|other| other == shape) => {
-                Ok(Self { folder: folder.to_owned(), shape: *shape })
-            }
-            _ => Err(format!(
-                "the binaries in {} make rounds of different shapes; build all of them with `{BUILD}`",
-                folder.display()
-            )),
-        }
-    }
-
-    /// Where they are.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-}
-
-/// Asks a binary what it was built as.
-fn about(path: &Path) -> Result<About, String> {
-    let output = Command::new(path).args(["build-info", "--format", "json"]).env_clear().output();
-    let output = output.map_err(|reason| format!("{} can not be started: {reason}", path.display()))?;
-    serde_json::from_slice(&output.stdout).map_err(|reason| {
-        format!(
-            "{} does not say what it was built as (`build-info --format json`): {reason}; build it again with `{BUILD}`",
-            path.display()
-        )
-    })
-}
 
 /// Why a run ends before its procedure does.
 #[derive(Clone, Debug)]
@@ -260,8 +199,6 @@ struct Run<'a> {
     interrupt: &'a Interrupt,
     watch: Stopwatch,
     cluster: Cluster,
-    /// What the binaries were built as.
-    shape: Shape,
     witness: Witness,
     /// What steps draw from.
     random: Random,
@@ -324,7 +261,7 @@ impl<'a> Run<'a> {
     ) -> std::io::Result<Self> {
         let origin = Random::new(seed);
         let random = origin.fork("engine");
-        let cluster = Cluster::new(scenario, &origin, binaries.folder(), state, logs)?;
+        let cluster = Cluster::new(scenario, &origin, binaries, state, logs)?;
         let (faults, left_out) = Faults::new(scenario, &random);
         let subjects = cluster.all().map(|(_, machine)| Subject {
             name: machine.name.clone(),
@@ -337,7 +274,6 @@ impl<'a> Run<'a> {
             interrupt,
             watch: Stopwatch::start(),
             cluster,
-            shape: binaries.shape,
             witness,
             publishing: random.fork("workloads"),
             answered: 0,
@@ -385,10 +321,8 @@ impl<'a> Run<'a> {
             .filter(|(node, machine)| self.cluster.deployment(*node).starts(machine.role, machine.number))
             .map(|(node, _)| node)
             .collect();
-        if let Some(node) = starting.iter().find(|node| !self.shape.fits(&self.cluster.params(**node))) {
-            let what = format!("a binary with other rounds than {}", self.shape);
-            let name = self.cluster.name(*node).to_owned();
-            return Err(self.uncontrolled(&what, &name, 1));
+        for node in &starting {
+            self.has_binary(*node, self.cluster.name(*node).to_owned().as_str(), 1)?;
         }
         for node in starting {
             self.start(node, &Hint::Default)?;
@@ -597,6 +531,15 @@ impl<'a> Run<'a> {
         if !self.not_controlled.contains(&what) {
             self.not_controlled.push(what);
         }
+    }
+
+    /// There is a binary of the build that a node is to run.
+    fn has_binary(&mut self, node: NodeId, verb: &str, line: u32) -> Going {
+        if self.cluster.binaries_of(node).is_some() {
+            return Ok(());
+        }
+        let what = format!("another build of the binaries ({})", self.cluster.get(node).build);
+        Err(self.uncontrolled(&what, verb, line))
     }
 
     /// The run can not go on, because only a simulation controls what is needed next.

@@ -51,27 +51,36 @@ impl Stage {
 
     fn reader(&self, act: &str) {
         let pids = self.folder.join("readers");
-        self.binary(
-            "zipnet",
-            &format!("#!/bin/sh\necho $$ >> '{}'\n{act}\nexec sleep 600\n", pids.display()),
-        );
+        self.binary("zipnet", &format!("echo $$ >> '{}'\n{act}\nexec sleep 600\n", pids.display()));
     }
 
+    /// A script that says of itself that it makes 64 slots.
     fn binary(&self, name: &str, script: &str) {
         let path = self.folder.join("bin").join(name);
+        let script = format!(
+            "#!/bin/sh\nif [ \"$1\" = build-info ]; then\n  echo '{{\"wire_version\":1,\"machine_version\":1,\
+             \"params\":{{\"num_slots\":64,\"slot_bytes\":256,\"tag_len\":16}}}}'\n  exit 0\nfi\n{script}"
+        );
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The same scripts as another build, which says that it makes 32 slots.
+    fn other_build(&self) {
+        let folder = self.folder.join("bin/builds/fewer-slots");
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["zipnet", "zipnet-server", "zipnet-aggregator", "zipnet-client"] {
+            let script = fs::read_to_string(self.folder.join("bin").join(name)).unwrap();
+            let script = script.replace("\"num_slots\":64", "\"num_slots\":32");
+            fs::write(folder.join(name), script.replace("booting\"", "booting anew\"")).unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
 
     fn script(&self, role: &str, act: &str) {
         let pids = self.folder.join("pids");
         let text = format!(
-            r#"#!/bin/sh
-if [ "$1" = build-info ]; then
-  echo '{{"version":"0.0.0","params":{{"num_slots":64,"slot_bytes":256,"tag_len":16}}}}'
-  exit 0
-fi
-echo $$ >> '{}'
+            r#"echo $$ >> '{}'
 say() {{ printf '{{"event":"%s","message":"%s"}}\n' "$1" "$2" >&2; }}
 say spawning "spawning zipnet {role}"
 say up "zipnet up: peer=00@127.0.0.1:1 role=00"
@@ -213,9 +222,9 @@ fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
             "a node that lies is not controlled",
         ),
         (
-            "upgrade",
-            "upgrade = { node = \"server-1\", num_slots = 32 }",
-            "another build of the binaries is not",
+            "drift",
+            "upgrade = { node = \"server-1\", apply = \"drifted\" }",
+            "a build that changes the state in another way than it says is not controlled",
         ),
     ] {
         let step = format!("[[step]]\nid = \"switch\"\nsay = \"It is needed.\"\ndo.{verb}\n");
@@ -231,12 +240,42 @@ fn a_step_that_only_a_simulation_can_make_is_inconclusive() {
 }
 
 #[test]
+fn nodes_are_upgraded_to_another_build_where_there_is_one() {
+    let steps = "[[step]]\nid = \"upgrade\"\nsay = \"It gets another binary.\"\ndo = [\n\
+                 { upgrade = { node = \"client-1\", num_slots = 32 } },\n\
+                 { restart = { node = \"client-1\", signal = \"KILL\" } },\n]\n\
+                 until.log-event = { node = \"client-1\", event = \"booting\", since = \"step\", within = \"20s\" }\n";
+    let stage = Stage::new("builds", Cast::default(), &format!("{STARTS}{steps}"));
+    let (result, code) = stage.result();
+    let failure = result.failure.unwrap();
+    let missing = "another build of the binaries (wire version 1, machine version 1, 32 slots of 256 bytes with tags \
+                   of 16) is not controlled";
+    assert_eq!((code, failure.property.as_str()), (3, "upgrade"), "{failure:?}");
+    assert!(failure.detail.contains(missing), "{failure:?}");
+    stage.other_build();
+    let out = stage.folder.join("out");
+    let output = stage.run(&["--out", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let log = |node: &str| {
+        let logs =
+            [out.join("live-builds/scenario"), out.join("scenario")].into_iter().find(|logs| logs.is_dir());
+        fs::read_to_string(logs.unwrap().join("0/nodes").join(node)).unwrap()
+    };
+    assert!(log("client-1.log").contains("client booting anew"), "{}", log("client-1.log"));
+    assert!(!log("server-1.log").contains("anew"));
+}
+
+#[test]
 fn another_shape_of_rounds_is_another_build() {
     let stage = Stage::new("shape", Cast::default(), &format!("params = {{ num_slots = 32 }}\n{STARTS}"));
     let (result, code) = stage.result();
     assert_eq!(code, 3);
-    assert!(result.failure.unwrap().detail.contains("a binary with other rounds than 64 slots of 256 bytes"));
+    assert!(
+        result.failure.unwrap().detail.contains("32 slots of 256 bytes with tags of 16) is not controlled")
+    );
     assert!(stage.pids().is_empty());
+    stage.other_build();
+    assert_eq!(stage.result().1, 0);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub struct View {
     pub patience: Duration,
     /// Whether a client is in the registry.
     pub enrolled: bool,
-    /// How long a client has been without an aggregator, or a reader without anybody to ask.
+    /// How long a client has been without an aggregator or out of the registry, or a reader without anybody to ask.
     pub unbonded: Duration,
     /// Whether a client only reads.
     pub reads: bool,
@@ -302,16 +302,24 @@ impl Status {
     }
 }
 
-/// After how long without an aggregator a client gives its publisher a `ConnectTimeout`.
+/// After how long without an aggregator, or in no round's registry, a client gives its publisher a `ConnectTimeout`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a publisher sees whose instance does not answer: it was retired, or never existed under this name.
+/// What a publisher sees whose instance does not answer: it was retired, or never existed under this name. An aggregator
+/// that has no server any more still answers.
 #[must_use]
-pub fn connect_timeout(instance: &str) -> String {
-    format!(
-        "ConnectTimeout: no aggregator of instance {instance} answered for {} s; it may have been retired",
-        CONNECT_TIMEOUT.as_secs()
-    )
+pub fn connect_timeout(instance: &str, answers: bool) -> String {
+    let seconds = CONNECT_TIMEOUT.as_secs();
+    if answers {
+        format!(
+            "ConnectTimeout: an aggregator of instance {instance} answers, but no round counted this client in for {seconds} s; \
+             the instance may have been retired, or wait for servers or clients"
+        )
+    } else {
+        format!(
+            "ConnectTimeout: no aggregator of instance {instance} answered for {seconds} s; it may have been retired"
+        )
+    }
 }
 
 impl View {
@@ -431,7 +439,8 @@ fn aggregator_causes(view: &View) -> Vec<String> {
 fn client_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
     if view.unbonded >= CONNECT_TIMEOUT {
-        causes.push(connect_timeout(&view.instance));
+        let answers = view.aggregator.is_some_and(|aggregator| view.linked.contains(&aggregator));
+        causes.push(connect_timeout(&view.instance, answers));
     }
     match view.aggregator {
         None => {
@@ -452,7 +461,7 @@ fn client_causes(view: &View) -> Vec<String> {
 fn reader_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
     if view.unbonded >= CONNECT_TIMEOUT {
-        causes.push(connect_timeout(&view.instance));
+        causes.push(connect_timeout(&view.instance, false));
     }
     if view.linked.is_empty() {
         causes.push(
@@ -718,6 +727,11 @@ mod tests {
         assert_eq!(causes(&client), ["no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE"]);
         let client = View { aggregator: Some(peer(9)), linked: [peer(9)].into(), ..client };
         assert_eq!(causes(&client), ["not in the client registry yet"]);
+        let left_out = View { unbonded: CONNECT_TIMEOUT, ..client.clone() };
+        assert!(
+            causes(&left_out)[0]
+                .starts_with("ConnectTimeout: an aggregator of instance acme.mainnet answers")
+        );
         let client = View { enrolled: true, ..client };
         assert_eq!(causes(&client), Vec::<String>::new());
         let client = View { uptime: Duration::from_secs(60), ..client };

@@ -4,11 +4,12 @@ use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use zipnet_core::client::PublishError;
 use zipnet_core::id::Round;
 use zipnet_core::machine::{Outcome, Report, RequestId};
@@ -26,6 +27,9 @@ use crate::running::{ConnectError, Ended, Running};
 pub struct Publisher {
     running: Running,
     waiting: Waiting,
+    instance: String,
+    timeout: Duration,
+    counted_in: watch::Receiver<bool>,
     last: AtomicU64,
 }
 
@@ -43,9 +47,38 @@ impl Publisher {
         let timeout = config.connect_timeout;
         let waiting = Waiting::default();
         let sink = waiting.clone();
-        let observe = move |event: &Event| sink.observe(event);
-        let running = Running::start(config.publisher(), timeout, &[Role::Aggregator], observe).await?;
-        Ok(Self { running, waiting, last: AtomicU64::new(0) })
+        let (counting, counted_in) = watch::channel(false);
+        let observe = move |event: &Event| {
+            if matches!(event, Event::Core(Report::Enrolled { .. })) {
+                counting.send_replace(true);
+            }
+            sink.observe(event);
+        };
+        let config = config.publisher();
+        let instance = config.instance.name().to_owned();
+        let running = Running::start(config, timeout, &[Role::Aggregator], observe).await?;
+        Ok(Self { running, waiting, instance, timeout, counted_in, last: AtomicU64::new(0) })
+    }
+
+    /// Waits until a round counts this publisher in, so that the next one can take its messages. An instance that lacks
+    /// servers or clients opens no round, and a retired one never will.
+    ///
+    /// # Errors
+    /// [`ConnectError::ConnectTimeout`] after [`Config::connect_timeout`].
+    pub async fn ready(&self) -> Result<(), ConnectError> {
+        let mut counted_in = self.counted_in.clone();
+        match tokio::time::timeout(self.timeout, counted_in.wait_for(|counted_in| *counted_in)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ConnectError::Ended(Ended {
+                code: 70,
+                reason: "the client has ended by itself".to_owned(),
+            })),
+            Err(_) => Err(ConnectError::ConnectTimeout {
+                instance: self.instance.clone(),
+                after: self.timeout,
+                answered: true,
+            }),
+        }
     }
 
     /// Queues a message for one of the next rounds. Short text is filled with zeros, so that its length does not tell who

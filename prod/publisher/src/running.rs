@@ -27,12 +27,14 @@ pub enum ConnectError {
     /// The state folder or the port can not be had, or a peer to start from has no address.
     Ground(GroundError),
     /// Nobody of the instance answered in time: it was retired, or never existed under this name, or the peers to start
-    /// from are not reachable.
+    /// from are not reachable. Or somebody answered, and no round counted the publisher in.
     ConnectTimeout {
         /// The instance's name.
         instance: String,
         /// How long it was tried.
         after: Duration,
+        /// Whether somebody of the instance answered.
+        answered: bool,
     },
     /// Whoever answered does not talk to this node, and nobody else did in time.
     Refused {
@@ -50,11 +52,19 @@ impl fmt::Display for ConnectError {
         match self {
             Self::Config(mistakes) => write!(f, "{mistakes}"),
             Self::Ground(refusal) => write!(f, "{refusal}"),
-            Self::ConnectTimeout { instance, after } => {
+            Self::ConnectTimeout { instance, after, answered: false } => {
                 let after = after.as_millis();
                 write!(
                     f,
                     "ConnectTimeout: nobody of instance {instance} answered for {after} ms; it may have been retired"
+                )
+            }
+            Self::ConnectTimeout { instance, after, answered: true } => {
+                let after = after.as_millis();
+                write!(
+                    f,
+                    "ConnectTimeout: instance {instance} answered, but no round counted this client in for {after} ms; \
+                     it may have been retired, or wait for servers or clients"
                 )
             }
             Self::Refused { peer, reason } => {
@@ -166,7 +176,7 @@ impl Running {
         Err(match (refused, ended) {
             (Some((peer, reason)), _) => ConnectError::Refused { peer, reason },
             (None, Err(ended)) => ConnectError::Ended(ended),
-            (None, Ok(())) => ConnectError::ConnectTimeout { instance, after: timeout },
+            (None, Ok(())) => ConnectError::ConnectTimeout { instance, after: timeout, answered: false },
         })
     }
 

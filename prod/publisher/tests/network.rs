@@ -19,6 +19,8 @@ use zipnet_world::world::{RealWorld, run};
 const INSTANCE: &str = "test.publisher";
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a publisher without others waits for a round.
+const ALONE: Duration = Duration::from_secs(5);
 
 struct Node {
     peer: String,
@@ -121,8 +123,17 @@ async fn read(reader: &mut Reader, texts: &[&str]) -> Vec<Broadcast> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_published_lands_and_is_read() {
     let network = Network::start(Build::CURRENT).await;
+    // The servers want two participants.
+    let alone = Publisher::connect(network.config("alone").connect_timeout(ALONE)).await.unwrap();
+    let refused = alone.ready().await.expect_err("no round opens for one");
+    assert!(matches!(refused, ConnectError::ConnectTimeout { answered: true, .. }), "{refused}");
+    assert!(refused.to_string().contains("no round counted this client in for 5000 ms"), "{refused}");
+    alone.close().await.unwrap();
+
     let one = Publisher::connect(network.config("one")).await.unwrap();
     let other = Publisher::connect(network.config("other")).await.unwrap();
+    one.ready().await.unwrap();
+    other.ready().await.unwrap();
     let pins = network.nodes[..3].iter().fold(network.config("reader"), |config, node| {
         config.server(node.peer.parse::<zipnet::PeerAddress>().unwrap().peer)
     });
@@ -194,7 +205,7 @@ async fn whoever_can_not_connect_is_told_why() {
     };
     let refused = Publisher::connect(config("nobody")).await.expect_err("nobody serves it");
     assert!(
-        matches!(&refused, ConnectError::ConnectTimeout { instance, after } if instance == "test.retired" && *after == timeout),
+        matches!(&refused, ConnectError::ConnectTimeout { instance, after, answered: false } if instance == "test.retired" && *after == timeout),
         "{refused}"
     );
     assert_eq!(

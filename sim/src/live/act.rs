@@ -96,14 +96,6 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Do::Upgrade {
-                node,
-                wire_version: None,
-                machine_version: None,
-                num_slots: None,
-                slot_bytes: None,
-                apply: Apply::Same,
-            } => self.choose(node, Purpose::Install).map(drop),
             Do::Partition { node, from, one_way } => {
                 let some = self.choose(node, Purpose::Install)?;
                 let others = match from {
@@ -121,7 +113,31 @@ impl Run<'_> {
                 self.rewire();
                 Ok(())
             }
-            Do::Upgrade { .. } => Err(self.uncontrolled("another build of the binaries", act.verb(), line)),
+            Do::Upgrade { apply: Apply::Drifted, .. } => {
+                let what = "a build that changes the state in another way than it says";
+                Err(self.uncontrolled(what, act.verb(), line))
+            }
+            Do::Upgrade {
+                node,
+                wire_version,
+                machine_version,
+                num_slots,
+                slot_bytes,
+                apply: Apply::Same,
+            } => {
+                for node in self.choose(node, Purpose::Install)? {
+                    self.cluster.install(node, |build| {
+                        build.wire_version = wire_version.map_or(build.wire_version, |version| version.get());
+                        build.machine_version =
+                            machine_version.map_or(build.machine_version, |version| version.get());
+                        let params = &mut build.params;
+                        params.num_slots = num_slots.map_or(params.num_slots, |slots| slots.get());
+                        params.slot_bytes = slot_bytes.map_or(params.slot_bytes, |bytes| bytes.get());
+                    });
+                    self.has_binary(node, act.verb(), line)?;
+                }
+                Ok(())
+            }
             Do::Lie { .. } => Err(self.uncontrolled("a node that lies", act.verb(), line)),
         }
     }
@@ -147,11 +163,7 @@ impl Run<'_> {
             if self.cluster.is_up(node) {
                 continue;
             }
-            let params = self.cluster.params(node);
-            if !self.shape.fits(&params) {
-                let what = format!("a binary with other rounds than {}", self.shape);
-                return Err(self.uncontrolled(&what, "start", line));
-            }
+            self.has_binary(node, "start", line)?;
             match identity {
                 Identity::Same => {}
                 Identity::Fresh => self.cluster.renew_identity(node),

@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
 use zipnet_scenarios::Scenario;
@@ -15,6 +14,7 @@ use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::{Deployment, Params};
 
 use super::admin::{self, Answer, Status};
+use super::build::{self, Binaries, Build};
 use super::process::{Ended, Process};
 use super::reader::Reader;
 use super::relay::Relay;
@@ -44,6 +44,8 @@ pub(super) struct Machine {
     fresh: u32,
     /// Who its process is, or the next one will be.
     pub(super) peer: PeerId,
+    /// The build that is installed.
+    pub(super) build: Build,
     /// Its state folder.
     pub(super) state: PathBuf,
     stdout: PathBuf,
@@ -95,7 +97,7 @@ pub(super) struct Cluster {
     /// By deployment.
     readers: Vec<Reader>,
     secrets: Random,
-    binaries: PathBuf,
+    binaries: Binaries,
     /// What passes between them.
     pub(super) relay: Relay,
     /// Processes started.
@@ -112,7 +114,7 @@ impl Cluster {
     pub(super) fn new(
         scenario: &Scenario,
         random: &Random,
-        binaries: &Path,
+        binaries: &Binaries,
         state: &Path,
         logs: &Path,
     ) -> io::Result<Self> {
@@ -130,14 +132,17 @@ impl Cluster {
             machines: Vec::new(),
             deployments: scenario.deployments.clone(),
             secrets: random.fork("secrets"),
-            binaries: binaries.to_owned(),
+            binaries: binaries.clone(),
             starts: 0,
             crashes: 0,
         };
         for (home, deployment) in scenario.deployments.iter().enumerate() {
             let name = if home == 0 { "reader".to_owned() } else { format!("{}-reader", deployment.name) };
             let (instance, listens) = (instance_of(deployment), cluster.relay.listens(nodes + home));
-            cluster.readers.push(Reader::new(&name, &instance, binaries, listens, state, logs));
+            let build = binaries.with(&deployment.params);
+            // A deployment whose build is missing does not run at all.
+            let binary = binaries.of(build).unwrap_or_else(|| binaries.folder());
+            cluster.readers.push(Reader::new(&name, &instance, binary, listens, state, logs));
             for role in Role::ALL {
                 for number in 1..=deployment.count(role) {
                     let prefix = if home == 0 { String::new() } else { format!("{}-", deployment.name) };
@@ -152,6 +157,7 @@ impl Cluster {
                         peer: peer_of(&secret),
                         secret,
                         fresh: 0,
+                        build,
                         state: state.join(&name),
                         stdout: logs.join(format!("{name}.out")),
                         log: Tail::new(logs.join(format!("{name}.log"))),
@@ -250,7 +256,8 @@ impl Cluster {
     /// What the system says.
     pub(super) fn start(&mut self, node: NodeId, start: &Start) -> io::Result<()> {
         self.starts += 1;
-        let binary = self.binaries.join(binary(self.get(node).role));
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "there is no binary of this build");
+        let binary = self.binaries_of(node).ok_or_else(missing)?.join(build::binary(self.get(node).role));
         let machine = self.get_mut(node);
         fs::create_dir_all(&machine.state)?;
         let process = Process::start(&binary, &[], &start.env, &machine.stdout, machine.log.path())?;
@@ -260,6 +267,18 @@ impl Cluster {
         machine.told_to_stop = false;
         machine.stopped_by_step = false;
         Ok(())
+    }
+
+    /// Where the binaries of the build are that is installed on a node, if they are anywhere.
+    pub(super) fn binaries_of(&self, node: NodeId) -> Option<&Path> {
+        self.binaries.of(self.get(node).build)
+    }
+
+    /// Installs a build, given that of the deployment; the next process runs it.
+    pub(super) fn install(&mut self, node: NodeId, change: impl FnOnce(&mut Build)) {
+        let mut build = self.binaries.with(&self.params(node));
+        change(&mut build);
+        self.get_mut(node).build = build;
     }
 
     /// The variables that a process on this node is started with.
@@ -518,38 +537,5 @@ impl Cluster {
         for machine in &mut self.machines {
             machine.process = None;
         }
-    }
-}
-
-/// The file name of the binary of a role.
-pub(super) fn binary(role: Role) -> String {
-    format!("zipnet-{role}")
-}
-
-/// What a binary says that it was built as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct About {
-    pub(super) params: Shape,
-}
-
-/// The shape of the rounds that it makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Shape {
-    pub(super) num_slots: u64,
-    pub(super) slot_bytes: u64,
-    pub(super) tag_len: u64,
-}
-
-impl Shape {
-    /// Whether a deployment is written for these rounds.
-    pub(super) fn fits(&self, params: &Params) -> bool {
-        (self.num_slots, self.slot_bytes, self.tag_len)
-            == (params.num_slots, params.slot_bytes, params.tag_len)
-    }
-}
-
-impl core::fmt::Display for Shape {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} slots of {} bytes with tags of {}", self.num_slots, self.slot_bytes, self.tag_len)
     }
 }

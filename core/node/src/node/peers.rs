@@ -73,13 +73,18 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// Tells a publisher, or a reader, when its instance has not answered for too long.
     pub(super) fn look_after_bond(&mut self, now: Time) {
-        let reads = matches!(self.machine, Machine::Reader(_));
-        if self.links.linked().any(|(_, hello)| reads || hello.role == Role::Aggregator) {
+        let (reads, taken) = match &self.machine {
+            Machine::Reader(_) => (true, true),
+            Machine::Client(client) => (false, client.is_enrolled()),
+            Machine::Server { .. } | Machine::Aggregator(_) => (false, false),
+        };
+        let answers = self.links.linked().any(|(_, hello)| reads || hello.role == Role::Aggregator);
+        if answers && taken {
             self.bonded_at = now;
             self.timed_out = false;
         } else if !self.timed_out && now.since(self.bonded_at) >= CONNECT_TIMEOUT {
             self.timed_out = true;
-            self.world.observe(Event::Warned(connect_timeout(self.config.instance.name())));
+            self.world.observe(Event::Warned(connect_timeout(self.config.instance.name(), answers)));
         }
     }
 
