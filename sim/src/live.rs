@@ -322,7 +322,8 @@ impl<'a> Run<'a> {
             .map(|(node, _)| node)
             .collect();
         for node in &starting {
-            self.has_binary(*node, self.cluster.name(*node).to_owned().as_str(), 1)?;
+            let name = self.cluster.name(*node).to_owned();
+            self.has_binary(*node, &name, 1)?;
         }
         for node in starting {
             self.start(node, &Hint::Default)?;
