@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             scenario,
             faults: Faults::new(scenario, &random),
-            wires: Wires::new(scenario),
+            wires: Wires::new(scenario, cluster.all().count()),
             paths: Paths::default(),
             workloads: Workloads::new(&random),
             random: random.fork("steps"),

@@ -262,6 +262,7 @@ impl<'a> Run<'a> {
         let origin = Random::new(seed);
         let random = origin.fork("engine");
         let cluster = Cluster::new(scenario, &origin, binaries, state, logs)?;
+        let wires = Wires::new(scenario, cluster.all().count());
         let (faults, left_out) = Faults::new(scenario, &random);
         let subjects = cluster.all().map(|(_, machine)| Subject {
             name: machine.name.clone(),
@@ -279,7 +280,7 @@ impl<'a> Run<'a> {
             answered: 0,
             random: random.fork("steps"),
             faults,
-            wires: Wires::new(scenario),
+            wires,
             step: None,
             mark: Mark::default(),
             acted: BTreeSet::new(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::scenario::Latency;
+use zipnet_scenarios::value::Share;
 
 use crate::cluster::NodeId;
 use crate::engine::duration;
@@ -24,9 +25,22 @@ pub(crate) enum Hindrance {
     Lossy(u32),
 }
 
+impl Hindrance {
+    /// Messages take this long.
+    pub(crate) fn slow(latency: &Latency) -> Self {
+        Self::Slow(quantiles(latency))
+    }
+
+    /// This share of messages is lost besides.
+    pub(crate) fn lossy(loss: &Share) -> Self {
+        Self::Lossy(permille(loss))
+    }
+}
+
 /// What steps and faults ask for.
 #[derive(Debug)]
 pub(crate) struct Wires {
+    nodes: usize,
     base: Model,
     /// Cuts that steps made: from whom to whom.
     partitions: BTreeSet<(NodeId, NodeId)>,
@@ -40,18 +54,21 @@ pub(crate) struct Paths {
 }
 
 impl Wires {
-    /// Every path as the scenario says.
-    pub(crate) fn new(scenario: &Scenario) -> Self {
-        Self { base: model(scenario), partitions: BTreeSet::new() }
+    /// Every path between so many nodes as the scenario says.
+    pub(crate) fn new(scenario: &Scenario, nodes: usize) -> Self {
+        Self { nodes, base: model(scenario), partitions: BTreeSet::new() }
     }
 
-    /// A step cuts some off from others.
-    pub(crate) fn partition(&mut self, from: &[NodeId], to: &[NodeId], one_way: bool) {
-        for one in from {
-            for other in to.iter().filter(|other| *other != one) {
-                self.partitions.insert((*one, *other));
+    /// A step cuts some off from these, or from all others.
+    pub(crate) fn partition(&mut self, some: &[NodeId], from: Option<&[NodeId]>, one_way: bool) {
+        for one in some {
+            for other in 0..self.nodes {
+                if other == *one || from.map_or(some.contains(&other), |from| !from.contains(&other)) {
+                    continue;
+                }
+                self.partitions.insert((*one, other));
                 if !one_way {
-                    self.partitions.insert((*other, *one));
+                    self.partitions.insert((other, *one));
                 }
             }
         }
@@ -62,11 +79,11 @@ impl Wires {
         self.partitions.clear();
     }
 
-    /// What follows for `nodes` nodes of which faults hinder some.
-    pub(crate) fn paths(&self, nodes: usize, hindered: impl Iterator<Item = (NodeId, Hindrance)>) -> Paths {
+    /// What follows if faults hinder these.
+    pub(crate) fn paths(&self, hindered: impl Iterator<Item = (NodeId, Hindrance)>) -> Paths {
         let mut paths = Paths { cut: self.partitions.clone(), models: BTreeMap::new() };
         for (node, hindrance) in hindered {
-            for other in (0..nodes).filter(|other| *other != node) {
+            for other in (0..self.nodes).filter(|other| *other != node) {
                 let both = [(node, other), (other, node)];
                 let mut change = |change: &dyn Fn(&mut Model)| {
                     for path in both {
@@ -91,16 +108,19 @@ impl Wires {
 /// How links behave before any fault.
 pub(crate) fn model(scenario: &Scenario) -> Model {
     let network = &scenario.network;
-    let permille = |share: u64| u32::try_from(share).unwrap_or(1_000);
     Model {
         latency: quantiles(&network.latency),
-        loss_permille: permille(network.loss.permille()),
-        duplicate_permille: permille(network.duplicate.permille()),
-        reorder_permille: permille(network.reorder.permille()),
+        loss_permille: permille(&network.loss),
+        duplicate_permille: permille(&network.duplicate),
+        reorder_permille: permille(&network.reorder),
         bandwidth: Some(network.bandwidth_kib.get().get() * 1_024).filter(|bytes| *bytes > 0),
     }
 }
 
-pub(crate) fn quantiles(latency: &Latency) -> Quantiles {
+fn permille(share: &Share) -> u32 {
+    u32::try_from(share.permille()).unwrap_or(1_000)
+}
+
+fn quantiles(latency: &Latency) -> Quantiles {
     Quantiles::new(duration(latency.median.get()), duration(latency.p99.get()))
 }

@@ -64,15 +64,17 @@ impl Publisher {
     /// servers or clients opens no round, and a retired one never will.
     ///
     /// # Errors
-    /// [`ConnectError::ConnectTimeout`] after [`Config::connect_timeout`].
-    pub async fn ready(&self) -> Result<(), ConnectError> {
-        let mut counted_in = self.counted_in.clone();
-        match tokio::time::timeout(self.timeout, counted_in.wait_for(|counted_in| *counted_in)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ConnectError::Ended(Ended {
-                code: 70,
-                reason: "the client has ended by itself".to_owned(),
-            })),
+    /// [`ConnectError::ConnectTimeout`] after [`Config::connect_timeout`]; [`ConnectError::Ended`] if the client ended.
+    pub async fn ready(&mut self) -> Result<(), ConnectError> {
+        let waiting = self.counted_in.wait_for(|counted_in| *counted_in);
+        let waited = tokio::time::timeout(self.timeout, waiting).await.map(|counted_in| counted_in.is_ok());
+        match waited {
+            Ok(true) => Ok(()),
+            // Whoever would tell is gone.
+            Ok(false) => {
+                let in_order = Ended { code: 0, reason: "stopped in order".to_owned() };
+                Err(ConnectError::Ended(self.running.end().await.err().unwrap_or(in_order)))
+            }
             Err(_) => Err(ConnectError::ConnectTimeout {
                 instance: self.instance.clone(),
                 after: self.timeout,

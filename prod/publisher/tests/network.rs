@@ -124,14 +124,14 @@ async fn read(reader: &mut Reader, texts: &[&str]) -> Vec<Broadcast> {
 async fn what_is_published_lands_and_is_read() {
     let network = Network::start(Build::CURRENT).await;
     // The servers want two participants.
-    let alone = Publisher::connect(network.config("alone").connect_timeout(ALONE)).await.unwrap();
+    let mut alone = Publisher::connect(network.config("alone").connect_timeout(ALONE)).await.unwrap();
     let refused = alone.ready().await.expect_err("no round opens for one");
     assert!(matches!(refused, ConnectError::ConnectTimeout { answered: true, .. }), "{refused}");
     assert!(refused.to_string().contains("no round counted this client in for 15000 ms"), "{refused}");
     alone.close().await.unwrap();
 
-    let one = Publisher::connect(network.config("one")).await.unwrap();
-    let other = Publisher::connect(network.config("other")).await.unwrap();
+    let mut one = Publisher::connect(network.config("one")).await.unwrap();
+    let mut other = Publisher::connect(network.config("other")).await.unwrap();
     one.ready().await.unwrap();
     other.ready().await.unwrap();
     let pins = network.nodes[..3].iter().fold(network.config("reader"), |config, node| {

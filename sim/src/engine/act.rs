@@ -100,13 +100,11 @@ impl Run<'_> {
             }
             Do::Partition { node, from, one_way } => {
                 let some = self.choose(node, Purpose::Install).await?;
-                let others = match from {
-                    Some(from) => self.choose(from, Purpose::Install).await?,
-                    None => {
-                        self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect()
-                    }
+                let from = match from {
+                    Some(from) => Some(self.choose(from, Purpose::Install).await?),
+                    None => None,
                 };
-                self.wires.partition(&some, &others, *one_way);
+                self.wires.partition(&some, from.as_deref(), *one_way);
                 self.rewire();
                 Ok(())
             }

@@ -15,7 +15,7 @@ use super::duration;
 use crate::cluster::{Cluster, Hint, NodeId};
 use crate::disk::Crash;
 use crate::random::Random;
-use crate::wires::{self, Hindrance};
+use crate::wires::Hindrance;
 
 /// How many disk operations a machine may still make after its power began to fail, at most.
 pub(super) const ARMED_MAX: u64 = 24;
@@ -230,12 +230,9 @@ impl Active {
                 (lasting(lasts), Trouble::Hindered(Hindrance::CutOff { one_way: *one_way }))
             }
             FaultDo::Slow { lasts, latency, .. } => {
-                (lasting(lasts), Trouble::Hindered(Hindrance::Slow(wires::quantiles(latency))))
+                (lasting(lasts), Trouble::Hindered(Hindrance::slow(latency)))
             }
-            FaultDo::Lossy { lasts, loss, .. } => {
-                let loss = u32::try_from(loss.permille()).unwrap_or(1_000);
-                (lasting(lasts), Trouble::Hindered(Hindrance::Lossy(loss)))
-            }
+            FaultDo::Lossy { lasts, loss, .. } => (lasting(lasts), Trouble::Hindered(Hindrance::lossy(loss))),
             FaultDo::Pause { lasts, .. } => {
                 let ends = lasting(lasts);
                 cluster.host(node).pause();

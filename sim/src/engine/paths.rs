@@ -12,7 +12,7 @@ impl Run<'_> {
             Trouble::Hindered(hindrance) => Some((hold.node, hindrance)),
             Trouble::Dying { .. } | Trouble::Down | Trouble::Paused => None,
         });
-        let wanted = self.wires.paths(self.cluster.all().count(), hindered);
+        let wanted = self.wires.paths(hindered);
         let earlier = core::mem::replace(&mut self.paths, wanted);
         self.apply_cuts(earlier.clone());
         self.apply_models(&earlier);

@@ -98,13 +98,8 @@ impl Run<'_> {
             }
             Do::Partition { node, from, one_way } => {
                 let some = self.choose(node, Purpose::Install)?;
-                let others = match from {
-                    Some(from) => self.choose(from, Purpose::Install)?,
-                    None => {
-                        self.cluster.all().map(|(node, _)| node).filter(|node| !some.contains(node)).collect()
-                    }
-                };
-                self.wires.partition(&some, &others, *one_way);
+                let from = from.as_ref().map(|from| self.choose(from, Purpose::Install)).transpose()?;
+                self.wires.partition(&some, from.as_deref(), *one_way);
                 self.rewire();
                 Ok(())
             }

@@ -118,13 +118,9 @@ impl Cluster {
         state: &Path,
         logs: &Path,
     ) -> io::Result<Self> {
-        let of_role =
-            |deployment: &Deployment, role| usize::try_from(deployment.count(role)).unwrap_or(usize::MAX);
-        let nodes = scenario
-            .deployments
-            .iter()
-            .flat_map(|deployment| Role::ALL.map(|role| of_role(deployment, role)))
-            .fold(0, usize::saturating_add);
+        let counts = scenario.deployments.iter().flat_map(|home| Role::ALL.map(|role| home.count(role)));
+        let nodes =
+            counts.map(|count| usize::try_from(count).unwrap_or(usize::MAX)).fold(0, usize::saturating_add);
         let mut cluster = Self {
             readers: Vec::new(),
             // Whoever reads is on the network behind all nodes.
@@ -141,8 +137,8 @@ impl Cluster {
             let (instance, listens) = (instance_of(deployment), cluster.relay.listens(nodes + home));
             let build = binaries.with(&deployment.params);
             // A deployment whose build is missing does not run at all.
-            let binary = binaries.of(build).unwrap_or_else(|| binaries.folder());
-            cluster.readers.push(Reader::new(&name, &instance, binary, listens, state, logs));
+            let folder = binaries.of(build).unwrap_or_else(|| binaries.folder());
+            cluster.readers.push(Reader::new(&name, &instance, folder, listens, state, logs));
             for role in Role::ALL {
                 for number in 1..=deployment.count(role) {
                     let prefix = if home == 0 { String::new() } else { format!("{}-", deployment.name) };

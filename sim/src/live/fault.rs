@@ -14,7 +14,7 @@ use super::{Going, Run, duration};
 use crate::cluster::NodeId;
 use crate::engine::{exponential, mean_gap};
 use crate::random::Random;
-use crate::wires::{self, Hindrance};
+use crate::wires::Hindrance;
 
 /// The faults of a run that can be made.
 #[derive(Debug)]
@@ -139,8 +139,7 @@ impl Run<'_> {
 
     /// Makes the network as steps and faults want it.
     pub(super) fn rewire(&mut self) {
-        let nodes = self.cluster.all().count();
-        self.cluster.relay.set(self.wires.paths(nodes, self.faults.hindered()));
+        self.cluster.relay.set(self.wires.paths(self.faults.hindered()));
     }
 
     /// Lets go what is over and fires what is due.
@@ -201,10 +200,8 @@ impl Run<'_> {
                 Trouble::Paused
             }
             FaultDo::Partition { one_way, .. } => Trouble::Hindered(Hindrance::CutOff { one_way: *one_way }),
-            FaultDo::Slow { latency, .. } => Trouble::Hindered(Hindrance::Slow(wires::quantiles(latency))),
-            FaultDo::Lossy { loss, .. } => {
-                Trouble::Hindered(Hindrance::Lossy(u32::try_from(loss.permille()).unwrap_or(1_000)))
-            }
+            FaultDo::Slow { latency, .. } => Trouble::Hindered(Hindrance::slow(latency)),
+            FaultDo::Lossy { loss, .. } => Trouble::Hindered(Hindrance::lossy(loss)),
             FaultDo::Clock { .. } => return Ok(()),
         };
         let ends = self.now().after(duration(lasts));
