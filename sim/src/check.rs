@@ -28,6 +28,7 @@ pub mod validity;
 #[cfg(test)]
 mod sample;
 
+use zipnet_core::checks::Mixed;
 use zipnet_core::id::PeerId;
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
@@ -55,6 +56,8 @@ pub struct Subject {
 pub enum Seen<'a> {
     /// A node reports.
     Event(&'a Event),
+    /// A node's keyring has made a vector.
+    Mixed(&'a Mixed<'a>),
     /// A process of the node begins.
     Started,
     /// The process ended by itself.

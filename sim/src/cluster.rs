@@ -28,10 +28,11 @@ use zipnet_scenarios::scenario::Deployment;
 use crate::adversary::Liar;
 use crate::chain::NodeIndex;
 use crate::check::Subject;
-use crate::defect::{Defects, Planted};
+use crate::defect::{Defects, Onlooker, Planted};
 use crate::disk::Crash;
 use crate::memory::{Remembering, Verdicts};
 use crate::random::Random;
+use crate::runtime::now;
 use crate::world::{Host, Process, Simulation};
 
 mod variables;
@@ -323,6 +324,8 @@ impl Cluster {
     pub(crate) fn checks(&self, node: NodeId) -> Defects {
         let member = self.get(node);
         let planted = self.planted.on(member.host.index()).with_switch(member.liar.switch());
+        let (witness, index) = (self.witness.clone(), member.host.index());
+        let planted = planted.watched_by(Onlooker::new(move |mixed| witness.mixed(index, now(), mixed)));
         // A record that no other server makes of the same log: the plainest way to apply differently.
         if member.drifted { planted.without(Check::ChainRecords) } else { planted }
     }

@@ -160,6 +160,7 @@ fn apply(recording: &Recording) -> Result<Applied, String> {
             Recorded::Command { index, command } => {
                 applied.commands += 1;
                 let mut reports = Vec::new();
+                committee.chain(*index, command);
                 let done = wire::decode_command(command)
                     .is_ok_and(|command| committee.apply(*index, &command, &mut reports).is_ok());
                 applied.refused += usize::from(!done);

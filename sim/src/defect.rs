@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zipnet_core::checks::{Check, Checks};
+use zipnet_core::checks::{Check, Checks, Mixed};
 
 use crate::chain::{NodeIndex, Tamper};
 
@@ -41,6 +41,9 @@ const RULES: &[(Check, &str)] = &[
     (Check::MajorityKept, "zipnet-canary:majority-kept"),
     (Check::ProbedDead, "zipnet-canary:probed-dead"),
     (Check::Compatibility, "zipnet-canary:compatibility"),
+    (Check::PadEnds, "zipnet-canary:pad-ends"),
+    (Check::PromiseKept, "zipnet-canary:promise-kept"),
+    (Check::RecordsApplied, "zipnet-canary:records-applied"),
 ];
 
 /// The engine reads the clock of the machine that it runs on.
@@ -94,11 +97,29 @@ pub fn markers() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER]).chain(tampers)
 }
 
-/// The rules that one node leaves out.
+/// The rules that one node leaves out, and who watches what its keyring makes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defects {
     always: u64,
     at_will: Switch,
+    onlooker: Onlooker,
+}
+
+/// Who is shown the vectors that a keyring makes.
+#[derive(Clone, Default)]
+pub(crate) struct Onlooker(Option<Arc<dyn Fn(&Mixed<'_>) + Send + Sync>>);
+
+impl Onlooker {
+    /// Calls this for each vector.
+    pub(crate) fn new(look: impl Fn(&Mixed<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(look)))
+    }
+}
+
+impl fmt::Debug for Onlooker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Onlooker({})", self.0.is_some())
+    }
 }
 
 /// Rules that a node leaves out for as long as somebody wants. Clones are the same switch.
@@ -130,9 +151,23 @@ impl Defects {
     pub(crate) fn with_switch(self, at_will: Switch) -> Self {
         Self { at_will, ..self }
     }
+
+    /// The same, watched.
+    #[must_use]
+    pub(crate) fn watched_by(self, onlooker: Onlooker) -> Self {
+        Self { onlooker, ..self }
+    }
 }
 
 impl Checks for Defects {
+    const OBSERVES: bool = true;
+
+    fn mixed(&self, mixed: &Mixed<'_>) {
+        if let Onlooker(Some(look)) = &self.onlooker {
+            look(mixed);
+        }
+    }
+
     fn enforce(&self, check: Check) -> bool {
         (self.always | self.at_will.0.load(Ordering::SeqCst)) & Switch::bit(check) == 0
     }

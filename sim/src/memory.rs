@@ -8,7 +8,7 @@ use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zipnet_core::checks::{Check, Checks};
+use zipnet_core::checks::{Check, Checks, Mixed};
 use zipnet_core::id::{Digest, PeerId};
 use zipnet_core::key::{self, Signature};
 
@@ -59,6 +59,12 @@ impl<C: Checks> Remembering<C> {
 }
 
 impl<C: Checks> Checks for Remembering<C> {
+    const OBSERVES: bool = C::OBSERVES;
+
+    fn mixed(&self, mixed: &Mixed<'_>) {
+        self.checks.mixed(mixed);
+    }
+
     fn enforce(&self, check: Check) -> bool {
         self.checks.enforce(check)
     }

@@ -481,6 +481,7 @@ mod tests {
             servers: (1..=3).map(server).collect(),
             clients: ClientSet { version: RegistryVersion(1), count: 4, root: Digest([0; 32]) },
             min_participants: 2,
+            aggregator: PeerId([9; 32]),
         };
         Event::Core(Report::RoundOpened { index, header: Arc::new(header), digest: Digest([0; 32]) })
     }
@@ -494,6 +495,10 @@ mod tests {
             servers: (1..=3).map(peer).collect(),
             broadcast: vec![],
             previous: Digest([0; 32]),
+            aggregate: Digest([0; 32]),
+            partials: vec![],
+            index,
+            chain: Digest([0; 32]),
         };
         Event::Core(Report::RoundFinalized {
             index,

@@ -75,8 +75,11 @@ const STOP_BUDGET: Duration = Duration::from_secs(4);
 const PARTIAL_BUDGET: Duration = Duration::from_secs(2);
 /// After how long something that did not show up is sent again.
 const RESEND: Duration = Duration::from_secs(1);
-/// How long a round key is used.
+/// How long a round key is used, until the next pause between rounds.
 const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer it lives at the most if there is no pause. Longer than a round takes, so that no round of an honest
+/// committee is lost to it.
+const REKEY_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
@@ -184,7 +187,7 @@ struct Node<W: World, C: Checks> {
     config: Config,
     own: Own,
     identity: Identity,
-    keyring: Arc<Mutex<Keyring>>,
+    keyring: Arc<Mutex<Keyring<C>>>,
     random: Random,
     bootstrap: Vec<PeerAddress>,
     machine: Machine<W, C>,
@@ -257,7 +260,8 @@ impl<W: World, C: Checks> Node<W, C> {
             committee_secret,
             incarnation,
         };
-        let keyring = Keyring::new(&secret, role, own.instance, group, floors, world.entropy());
+        let keyring =
+            Keyring::with_checks(checks.clone(), &secret, role, own.instance, group, floors, world.entropy());
         let (sender, queue) = mpsc::unbounded();
         let (arrivals, inbound) = mpsc::channel(INBOUND_MAX);
         let links = Links::new();
@@ -296,6 +300,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     first_round_voters: usize::try_from(part.first_voters).unwrap_or(usize::MAX),
                     resend: RESEND,
                     rekey_after: REKEY,
+                    key_age_max: REKEY + REKEY_GRACE.max(part.round_deadline.saturating_mul(4)),
                     partial_budget: PARTIAL_BUDGET,
                     stop_budget: STOP_BUDGET,
                 };
@@ -349,6 +354,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     cadence: part.cadence,
                     resend: RESEND,
                     rekey_after: REKEY,
+                    key_age_max: REKEY + REKEY_GRACE,
                 };
                 Machine::Client(Box::new(Client::new(settings, checks.clone())))
             }
@@ -711,12 +717,14 @@ impl<W: World, C: Checks> Node<W, C> {
     fn work(&mut self, job: Job, done: &mut VecDeque<Done>) {
         let keyring = Arc::clone(&self.keyring);
         if !matches!(job, Job::MakePartial { .. }) {
-            done.push_back(lock(&keyring).perform(&job));
+            done.push_back(lock(&keyring).perform(&job, || self.world.entropy()));
             return;
         }
         let sender = self.sender.clone();
         drop(W::Runtime::spawn(async move {
-            if let Ok(result) = W::Runtime::spawn_blocking(move || lock(&keyring).perform(&job)).await {
+            if let Ok(result) =
+                W::Runtime::spawn_blocking(move || lock(&keyring).perform(&job, no_key_is_drawn)).await
+            {
                 drop(sender.unbounded_send(Happening::Done(result)));
             }
         }));
@@ -766,6 +774,11 @@ impl<W: World, C: Checks> Node<W, C> {
             group.shutdown().await;
         }
     }
+}
+
+/// The entropy of a job that draws no key.
+fn no_key_is_drawn() -> [u8; 32] {
+    unreachable!("only a bundle needs a fresh key, and bundles are made on the loop")
 }
 
 async fn accept<L: Link>(link: L, mut arrivals: mpsc::Sender<Happening<L::Connection>>) {

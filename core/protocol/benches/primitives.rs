@@ -13,6 +13,7 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 use criterion::{Criterion, Throughput};
 use ctr::{Ctr64BE, Ctr128BE};
 use zipnet_core::bitmap::Bitmap;
+use zipnet_core::checks::{Check, Checks};
 use zipnet_core::fold::{Fold, xor_into};
 use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
 use zipnet_core::key::{NodeSecret, PublicKey, RoundSecret, Signature};
@@ -21,7 +22,7 @@ use zipnet_core::machine::{Done, Job};
 use zipnet_core::message::{
     ClientSet, Envelope, Floors, Header, Message, Previous, Record, Role, RosterServer,
 };
-use zipnet_core::pad::{PairKey, pair_key, xor_pad};
+use zipnet_core::pad::{End, PairKey, pair_key, xor_pad};
 use zipnet_core::params::RoundParams;
 use zipnet_core::partial::{finalise, partial_body};
 use zipnet_core::seal::seal;
@@ -41,11 +42,13 @@ struct Pair {
     reference: Box<dyn FnMut()>,
 }
 
+fn end(number: u8) -> End {
+    End { peer: PeerId([number; 32]), round_key: PublicKey([number; 32]) }
+}
+
 fn pair_keys(count: usize) -> Vec<PairKey> {
     let key = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
-    (0..count)
-        .map(|number| pair_key(&key(number), &PublicKey([1; 32]), &PublicKey([2; 32]), &GroupId([3; 32])))
-        .collect()
+    (0..count).map(|number| pair_key(&key(number), &end(1), &end(2), &GroupId([3; 32]))).collect()
 }
 
 fn bytes(seed: u8) -> Vec<u8> {
@@ -75,7 +78,7 @@ fn partial() -> Pair {
         per_call: 1000,
         target: "<= 1.25 x keyed blake3 + Ctr64BE into the accumulator",
         ours: Box::new(move || {
-            black_box(partial_body(&PARAMS, &HEADER, black_box(&pairs)));
+            black_box(partial_body(&PARAMS, &HEADER, black_box(&pairs), |_| {}));
         }),
         reference: Box::new(move || {
             for key in black_box(&keys) {
@@ -86,9 +89,20 @@ fn partial() -> Pair {
     }
 }
 
+/// Lets a keyring make the partial of one header again and again.
+#[derive(Clone, Copy, Debug)]
+struct Again;
+
+impl Checks for Again {
+    fn enforce(&self, check: Check) -> bool {
+        check != Check::PromiseKept
+    }
+}
+
 /// The same as a server does it: keys from the cache, digests and signature included.
 fn job() -> Pair {
-    let mut keyring = Keyring::new(
+    let mut keyring = Keyring::with_checks(
+        Again,
         &NodeSecret::from_text("a server"),
         Role::Server,
         UniqueId::default(),
@@ -96,12 +110,17 @@ fn job() -> Pair {
         Some(Floors { participants: 1, servers: None }),
         [1; 32],
     );
-    let Done::BundleMade(bundle) = keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true })
+    let Done::BundleMade(bundle) =
+        keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }, || [0x5a; 32])
     else {
         unreachable!("a bundle was asked for")
     };
     let seed = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
-    let clients: Vec<_> = (0..CLIENTS).map(|number| RoundSecret::from_seed(seed(number)).public()).collect();
+    let client = |number: usize| End {
+        peer: PeerId(seed(number)),
+        round_key: RoundSecret::from_seed(seed(number)).public(),
+    };
+    let clients: Vec<_> = (0..CLIENTS).map(client).collect();
     let header = Header {
         log: LogId([1; 32]),
         round: Round(1),
@@ -112,15 +131,17 @@ fn job() -> Pair {
         servers: vec![RosterServer { peer: bundle.peer, epoch: bundle.epoch, round_key: bundle.round_key }],
         clients: ClientSet { version: RegistryVersion(1), count: 1000, root: HEADER },
         min_participants: 1,
+        aggregator: PeerId([4; 32]),
     };
-    let job = Job::MakePartial { header: Arc::new(header), aggregate: HEADER, clients: clients.into() };
+    let (key_epoch, clients) = (bundle.epoch, clients.into());
+    let job = Job::MakePartial { key_epoch, header: Arc::new(header), aggregate: HEADER, clients };
     let Pair { reference, target, .. } = partial();
     Pair {
         name: "P1 partial as a job of the keyring, per client",
         per_call: 1000,
         target,
         ours: Box::new(move || {
-            black_box(keyring.perform(black_box(&job)));
+            black_box(keyring.perform(black_box(&job), || [0x5a; 32]));
         }),
         reference,
     }
@@ -179,6 +200,10 @@ fn record(broadcast: Vec<u8>) -> Record {
         servers: (0..5).map(|number| PeerId([number; 32])).collect(),
         broadcast,
         previous: HEADER,
+        aggregate: HEADER,
+        partials: vec![HEADER; 5],
+        index: 700,
+        chain: HEADER,
     }
 }
 
@@ -214,13 +239,30 @@ fn client() -> Pair {
         per_call: 1,
         target: "<= 1.3 x 3 pads",
         ours: Box::new(move || {
-            black_box(seal(&PARAMS, &HEADER, black_box(&pairs), Some((11, &payload))));
+            black_box(seal(&PARAMS, &HEADER, black_box(&pairs), 11, &payload, false, |_| {}));
         }),
         reference: Box::new(move || {
             for pair in black_box(&bare) {
                 xor_pad(pair, &HEADER, &mut acc);
             }
             black_box(&mut acc);
+        }),
+    }
+}
+
+/// Whether the network could tell a message from cover by the time it takes to seal.
+fn cover() -> Pair {
+    let (pairs, same) = (pair_keys(3), pair_keys(3));
+    let (blank, payload) = (vec![0; PARAMS.payload_bytes()], vec![7; PARAMS.payload_bytes()]);
+    Pair {
+        name: "P4 seal cover, beside a message",
+        per_call: 1,
+        target: "0.97 to 1.03 x a message",
+        ours: Box::new(move || {
+            black_box(seal(&PARAMS, &HEADER, black_box(&pairs), 11, &blank, black_box(true), |_| {}));
+        }),
+        reference: Box::new(move || {
+            black_box(seal(&PARAMS, &HEADER, black_box(&same), 11, &payload, black_box(false), |_| {}));
         }),
     }
 }
@@ -289,8 +331,19 @@ fn agreement() -> Pair {
     }
 }
 
-fn all() -> [Pair; 9] {
-    [partial(), job(), fold(), finish(), client(), xors(), wide_counter(), scratch_pad(), agreement()]
+fn all() -> [Pair; 10] {
+    [
+        partial(),
+        job(),
+        fold(),
+        finish(),
+        client(),
+        cover(),
+        xors(),
+        wide_counter(),
+        scratch_pad(),
+        agreement(),
+    ]
 }
 
 fn time(calls: u32, operation: &mut dyn FnMut()) -> Duration {

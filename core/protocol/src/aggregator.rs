@@ -511,7 +511,8 @@ impl<C: Checks> Aggregator<C> {
             | Done::Approved(_)
             | Done::RefusalSigned(_)
             | Done::Sealed { .. }
-            | Done::NoKey { .. } => {}
+            | Done::KeyForgotten
+            | Done::Withheld { .. } => {}
         }
     }
 

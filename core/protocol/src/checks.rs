@@ -8,6 +8,7 @@ use core::fmt::Debug;
 
 use crate::id::{Digest, PeerId};
 use crate::key::{self, Signature};
+use crate::message::Header;
 
 /// A rule that a defective build could lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,12 +59,62 @@ pub enum Check {
     ProbedDead,
     /// Peers of another wire version, machine signature or parameters are refused by name.
     Compatibility,
+    /// A pad belongs to the two peers that share it, not to their keys.
+    PadEnds,
+    /// A round key signs one header per round and gives one partial or one disclaimer under it, whatever the replicated
+    /// state says; a snapshot of a peer costs the key.
+    PromiseKept,
+    /// A server signs the records that it has seen made by the entries of its log, and one per round.
+    RecordsApplied,
+}
+
+/// A vector that a keyring has made, and what it made it of: for whoever judges from outside what a run gives away.
+#[derive(Debug)]
+pub struct Mixed<'a> {
+    /// Whose keyring.
+    pub peer: PeerId,
+    /// Under which header.
+    pub header: &'a Header,
+    /// Of the header.
+    pub digest: Digest,
+    /// What was mixed.
+    pub what: Mixture<'a>,
+    /// The first bytes of each pad that was XORed into it, and with whom the keyring believes to share it.
+    pub pads: &'a [(PeerId, [u8; Mixed::HEAD])],
+    /// The vector as it leaves.
+    pub body: &'a [u8],
+}
+
+impl Mixed<'_> {
+    /// How many bytes name a pad; a shorter vector is filled up with zeros.
+    pub const HEAD: usize = 32;
+}
+
+/// What a vector is.
+#[derive(Clone, Copy, Debug)]
+pub enum Mixture<'a> {
+    /// A client's envelope.
+    Envelope {
+        /// What it holds under the pads; `None` for cover traffic.
+        payload: Option<&'a [u8]>,
+    },
+    /// A server's partial.
+    Partial {
+        /// For which aggregate.
+        aggregate: Digest,
+    },
 }
 
 /// Says which rules are enforced.
 pub trait Checks: Clone + Debug + Send + Sync + 'static {
     /// Whether the rule is enforced.
     fn enforce(&self, check: Check) -> bool;
+
+    /// Whether [`Checks::mixed`] is to be called.
+    const OBSERVES: bool = false;
+
+    /// A keyring has made a vector.
+    fn mixed(&self, _: &Mixed<'_>) {}
 
     /// Whether the peer signed the digest. The answer depends on nothing else, so whoever runs many nodes in one process
     /// may remember it.

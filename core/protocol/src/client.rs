@@ -26,7 +26,7 @@ use crate::message::{
 use crate::params::RoundParams;
 use crate::refused::Refused;
 use crate::registry::Proof;
-use crate::slot::{SlotContent, pad_payload, read_slots};
+use crate::slot::{Payload, SlotContent, read_slots};
 use crate::time::Time;
 use crate::wire;
 
@@ -56,6 +56,8 @@ pub struct Config {
     pub resend: Duration,
     /// After how long the round key is replaced, between rounds.
     pub rekey_after: Duration,
+    /// After how long it is replaced whatever is under way: an aggregator that lets no round end keeps no key alive by it.
+    pub key_age_max: Duration,
 }
 
 /// What happened to a client. Complete: a log of (time, input) is a whole run. It holds no key, but it does hold the
@@ -146,6 +148,9 @@ pub struct Client<C> {
     /// The epoch of the bundle that is being made.
     making: Option<Epoch>,
     rekey_at: Time,
+    key_ends_at: Time,
+    /// What cover traffic is made of.
+    blank: Payload,
     /// Linked aggregators.
     aggregators: BTreeSet<PeerId>,
     /// The present bundle stood in the client set of a header.
@@ -184,7 +189,7 @@ pub struct Client<C> {
 #[derive(Clone)]
 struct Request {
     request: RequestId,
-    payload: Vec<u8>,
+    payload: Payload,
     /// How often it was sealed before.
     attempts: u32,
 }
@@ -240,6 +245,7 @@ struct Kept {
 impl<C: Checks> Client<C> {
     /// A client at its start.
     pub fn new(config: Config, checks: C) -> Self {
+        let blank = Payload::blank(&config.params);
         Self {
             config,
             checks,
@@ -247,6 +253,8 @@ impl<C: Checks> Client<C> {
             bundle: None,
             making: None,
             rekey_at: Time::NEVER,
+            key_ends_at: Time::NEVER,
+            blank,
             aggregators: BTreeSet::new(),
             enrolled: false,
             bundle_due: Time::default(),
@@ -321,6 +329,7 @@ impl<C: Checks> Client<C> {
         if self.between_rounds() {
             note(self.rekey_at, "a fresh round key");
         }
+        note(self.key_ends_at, "the end of the round key");
         deadline
     }
 
@@ -440,10 +449,11 @@ impl<C: Checks> Client<C> {
                     self.enrolled = false;
                     self.bundle_due = self.now;
                     self.rekey_at = self.now.after(self.config.rekey_after);
+                    self.key_ends_at = self.now.after(self.config.key_age_max);
                 }
             }
             Done::Sealed { envelope, slot } => self.envelope_sealed(*envelope, slot, out),
-            Done::NoKey { header, .. } => {
+            Done::Withheld { header, .. } => {
                 // Nothing was made, so the message is still unread. A key of its own makes the next header fit.
                 if self.current.as_ref().is_some_and(|current| current.digest == header) {
                     self.withdraw();
@@ -452,7 +462,8 @@ impl<C: Checks> Client<C> {
                     }
                 }
             }
-            Done::HeaderSigned(_)
+            Done::KeyForgotten
+            | Done::HeaderSigned(_)
             | Done::PartialMade(_)
             | Done::RecordSigned(_)
             | Done::Disclaimed(_)
@@ -469,7 +480,7 @@ impl<C: Checks> Client<C> {
         let padded = self
             .accepts(payload)
             .map_err(|error| error.reason())
-            .and_then(|()| pad_payload(payload, &self.config.params).map_err(|_| Refused::WrongLength));
+            .and_then(|()| Payload::new(payload, &self.config.params).map_err(|_| Refused::WrongLength));
         match padded {
             Ok(payload) => {
                 self.queue.insert(self.requests, Request { request, payload, attempts: 0 });
@@ -591,9 +602,11 @@ impl<C: Checks> Client<C> {
         let skipped = round.0.checked_rem(cadence) != Some(0) || self.pending.contains_key(&round);
         let request = if skipped { None } else { self.queue.pop_first() };
         let epoch = self.bundle.as_ref().expect("its bundle stands in the client set").epoch;
-        let payload = request.as_ref().map(|(_, request)| request.payload.clone());
+        // Cover takes the way of a message, so that nobody can tell them by the time between header and envelope.
+        let cover = request.is_none();
+        let payload = request.as_ref().map_or(&self.blank, |(_, request)| &request.payload).clone();
         let header = Arc::new(live.header);
-        out.push(Effect::Work(Job::Seal { header: Arc::clone(&header), epoch, payload }));
+        out.push(Effect::Work(Job::Seal { header: Arc::clone(&header), epoch, payload, cover }));
         self.current = Some(Current { header, digest, place, request, envelope: None, over: false });
         Ok(())
     }
@@ -792,7 +805,6 @@ impl<C: Checks> Client<C> {
             header: envelope.header,
             envelope: Digest(*blake3::hash(&envelope.body).as_bytes()),
             servers: current.header.servers.iter().map(|server| server.peer).collect(),
-            payload: request.as_ref().map(|(_, request)| request.payload.clone()),
             request: request.as_ref().map(|(_, request)| request.request),
         });
         if let Some((number, request)) = request {
@@ -921,7 +933,7 @@ impl<C: Checks> Client<C> {
         let mut slots = read_slots(&self.config.params, &record.header, &record.broadcast);
         let content = slot.and_then(|slot| slots.nth(index(slot)));
         let outcome = match content {
-            Some(SlotContent::Message(payload)) if payload == request.payload => Outcome::Landed,
+            Some(SlotContent::Message(payload)) if payload == request.payload.as_bytes() => Outcome::Landed,
             Some(SlotContent::Message(_) | SlotContent::Garbled | SlotContent::Empty) | None => {
                 Outcome::Collided
             }
@@ -988,12 +1000,15 @@ impl<C: Checks> Client<C> {
         if self.bundle.is_none() && self.making.is_none() {
             self.make_bundle(self.config.epoch, true, out);
         }
-        if self.between_rounds()
-            && self.rekey_at <= self.now
+        let overdue = self.key_ends_at <= self.now && self.making.is_none();
+        if (overdue || (self.between_rounds() && self.rekey_at <= self.now))
             && let Some(bundle) = &self.bundle
             && let Some(epoch) = bundle.epoch.0.checked_add(1).map(Epoch)
         {
-            self.rekey_at = Time::NEVER;
+            (self.rekey_at, self.key_ends_at) = (Time::NEVER, Time::NEVER);
+            if overdue && let Some(current) = &mut self.current {
+                current.over = true;
+            }
             self.make_bundle(epoch, true, out);
         }
         if self.introduces_itself()

@@ -30,8 +30,11 @@ use crate::message::{
 use crate::params::RoundParams;
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
-use crate::signing::state_digest;
-use crate::wire::is_canonical;
+use crate::signing::{chain_digest, state_digest};
+
+mod snapshot;
+
+pub use snapshot::BadSnapshot;
 
 /// What every server of a committee has in common.
 #[derive(Clone, Debug)]
@@ -85,8 +88,8 @@ pub struct OpenRound {
     pub refused: Option<Bitmap>,
     /// Once applied.
     pub aggregate: Option<Applied>,
-    /// Whose partial is in.
-    pub partials: BTreeSet<PeerId>,
+    /// Whose partial is in, with its digest.
+    pub partials: BTreeMap<PeerId, Digest>,
 }
 
 /// The aggregate of a round and what was stripped from it.
@@ -116,19 +119,6 @@ impl OpenRound {
         Some(LiveHeader { header: Header::clone(&self.header), signatures })
     }
 
-    /// Whether all vectors and bitmaps are as long as the header says: what later commands are combined with.
-    fn fits(&self, params: &RoundParams) -> bool {
-        let count = self.header.clients.count;
-        let applied = self.aggregate.as_ref();
-        self.header.params == *params
-            && self.clients.set() == self.header.clients
-            && self.signatures.values().all(|signed| signed.refused.len() == count)
-            && self.refused.as_ref().is_none_or(|refused| refused.len() == count)
-            && applied.is_none_or(|applied| {
-                applied.participants.len() == count && applied.body.len() == params.vector_bytes()
-            })
-    }
-
     /// What the round waits for, and from whom.
     #[must_use]
     pub fn awaited(&self) -> (Abandonment, Vec<PeerId>) {
@@ -138,7 +128,7 @@ impl OpenRound {
         } else if self.aggregate.is_none() {
             (Abandonment::NoAggregate, Vec::new())
         } else {
-            (Abandonment::MissingPartial, roster().filter(|peer| !self.partials.contains(peer)).collect())
+            (Abandonment::MissingPartial, roster().filter(|peer| !self.partials.contains_key(peer)).collect())
         }
     }
 }
@@ -197,6 +187,8 @@ struct State {
     open: Option<OpenRound>,
     previous: Previous,
     records: VecDeque<SignedRecord>,
+    /// Over every command entry since the newest record.
+    chain: Digest,
 }
 
 /// The version of the rules in this module. It is part of the machine signature: whoever changes what a command does, or
@@ -229,14 +221,16 @@ pub const fn is_majority(some: usize, all: usize) -> bool {
     some > all / 2
 }
 
-/// A snapshot that is not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadSnapshot;
-
 impl<C: Checks> Committee<C> {
     /// The machine of an empty log.
     pub fn new(config: Config, checks: C) -> Self {
         Self { config, checks, state: State::default() }
+    }
+
+    /// Takes note of an entry of the log that carries a command, also of one that will be refused or can not be read:
+    /// called for each, before the command is applied.
+    pub fn chain(&mut self, index: u64, entry: &[u8]) {
+        self.state.chain = chain_digest(&self.state.chain, index, entry);
     }
 
     /// Applies a command.
@@ -257,7 +251,7 @@ impl<C: Checks> Committee<C> {
             Command::DepartServer(announcement) => self.depart_server(index, announcement, reports),
             Command::RetireServer(announcement) => self.retire_server(announcement, reports),
             Command::TestifyDead(testimony) => self.testify_dead(index, testimony, reports),
-            Command::ApproveAggregator(approval) => self.approve_aggregator(approval, reports),
+            Command::ApproveAggregator(approval) => self.approve_aggregator(index, approval, reports),
             Command::ChangeClients(batch) => self.change_clients(batch, reports),
             Command::RefuseClient(refusal) => self.refuse_client(refusal, reports),
         }
@@ -266,30 +260,6 @@ impl<C: Checks> Committee<C> {
     /// Takes note of the voters of the group.
     pub fn set_voters(&mut self, voters: BTreeSet<PeerId>) {
         self.state.voters = voters;
-    }
-
-    /// The whole state as bytes.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<u8> {
-        postcard::to_allocvec(&self.state).expect("the state holds nothing that postcard can not encode")
-    }
-
-    /// Replaces the state by that of a snapshot.
-    ///
-    /// # Errors
-    /// If the bytes are not what a state of this format has as its only encoding, or the vectors and bitmaps of its open round do not fit each other;
-    /// the state is unchanged then.
-    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
-        match postcard::take_from_bytes::<State>(snapshot) {
-            Ok((state, []))
-                if is_canonical(&state, snapshot)
-                    && state.open.as_ref().is_none_or(|open| open.fits(&self.config.params)) =>
-            {
-                self.state = state;
-                Ok(())
-            }
-            Ok(_) | Err(_) => Err(BadSnapshot),
-        }
     }
 
     /// The log, once started.
@@ -425,6 +395,9 @@ impl<C: Checks> Committee<C> {
         if header.clients != self.state.clients.set() {
             return Err(Refused::WrongRegistry);
         }
+        if self.state.aggregator.as_ref().map(|bundle| bundle.peer) != Some(header.aggregator) {
+            return Err(Refused::NotAggregator);
+        }
         self.check_roster(&header.servers)?;
         if self.checks.enforce(Check::ParticipantFloor) {
             let roster = header.servers.iter().map(|server| &server.peer);
@@ -446,7 +419,7 @@ impl<C: Checks> Committee<C> {
             signatures: BTreeMap::new(),
             refused: None,
             aggregate: None,
-            partials: BTreeSet::new(),
+            partials: BTreeMap::new(),
         });
         reports.push(Report::RoundOpened { index, header, digest });
         Ok(())
@@ -502,7 +475,6 @@ impl<C: Checks> Committee<C> {
         reports: &mut Vec<Report>,
     ) -> Result<(), Refused> {
         let vector_bytes = self.config.params.vector_bytes();
-        let aggregator = self.state.aggregator.as_ref().map(|bundle| bundle.peer);
         let (floors, once) =
             (self.checks.enforce(Check::ParticipantFloor), self.checks.enforce(Check::OneAggregate));
         let checks = self.checks.clone();
@@ -521,7 +493,7 @@ impl<C: Checks> Committee<C> {
             return Err(Refused::TooFewParticipants);
         }
         let digest = aggregate.digest();
-        if !checks.verify(&aggregator.ok_or(Refused::NotAggregator)?, &digest, &aggregate.signature) {
+        if !checks.verify(&open.header.aggregator, &digest, &aggregate.signature) {
             return Err(Refused::BadSignature);
         }
         let mut body = aggregate.body.clone();
@@ -561,17 +533,18 @@ impl<C: Checks> Committee<C> {
         if applied.digest != partial.aggregate && strict {
             return Err(Refused::WrongAggregate);
         }
-        if open.partials.contains(&partial.server) {
+        if open.partials.contains_key(&partial.server) {
             return Err(Refused::Duplicate);
         }
         if partial.body.len() != vector_bytes {
             return Err(Refused::WrongLength);
         }
-        if !checks.verify(&partial.server, &partial.digest(), &partial.signature) {
+        let digest = partial.digest();
+        if !checks.verify(&partial.server, &digest, &partial.signature) {
             return Err(Refused::BadSignature);
         }
         xor_into(&mut applied.body, &partial.body);
-        open.partials.insert(partial.server);
+        open.partials.insert(partial.server, digest);
         reports.push(Report::PartialApplied {
             index,
             round: partial.round,
@@ -595,6 +568,8 @@ impl<C: Checks> Committee<C> {
             Digest::default()
         };
         let mut servers: Vec<_> = open.header.servers.iter().map(|server| server.peer).collect();
+        // Both are in the order of the peers.
+        let partials = open.partials.values().copied().collect();
         if !self.checks.enforce(Check::CanonicalRecord) {
             servers.reverse();
         }
@@ -606,8 +581,13 @@ impl<C: Checks> Committee<C> {
             servers,
             broadcast: applied.body,
             previous,
+            aggregate: applied.digest,
+            partials,
+            index,
+            chain: self.state.chain,
         });
         let digest = record.digest();
+        self.state.chain = digest;
         if self.state.records.len() == RECORDS_KEPT {
             self.state.records.pop_front();
         }
@@ -620,7 +600,7 @@ impl<C: Checks> Committee<C> {
             record,
             digest,
             signed: open.signatures.into_keys().collect(),
-            partials: open.partials.into_iter().collect(),
+            partials: open.partials.into_keys().collect(),
             rostered: false,
         });
     }
@@ -798,8 +778,8 @@ impl<C: Checks> Committee<C> {
     ) -> Result<(), Refused> {
         self.require_log(testimony.log)?;
         let others: BTreeSet<_> =
-            self.state.voters.iter().copied().filter(|voter| *voter != testimony.server).collect();
-        if testimony.witness == testimony.server || !self.state.voters.contains(&testimony.witness) {
+            self.electorate().filter(|voter| **voter != testimony.server).copied().collect();
+        if !others.contains(&testimony.witness) {
             return Err(Refused::NotVoter);
         }
         let server = self.state.servers.get_mut(&testimony.server).ok_or(Refused::NotRegistered)?;
@@ -821,6 +801,11 @@ impl<C: Checks> Committee<C> {
         Ok(())
     }
 
+    /// The voters whose word counts: the group's, less those that were retired and are still to be taken out of it.
+    fn electorate(&self) -> impl Iterator<Item = &PeerId> {
+        self.state.voters.difference(&self.state.retired)
+    }
+
     fn retire(&mut self, server: PeerId, forced: bool, reports: &mut Vec<Report>) {
         self.state.servers.remove(&server);
         self.withdraw_refusals(&server);
@@ -828,13 +813,19 @@ impl<C: Checks> Committee<C> {
         reports.push(Report::ServerRetired { server, forced });
     }
 
-    fn approve_aggregator(&mut self, approval: &Approval, reports: &mut Vec<Report>) -> Result<(), Refused> {
+    fn approve_aggregator(
+        &mut self,
+        index: u64,
+        approval: &Approval,
+        reports: &mut Vec<Report>,
+    ) -> Result<(), Refused> {
         self.require_log(approval.log)?;
         let bundle = &approval.bundle;
         if bundle.role != Role::Aggregator {
             return Err(Refused::WrongRole);
         }
-        if !self.state.voters.contains(&approval.server) {
+        let electorate: BTreeSet<_> = self.electorate().copied().collect();
+        if !electorate.contains(&approval.server) {
             return Err(Refused::NotVoter);
         }
         let same = self.last_aggregator(&bundle.peer);
@@ -861,14 +852,16 @@ impl<C: Checks> Committee<C> {
             *candidate = fresh();
         }
         candidate.approvals.insert(approval.server);
-        let approved =
-            candidate.approvals.iter().filter(|server| self.state.voters.contains(*server)).count();
-        if is_majority(approved, self.state.voters.len()) {
+        if is_majority(candidate.approvals.intersection(&electorate).count(), electorate.len()) {
             self.state.candidates.clear();
             self.state.replaced.remove(&bundle.peer);
             let before = self.state.aggregator.replace(bundle.clone());
             if let Some(before) = before.filter(|before| before.peer != bundle.peer) {
                 self.state.replaced.insert(before.peer, before);
+                // The open round names the one before. What that one has folded already is still good.
+                if self.state.open.as_ref().is_some_and(|open| open.aggregate.is_none()) {
+                    self.abandon(index, reports);
+                }
             }
             reports.push(Report::AggregatorRegistered { aggregator: bundle.peer });
         }
@@ -969,7 +962,7 @@ impl<C: Checks> Committee<C> {
 
     /// Gives up the open round if it lists the server and lacks its partial.
     fn abandon_without(&mut self, index: u64, server: &PeerId, reports: &mut Vec<Report>) {
-        let lacks = |open: &OpenRound| open.lists(server) && !open.partials.contains(server);
+        let lacks = |open: &OpenRound| open.lists(server) && !open.partials.contains_key(server);
         if self.state.open.as_ref().is_some_and(lacks) {
             self.abandon(index, reports);
         }

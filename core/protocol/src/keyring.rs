@@ -4,17 +4,22 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::id::{Epoch, GroupId, PeerId, UniqueId};
+use zeroize::Zeroizing;
+
+use crate::bitmap::Bitmap;
+use crate::checks::{Check, Checks, Mixed, Mixture, Strict};
+use crate::id::{Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
 use crate::key::{Identity, NodeSecret, PublicKey, RoundSecret, Signature};
 use crate::machine::{Done, Job};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope, Floors,
     Header, HeaderSignature, Partial, RecordSignature, Role, Testimony,
 };
-use crate::pad::{PairKey, pair_key};
+use crate::pad::{End, PairKey, pair_key};
 use crate::partial::partial_body;
 use crate::random::Random;
 use crate::seal::seal;
+use crate::slot::Payload;
 
 /// Pair keys that were not used in this many rounds are wiped.
 const KEEP_ROUNDS: u64 = 16;
@@ -22,9 +27,15 @@ const KEEP_ROUNDS: u64 = 16;
 /// Holds the identity, the round key and the pair keys of one node, and performs the jobs of its machine.
 ///
 /// The round key is random and in memory only: it is drawn by [`Job::MakeBundle`] with `fresh_key` and replaced by the
-/// next such job, whereupon it and all pair keys are wiped. The generator it is drawn from erases behind itself.
+/// next such job, whereupon it, all pair keys and the promise are wiped. The generator it is drawn from erases behind
+/// itself.
+///
+/// What a round key has promised is remembered here, beside the key, where no log, snapshot or leader reaches it: the
+/// newest header that it signed, and whether a partial was begun or disclaimed under it. Jobs that contradict it are
+/// withheld.
 #[derive(Debug)]
-pub struct Keyring {
+pub struct Keyring<C = Strict> {
+    checks: C,
     identity: Identity,
     role: Role,
     instance: UniqueId,
@@ -35,7 +46,7 @@ pub struct Keyring {
     slots: Random,
 }
 
-/// A round key with what was derived from it.
+/// A round key with what was derived from it and promised for it.
 #[derive(Debug)]
 struct RoundKeys {
     secret: RoundSecret,
@@ -43,20 +54,40 @@ struct RoundKeys {
     /// The bundles that announced it.
     epochs: (Epoch, Epoch),
     pairs: Pairs,
+    promise: Option<Promise>,
 }
 
-/// Pair keys of one group by the peer's key, with the number of the job that used each last.
+/// The newest header that a round key has signed. A later one ends it.
+#[derive(Debug)]
+struct Promise {
+    log: LogId,
+    round: Round,
+    header: Digest,
+    /// As it was signed: signed again, it is the same.
+    refused: Bitmap,
+    state: Given,
+}
+
+/// What was given under a signed header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    Nothing,
+    /// A partial was begun.
+    Partial,
+    /// "I gave no partial and never will."
+    Disclaimer,
+}
+
+/// Pair keys of one group by the other end, with the number of the job that used each last.
 #[derive(Debug, Default)]
 struct Pairs {
     group: GroupId,
-    keys: BTreeMap<PublicKey, (PairKey, u64)>,
+    keys: BTreeMap<End, (PairKey, u64)>,
     job: u64,
 }
 
 impl Keyring {
-    /// Makes the keyring of a node. `group` is the committee's identifier, which servers know from its secret and
-    /// others take from the headers; `floors` are a server's; `entropy` is 32 secret random bytes, fresh for each
-    /// process.
+    /// As [`Keyring::with_checks`], with every rule enforced.
     ///
     /// # Panics
     /// If a server is made without floors, or another role with them: such bundles would verify nowhere.
@@ -69,9 +100,31 @@ impl Keyring {
         floors: Option<Floors>,
         entropy: [u8; 32],
     ) -> Self {
+        Self::with_checks(Strict, secret, role, instance, group, floors, entropy)
+    }
+}
+
+impl<C: Checks> Keyring<C> {
+    /// Makes the keyring of a node. `group` is the committee's identifier, which servers know from its secret and
+    /// others take from the headers; `floors` are a server's; `entropy` is 32 secret random bytes, fresh for each
+    /// process.
+    ///
+    /// # Panics
+    /// If a server is made without floors, or another role with them: such bundles would verify nowhere.
+    #[must_use]
+    pub fn with_checks(
+        checks: C,
+        secret: &NodeSecret,
+        role: Role,
+        instance: UniqueId,
+        group: Option<GroupId>,
+        floors: Option<Floors>,
+        entropy: [u8; 32],
+    ) -> Self {
         assert_eq!(floors.is_some(), role == Role::Server, "servers have floors, others have none");
         let random = Random::new(entropy);
         Self {
+            checks,
             identity: Identity::from_secret(secret),
             role,
             instance,
@@ -101,30 +154,47 @@ impl Keyring {
         self.round = None;
     }
 
-    /// Performs a job. Jobs come from the node's own machine, which has decided that they should be done; the keyring
-    /// itself makes sure of one thing only, that a pad is made with no other key than the one that the header, or the
-    /// bundle in the registry, lists for this node.
+    /// Performs a job. Jobs come from the node's own machine, which has decided that they should be done. The keyring
+    /// makes sure by itself of what anonymity rests on, so that no state that the machine was talked into can undo it: a
+    /// pad is made with no other key than the one that the header, or the bundle in the registry, lists for this node; a
+    /// round key signs one header per round, each of a later round than those before; it gives a partial under the newest
+    /// of them only, once, and no disclaimer besides.
+    ///
+    /// `entropy` gives 32 random bytes of the system. It is asked once for each fresh round key, so that a copy of the
+    /// memory ends to foretell keys at the next change.
     #[must_use]
-    pub fn perform(&mut self, job: &Job) -> Done {
+    pub fn perform(&mut self, job: &Job, entropy: impl FnOnce() -> [u8; 32]) -> Done {
         match job {
-            Job::MakeBundle { epoch, fresh_key } => Done::BundleMade(self.make_bundle(*epoch, *fresh_key)),
-            Job::SignHeader { log, round, header, refused } => {
+            Job::MakeBundle { epoch, fresh_key } => {
+                if *fresh_key {
+                    self.stir(entropy());
+                }
+                Done::BundleMade(self.make_bundle(*epoch, *fresh_key))
+            }
+            Job::ForgetKey => {
+                self.forget_round_key();
+                Done::KeyForgotten
+            }
+            Job::SignHeader { key_epoch, log, round, header, refused } => {
+                let Some(refused) = self.promise(*key_epoch, *log, *round, *header, refused) else {
+                    return Done::Withheld { round: *round, header: *header };
+                };
                 let mut signed = HeaderSignature {
                     log: *log,
                     round: *round,
                     header: *header,
                     server: self.peer(),
-                    refused: refused.clone(),
+                    refused,
                     signature: Signature::default(),
                 };
                 signed.signature = self.identity.sign(&signed.signed_digest());
                 Done::HeaderSigned(signed)
             }
-            Job::MakePartial { header, aggregate, clients } => {
+            Job::MakePartial { key_epoch, header, aggregate, clients } => {
                 let digest = header.digest();
-                let Some(body) = self.partial_body(header, clients) else {
-                    return Done::NoKey { round: header.round, header: digest };
-                };
+                let promised = self.give(*key_epoch, header.log, header.round, digest, Given::Partial);
+                let body = promised.then(|| self.partial_body(header, *aggregate, clients)).flatten();
+                let Some(body) = body else { return Done::Withheld { round: header.round, header: digest } };
                 let mut partial = Partial {
                     log: header.log,
                     round: header.round,
@@ -148,7 +218,10 @@ impl Keyring {
                 signed.signature = self.identity.sign(&signed.signed_digest());
                 Done::RecordSigned(signed)
             }
-            Job::Disclaim { log, round, header } => {
+            Job::Disclaim { key_epoch, log, round, header } => {
+                if !self.give(*key_epoch, *log, *round, *header, Given::Disclaimer) {
+                    return Done::Withheld { round: *round, header: *header };
+                }
                 let mut disclaimer = Disclaimer {
                     log: *log,
                     round: *round,
@@ -228,8 +301,58 @@ impl Keyring {
                 batch.signature = self.identity.sign(&batch.signed_digest());
                 Done::BatchSigned(Box::new(batch))
             }
-            Job::Seal { header, epoch, payload } => self.seal(header, *epoch, payload.as_deref()),
+            Job::Seal { header, epoch, payload, cover } => self.seal(header, *epoch, payload, *cover),
         }
+    }
+
+    /// Mixes randomness of the system into everything that is drawn later.
+    fn stir(&mut self, entropy: [u8; 32]) {
+        let entropy = Zeroizing::new(entropy);
+        self.keys.stir(&entropy);
+        self.slots.stir(&entropy);
+    }
+
+    /// Promises a partial under a header of a later round than every one promised before by this key, or repeats the
+    /// newest promise. Returns the refused clients that are to be signed.
+    fn promise(
+        &mut self,
+        epoch: Epoch,
+        log: LogId,
+        round: Round,
+        header: Digest,
+        refused: &Bitmap,
+    ) -> Option<Bitmap> {
+        let kept = self.checks.enforce(Check::PromiseKept);
+        let keys = self.round.as_mut().filter(|keys| keys.announced_by(epoch))?;
+        if let Some(newest) = keys.promise.as_ref().filter(|_| kept) {
+            if (newest.log, newest.round, newest.header) == (log, round, header) {
+                return (newest.state != Given::Disclaimer).then(|| newest.refused.clone());
+            }
+            if newest.log != log || newest.round >= round {
+                return None;
+            }
+        }
+        keys.promise = Some(Promise { log, round, header, refused: refused.clone(), state: Given::Nothing });
+        Some(refused.clone())
+    }
+
+    /// Takes note of what is given under the newest promise. False: it was given away otherwise, or never promised. A
+    /// disclaimer may be given again, a partial may not.
+    fn give(&mut self, epoch: Epoch, log: LogId, round: Round, header: Digest, given: Given) -> bool {
+        if !self.checks.enforce(Check::PromiseKept) {
+            return self.round.as_ref().is_some_and(|keys| keys.announced_by(epoch));
+        }
+        let Some(keys) = self.round.as_mut().filter(|keys| keys.announced_by(epoch)) else { return false };
+        let Some(promise) = &mut keys.promise else { return false };
+        if (promise.log, promise.round, promise.header) != (log, round, header) {
+            return false;
+        }
+        let allowed = promise.state == Given::Nothing
+            || (promise.state == Given::Disclaimer && given == Given::Disclaimer);
+        if allowed {
+            promise.state = given;
+        }
+        allowed
     }
 
     fn make_bundle(&mut self, epoch: Epoch, fresh_key: bool) -> Bundle {
@@ -242,8 +365,8 @@ impl Keyring {
             None => {
                 let secret = RoundSecret::from_seed(self.keys.bytes());
                 let public = secret.public();
-                self.round =
-                    Some(RoundKeys { secret, public, epochs: (epoch, epoch), pairs: Pairs::default() });
+                let (epochs, pairs) = ((epoch, epoch), Pairs::default());
+                self.round = Some(RoundKeys { secret, public, epochs, pairs, promise: None });
                 public
             }
         };
@@ -254,48 +377,65 @@ impl Keyring {
             epoch,
             round_key,
             floors: self.floors,
+            boot: None,
             signature: Signature::default(),
         };
         bundle.signature = self.identity.sign(&bundle.digest());
         bundle
     }
 
-    fn partial_body(&mut self, header: &Header, clients: &[PublicKey]) -> Option<Vec<u8>> {
+    fn partial_body(&mut self, header: &Header, aggregate: Digest, clients: &[End]) -> Option<Vec<u8>> {
         let me = self.peer();
         let round = self.round.as_mut()?;
         if self.group.is_some_and(|group| group != header.group) {
             return None;
         }
         header.servers.iter().find(|server| server.peer == me && server.round_key == round.public)?;
-        let (own, group) = (round.public, header.group);
-        let pairs = round
-            .pairs
-            .with(&round.secret, group, clients, |shared, client| pair_key(shared, client, &own, &group))?;
-        Some(partial_body(&header.params, &header.digest(), &pairs))
+        let (checks, group) = (self.checks.clone(), header.group);
+        let own = end(&checks, End { peer: me, round_key: round.public });
+        let clients = clients.iter().map(|client| end(&checks, *client));
+        let pairs = round.pairs.with(&round.secret, group, clients.clone(), |shared, client| {
+            pair_key(shared, client, &own, &group)
+        })?;
+        let digest = header.digest();
+        let mut heads = Heads::default();
+        let body = partial_body(&header.params, &digest, &pairs, |body| heads.note::<C>(body));
+        if C::OBSERVES {
+            let pads = heads.pads(clients.map(|client| client.peer));
+            let what = Mixture::Partial { aggregate };
+            checks.mixed(&Mixed { peer: me, header, digest, what, pads: &pads, body: &body });
+        }
+        Some(body)
     }
 
-    fn seal(&mut self, header: &Header, epoch: Epoch, payload: Option<&[u8]>) -> Done {
+    fn seal(&mut self, header: &Header, epoch: Epoch, payload: &Payload, cover: bool) -> Done {
         let digest = header.digest();
-        let no_key = Done::NoKey { round: header.round, header: digest };
+        let withheld = Done::Withheld { round: header.round, header: digest };
         if self.group.is_some_and(|group| group != header.group) {
-            return no_key;
+            return withheld;
         }
-        let Some(round) = self.round.as_mut() else { return no_key };
-        let (first, last) = round.epochs;
-        if epoch < first || epoch > last {
-            return no_key;
-        }
-        let (own, group) = (round.public, header.group);
-        let servers = header.servers.iter().map(|server| &server.round_key);
+        let me = self.peer();
+        let Some(round) = self.round.as_mut().filter(|keys| keys.announced_by(epoch)) else {
+            return withheld;
+        };
+        let (checks, group) = (self.checks.clone(), header.group);
+        let own = end(&checks, End { peer: me, round_key: round.public });
+        let servers = header.servers.iter().map(|server| end(&checks, End::from(server)));
         let pairs = round
             .pairs
             .with(&round.secret, group, servers, |shared, server| pair_key(shared, &own, server, &group));
-        let Some(pairs) = pairs else { return no_key };
-        let slot = payload.map(|_| {
-            let drawn = self.slots.below(u64::from(header.params.num_slots()));
-            u32::try_from(drawn).expect("a slot is below a number of 32 bits")
-        });
-        let body = seal(&header.params, &digest, &pairs, slot.zip(payload));
+        let Some(pairs) = pairs else { return withheld };
+        // Drawn for cover as well: the generator takes its time.
+        let drawn = self.slots.below(u64::from(header.params.num_slots()));
+        let slot = u32::try_from(drawn).expect("a slot is below a number of 32 bits");
+        let mut heads = Heads::default();
+        let written = payload.as_bytes();
+        let body = seal(&header.params, &digest, &pairs, slot, written, cover, |body| heads.note::<C>(body));
+        if C::OBSERVES {
+            let pads = heads.pads(header.servers.iter().map(|server| server.peer));
+            let what = Mixture::Envelope { payload: (!cover).then_some(written) };
+            checks.mixed(&Mixed { peer: me, header, digest, what, pads: &pads, body: &body });
+        }
         let mut envelope = Envelope {
             log: header.log,
             round: header.round,
@@ -305,34 +445,71 @@ impl Keyring {
             signature: Signature::default(),
         };
         envelope.signature = self.identity.sign(&envelope.signed_digest());
-        Done::Sealed { envelope: Box::new(envelope), slot }
+        Done::Sealed { envelope: Box::new(envelope), slot: (!cover).then_some(slot) }
+    }
+}
+
+/// What of an end goes into a pair key.
+fn end<C: Checks>(checks: &C, end: End) -> End {
+    if checks.enforce(Check::PadEnds) { end } else { End { peer: PeerId::default(), ..end } }
+}
+
+impl RoundKeys {
+    /// Whether the bundle of this epoch announced the key.
+    fn announced_by(&self, epoch: Epoch) -> bool {
+        let (first, last) = self.epochs;
+        first <= epoch && epoch <= last
+    }
+}
+
+/// The first bytes of a vector as pads are XORed into it, for [`Checks::mixed`]. Empty where nobody observes.
+#[derive(Default)]
+struct Heads(Vec<[u8; Mixed::HEAD]>);
+
+impl Heads {
+    fn note<C: Checks>(&mut self, body: &[u8]) {
+        if C::OBSERVES {
+            let mut head = [0; Mixed::HEAD];
+            head.iter_mut().zip(body).for_each(|(to, from)| *to = *from);
+            self.0.push(head);
+        }
+    }
+
+    /// What each step has changed: the pad that was XORed in.
+    fn pads(&self, peers: impl Iterator<Item = PeerId>) -> Vec<(PeerId, [u8; Mixed::HEAD])> {
+        let steps = self.0.iter().zip(self.0.iter().skip(1));
+        let pad = |(before, after): (&[u8; Mixed::HEAD], &[u8; Mixed::HEAD])| {
+            let mut pad = *before;
+            pad.iter_mut().zip(after).for_each(|(byte, more)| *byte ^= more);
+            pad
+        };
+        peers.zip(steps.map(pad)).collect()
     }
 }
 
 impl Pairs {
-    /// The pair keys with all peers, in their order; derives those that are new and wipes those not used lately.
-    /// `None` if there can be no pair key with one of them.
-    fn with<'a>(
+    /// The pair keys with all ends, in their order; derives those that are new and wipes those not used lately. `None`
+    /// if there can be no pair key with one of them.
+    fn with(
         &mut self,
         secret: &RoundSecret,
         group: GroupId,
-        peers: impl IntoIterator<Item = &'a PublicKey>,
-        derive: impl Fn(&[u8; 32], &PublicKey) -> PairKey,
+        ends: impl Iterator<Item = End>,
+        derive: impl Fn(&[u8; 32], &End) -> PairKey,
     ) -> Option<Vec<PairKey>> {
         if self.group != group {
             *self = Self { group, ..Self::default() };
         }
         self.job = self.job.saturating_add(1);
         let job = self.job;
-        let peers = peers.into_iter();
-        let mut pairs = Vec::with_capacity(peers.size_hint().0);
-        for peer in peers {
-            if let Some((pair, used)) = self.keys.get_mut(peer) {
+        let mut pairs = Vec::with_capacity(ends.size_hint().0);
+        for end in ends {
+            if let Some((pair, used)) = self.keys.get_mut(&end) {
                 *used = job;
                 pairs.push(pair.clone());
             } else {
-                let pair = derive(&*secret.agree(peer)?, peer);
-                self.keys.insert(*peer, (pair.clone(), job));
+                let pair = derive(&*secret.agree(&end.round_key)?, &end);
+                self.keys.insert(end, (pair.clone(), job));
                 pairs.push(pair);
             }
         }

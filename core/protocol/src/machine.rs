@@ -19,12 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
-use crate::key::PublicKey;
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Disclaimer, Envelope,
     Header, HeaderSignature, Partial, Record, RecordSignature, Standing, Testimony,
 };
+use crate::pad::End;
 use crate::refused::Refused;
+use crate::slot::Payload;
 use crate::time::Time;
 
 /// Something a machine wants done. Effects are carried out in the order they were pushed.
@@ -105,6 +106,9 @@ impl Deadline {
 }
 
 /// Work that needs a secret.
+///
+/// Jobs that use a round key, or promise something for it, name the epoch of the bundle that announced it: if the keyring
+/// holds another key by the time it comes to them, nothing is made ([`Done::Withheld`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Makes and signs a bundle of the keyring's role, with the present round key or a fresh one.
@@ -114,8 +118,12 @@ pub enum Job {
         /// Draw a new round key first; the old one and its pair keys are wiped.
         fresh_key: bool,
     },
+    /// Wipes the round key, its pair keys and what was promised for it.
+    ForgetKey,
     /// Server: promises a partial.
     SignHeader {
+        /// Of the present bundle.
+        key_epoch: Epoch,
         /// The log.
         log: LogId,
         /// The round.
@@ -127,12 +135,14 @@ pub enum Job {
     },
     /// Server: XORs the pads with the participants. Heavy.
     MakePartial {
+        /// Of the present bundle.
+        key_epoch: Epoch,
         /// The header.
         header: Arc<Header>,
         /// Digest of the aggregate.
         aggregate: Digest,
-        /// The round keys of the participants.
-        clients: Arc<[PublicKey]>,
+        /// The participants.
+        clients: Arc<[End]>,
     },
     /// Server: confirms a record.
     SignRecord {
@@ -145,6 +155,8 @@ pub enum Job {
     },
     /// Server: says that it gave no partial under a header and never will.
     Disclaim {
+        /// Of the bundle that the header lists.
+        key_epoch: Epoch,
         /// The log.
         log: LogId,
         /// The round.
@@ -222,8 +234,11 @@ pub enum Job {
         header: Arc<Header>,
         /// Of the client's bundle.
         epoch: Epoch,
-        /// Exactly [`crate::params::RoundParams::payload_bytes`] bytes; `None` is cover traffic.
-        payload: Option<Vec<u8>>,
+        /// Exactly [`crate::params::RoundParams::payload_bytes`] bytes, also of cover traffic: it takes the same way and
+        /// is masked at its end.
+        payload: Payload,
+        /// Nothing is written: cover traffic.
+        cover: bool,
     },
 }
 
@@ -232,6 +247,8 @@ pub enum Job {
 pub enum Done {
     /// Of [`Job::MakeBundle`].
     BundleMade(Bundle),
+    /// Of [`Job::ForgetKey`].
+    KeyForgotten,
     /// Of [`Job::SignHeader`].
     HeaderSigned(HeaderSignature),
     /// Of [`Job::MakePartial`].
@@ -256,11 +273,12 @@ pub enum Done {
     Sealed {
         /// The envelope.
         envelope: Box<Envelope>,
-        /// The slot that the payload went to; `None` for cover traffic. Forgotten with the envelope.
+        /// The slot that the payload went to; `None` for cover traffic.
         slot: Option<u32>,
     },
-    /// The keyring does not hold the key that the header lists for this node: nothing was made, and never will be.
-    NoKey {
+    /// The keyring does not hold the key that the header lists for this node, or what it has promised with that key
+    /// forbids the job: nothing was made, and never will be.
+    Withheld {
         /// The round.
         round: Round,
         /// Of the header.
@@ -298,8 +316,8 @@ pub enum Abandonment {
     MissingPartial,
 }
 
-/// Something that happened, for log lines, metrics, the simulator's properties and auditors. None holds a pad or a key;
-/// payloads stand only in the client's own reports.
+/// Something that happened, for log lines, metrics, the simulator's properties and auditors. None holds a pad, a key or
+/// what a client writes.
 #[derive(Clone, Debug)]
 pub enum Report {
     /// Applied: a log was named.
@@ -498,9 +516,7 @@ pub enum Report {
         envelope: Digest,
         /// The roster.
         servers: Vec<PeerId>,
-        /// The payload, as long as a slot's; `None` for cover traffic.
-        payload: Option<Vec<u8>>,
-        /// Its publisher's number.
+        /// The publisher's number of the message in it; `None` for cover traffic.
         request: Option<RequestId>,
     },
     /// This client does not take part under a header.

@@ -49,8 +49,21 @@ pub struct Bundle {
     pub round_key: PublicKey,
     /// Floors; only servers have them.
     pub floors: Option<Floors>,
+    /// What ties the round key to a measured boot. This version accepts it and draws no conclusion from it.
+    pub boot: Option<Boot>,
     /// By the peer, over all of the above.
     pub signature: Signature,
+}
+
+/// The word of a boot key, which was born with the process and which a quote of the platform names, for a round key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The ed25519 public key of the boot.
+    pub key: [u8; 32],
+    /// By the boot key, over [`Bundle::boot_digest`].
+    pub signature: Signature,
+    /// blake3 of the quote, which travels apart.
+    pub quote: Digest,
 }
 
 /// A server as a header lists it.
@@ -107,6 +120,8 @@ pub struct Header {
     pub clients: ClientSet,
     /// Fewest participants.
     pub min_participants: u32,
+    /// Who folds the round: the log's aggregator at the opening. Clients send their envelopes to it alone.
+    pub aggregator: PeerId,
 }
 
 /// A server's promise of a partial for any valid aggregate under this header.
@@ -243,7 +258,7 @@ impl fmt::Debug for Partial {
     }
 }
 
-/// A finalised round.
+/// A finalised round, with what it was made of.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The log.
@@ -261,11 +276,31 @@ pub struct Record {
     pub broadcast: Vec<u8>,
     /// Digest of the record before it; zero for the first.
     pub previous: Digest,
+    /// Digest of the aggregate.
+    pub aggregate: Digest,
+    /// Digests of the partials, in roster order.
+    pub partials: Vec<Digest>,
+    /// Position in the log of the entry that finalised the round.
+    pub index: u64,
+    /// Over every command entry of the log since the record before this one, up to that position.
+    pub chain: Digest,
 }
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { log, round, header, participants, servers, broadcast, previous } = self;
+        let Self {
+            log,
+            round,
+            header,
+            participants,
+            servers,
+            broadcast,
+            previous,
+            aggregate,
+            partials,
+            index,
+            chain,
+        } = self;
         f.debug_struct("Record")
             .field("log", log)
             .field("round", round)
@@ -274,6 +309,10 @@ impl fmt::Debug for Record {
             .field("servers", servers)
             .field("broadcast", &Vector(broadcast))
             .field("previous", previous)
+            .field("aggregate", aggregate)
+            .field("partials", partials)
+            .field("index", index)
+            .field("chain", chain)
             .finish()
     }
 }

@@ -8,15 +8,19 @@ use crate::id::Digest;
 use crate::pad::{PairKey, xor_pad};
 use crate::params::RoundParams;
 
-/// The body of a server's partial: the XOR of its pads with every participant.
+/// The body of a server's partial: the XOR of its pads with every participant. `seen` is shown the body before the first
+/// pad and after each.
 pub fn partial_body<'a>(
     params: &RoundParams,
     header: &Digest,
     pairs: impl IntoIterator<Item = &'a PairKey>,
+    mut seen: impl FnMut(&[u8]),
 ) -> Vec<u8> {
     let mut body = vec![0; params.vector_bytes()];
+    seen(&body);
     for pair in pairs {
         xor_pad(pair, header, &mut body);
+        seen(&body);
     }
     body
 }

@@ -33,7 +33,22 @@ impl Random {
     pub fn fork(&self, label: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(Context::RandomFork.text());
         hasher.update(&self.key).update(label.as_bytes());
-        Self::new(*hasher.finalize().as_bytes())
+        let fork = Self::new(*hasher.finalize().as_bytes());
+        hasher.zeroize();
+        fork
+    }
+
+    /// Mixes fresh randomness in: whoever knew the generator's state, by a copy of the memory say, does not know what is
+    /// drawn from here on.
+    pub fn stir(&mut self, entropy: &[u8; 32]) {
+        let mut hasher = blake3::Hasher::new_derive_key(Context::RandomStir.text());
+        hasher.update(&self.key).update(entropy);
+        let mut output = hasher.finalize_xof();
+        output.fill(&mut self.key);
+        self.block.zeroize();
+        self.used = BLOCK;
+        output.zeroize();
+        hasher.zeroize();
     }
 
     /// Fills a buffer.

@@ -268,13 +268,7 @@ impl Proof {
 }
 
 fn leaf(bundle: &Bundle) -> Digest {
-    let (halves, _) = bundle.signature.0.as_chunks::<32>();
-    let mut fields = Fields::new(Context::RegistryLeaf);
-    fields.bytes(&bundle.digest().0);
-    for half in halves {
-        fields.bytes(half);
-    }
-    fields.digest()
+    Fields::new(Context::RegistryLeaf).bytes(&bundle.digest().0).signature(&bundle.signature).digest()
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {

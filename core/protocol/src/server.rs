@@ -14,12 +14,12 @@ use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{self, Committee, OpenRound, SignedRecord};
 use crate::id::{Digest, Epoch, LogId, PeerId, Round};
-use crate::key::PublicKey;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
     Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, Role,
     RosterServer, Standing,
 };
+use crate::pad::End;
 use crate::random::Random;
 use crate::refused::Refused;
 use crate::retry::Retry;
@@ -47,6 +47,8 @@ pub struct Config {
     pub resend: Duration,
     /// After how long the round key is replaced, between rounds.
     pub rekey_after: Duration,
+    /// After how long it is wiped, whatever is open: a leader that never lets a round end keeps no key alive by it.
+    pub key_age_max: Duration,
     /// How long a stop may wait for the partial of the open round.
     pub partial_budget: Duration,
     /// After how long a stop is over, whatever is still missing.
@@ -146,10 +148,12 @@ struct Promise {
     header: Digest,
     /// Its conscience's verdict, as of the log position of the opening.
     verdict: Result<(), Refused>,
+    /// Of the bundle whose key the header lists.
+    key_epoch: Epoch,
     signature: Option<HeaderSignature>,
     partial: Option<Box<Partial>>,
-    /// The keyring does not hold the key that the header lists.
-    no_key: bool,
+    /// The keyring does not hold the key that the header lists, or has promised otherwise with it.
+    withheld: bool,
 }
 
 /// How far an orderly stop is.
@@ -180,13 +184,17 @@ pub struct Server<C> {
     promise: Option<Promise>,
     /// Partials that are being made: how many participants each has, by header.
     making: BTreeMap<Digest, u32>,
-    /// The last header that this process signed; never another one of that round or an earlier one.
-    signed: Option<(LogId, Round, Digest)>,
-    /// The highest round that this process disclaimed, by log: it signs no header up to it, so it makes no partial.
-    /// Never forgotten.
-    disclaimed: BTreeMap<LogId, Round>,
-    /// How many disclaimers are being signed.
-    disclaiming: usize,
+    /// The last round whose header this process began to sign, and its log: never another header of that round, of an
+    /// earlier one, or of another log. Never forgotten.
+    signed: Option<(LogId, Round)>,
+    /// The newest records that this process began to sign, by round: never another one of these rounds, nor one of an
+    /// earlier round.
+    records_signed: BTreeMap<Round, Digest>,
+    /// The last round for which this store had to rely on others; `None` until it has registered. It signs no record up
+    /// to it.
+    followed: Option<Round>,
+    /// Headers for which a disclaimer is being signed.
+    disclaiming: BTreeSet<Digest>,
     /// The newest disclaimers, oldest first, for an aggregator that was away.
     disclaimers: VecDeque<Disclaimer>,
     /// When this server saw the open round opened, or took over the leadership.
@@ -215,6 +223,9 @@ pub struct Server<C> {
 /// After how many failed probes a server testifies that another is dead.
 pub const PROBES_MIN: u32 = 3;
 
+/// How many records a server remembers to have signed.
+const RECORDS_SIGNED: usize = committee::RECORDS_KEPT;
+
 /// The most disclaimers that a server keeps for its aggregator.
 pub const DISCLAIMERS_KEPT: usize = 8;
 
@@ -239,8 +250,9 @@ impl<C: Checks> Server<C> {
             promise: None,
             making: BTreeMap::new(),
             signed: None,
-            disclaimed: BTreeMap::new(),
-            disclaiming: 0,
+            records_signed: BTreeMap::new(),
+            followed: None,
+            disclaiming: BTreeSet::new(),
             disclaimers: VecDeque::new(),
             opened_at: Time::default(),
             last_opened: None,
@@ -258,7 +270,8 @@ impl<C: Checks> Server<C> {
         }
     }
 
-    /// Applies one input. The only function that changes a server, but for [`Server::restore`].
+    /// Applies one input. The only function that changes a server, but for [`Server::restore`], [`Server::install`] and
+    /// [`Server::follow`].
     ///
     /// # Panics
     /// If effects of an earlier call were not drained, or an invariant of the core is broken.
@@ -327,20 +340,86 @@ impl<C: Checks> Server<C> {
         }
         if self.bundle.is_some() {
             note(self.rekey_at(), "a fresh round key");
+            note(self.key_ends_at(), "the end of the round key");
         }
         deadline
     }
 
-    /// Replaces the replicated state by a snapshot's.
+    /// Starts from a snapshot that this server's own store has taken.
     ///
     /// # Errors
     /// If the bytes are not a snapshot; nothing changes then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), committee::BadSnapshot> {
-        self.committee.restore(snapshot)?;
-        let open = self.committee.open().map(|open| open.digest);
-        self.promise.take_if(|promise| Some(promise.header) != open);
+        self.committee.restore(snapshot)
+    }
+
+    /// Whether [`Server::install`] would take a peer's snapshot.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn examine(&self, snapshot: &[u8]) -> Result<(), committee::BadSnapshot> {
+        self.examined(snapshot).map(drop)
+    }
+
+    fn examined(&self, snapshot: &[u8]) -> Result<Committee<C>, committee::BadSnapshot> {
+        let committee = self.committee.examine(snapshot, &self.config.me)?;
+        let signed = |kept: &SignedRecord| self.records_signed.get(&kept.record.round);
+        let contradicts = |kept: &SignedRecord| signed(kept).is_some_and(|signed| *signed != kept.digest);
+        if committee.records().iter().any(contradicts) {
+            return Err(committee::BadSnapshot::Contradicts);
+        }
+        Ok(committee)
+    }
+
+    /// Replaces the replicated state by a peer's snapshot. Nobody vouches for what it holds, so nothing is promised on
+    /// the ground of it: this costs the round key and whatever was promised for it, and the records up to here are
+    /// followed, never signed. The server registers with another key once it has caught up.
+    ///
+    /// # Errors
+    /// Why it is refused; nothing changes then.
+    ///
+    /// # Panics
+    /// If effects of an earlier call were not drained.
+    pub fn install(&mut self, snapshot: &[u8], out: &mut Outbox) -> Result<(), committee::BadSnapshot> {
+        assert!(out.is_empty(), "the driver drains all effects before the next input");
+        let committee = self.examined(snapshot)?;
+        if self.checks.enforce(Check::PromiseKept) {
+            self.forget_key(out);
+            self.promise = None;
+        } else {
+            let open = committee.open().map(|open| open.digest);
+            self.promise.take_if(|promise| Some(promise.header) != open);
+        }
         self.held = None;
+        self.newcomer = false;
+        self.silent.clear();
+        self.committee = committee;
+        let opened = self.committee.opened();
+        self.followed = self.followed.map(|followed| followed.max(opened));
+        self.check();
         Ok(())
+    }
+
+    /// The last round for which this store had to rely on others: its driver keeps it beside the store, and gives it to
+    /// the next process by [`Server::follow`]. `None` until the store has registered for the first time.
+    #[must_use]
+    pub fn followed(&self) -> Option<Round> {
+        self.followed
+    }
+
+    /// What [`Server::followed`] was when the store was last used. Called at the start, before anything else.
+    pub fn follow(&mut self, followed: Option<Round>) {
+        self.followed = followed;
+    }
+
+    /// Wipes the round key: no header that lists it gets anything from this server any more.
+    fn forget_key(&mut self, out: &mut Outbox) {
+        self.bundle = None;
+        self.making.clear();
+        if let Some(promise) = &mut self.promise {
+            promise.withheld = true;
+        }
+        out.push(Effect::Work(Job::ForgetKey));
     }
 
     /// The replicated state as this server has applied it.
@@ -499,9 +578,7 @@ impl<C: Checks> Server<C> {
     fn aggregated(&mut self, from: PeerId, aggregate: Aggregate, out: &mut Outbox) {
         let reason = match self.committee.open() {
             None => Some(Refused::NoRound),
-            Some(_) if self.committee.aggregator().is_none_or(|aggregator| aggregator.peer != from) => {
-                Some(Refused::NotAggregator)
-            }
+            Some(open) if open.header.aggregator != from => Some(Refused::NotAggregator),
             Some(open) if open.header.round != aggregate.round => Some(Refused::WrongRound),
             Some(open) if open.digest != aggregate.header => Some(Refused::WrongHeader),
             Some(open) if open.aggregate.is_some() => {
@@ -581,6 +658,11 @@ impl<C: Checks> Server<C> {
 
     fn done(&mut self, done: Done, out: &mut Outbox) {
         match done {
+            Done::KeyForgotten => {
+                // A bundle that was made just before announces a key that is gone.
+                self.bundle = None;
+                self.bundle_wanted = false;
+            }
             Done::BundleMade(bundle) => {
                 self.bundle = Some(bundle);
                 self.bundle_made = self.now;
@@ -599,10 +681,9 @@ impl<C: Checks> Server<C> {
             },
             Done::HeaderSigned(signature) => {
                 let current = self.promise.as_mut().filter(|promise| promise.header == signature.header);
-                if let Some(promise) = current {
+                if let Some(promise) = current.filter(|promise| !promise.withheld) {
                     let (round, header) = (signature.round, signature.header);
                     promise.signature = Some(signature.clone());
-                    self.signed = Some((signature.log, round, header));
                     out.report(Report::HeaderSigned { round, header });
                     out.push(Effect::Propose(Command::SignHeader(signature)));
                 }
@@ -613,10 +694,11 @@ impl<C: Checks> Server<C> {
             Done::Testified(testimony) => out.push(Effect::Propose(Command::TestifyDead(testimony))),
             Done::Approved(approval) => out.push(Effect::Propose(Command::ApproveAggregator(approval))),
             Done::RefusalSigned(refusal) => out.push(Effect::Propose(Command::RefuseClient(refusal))),
-            Done::NoKey { round: _, header } => {
+            Done::Withheld { round: _, header } => {
                 self.making.remove(&header);
+                self.disclaiming.remove(&header);
                 if let Some(promise) = self.promise.as_mut().filter(|promise| promise.header == header) {
-                    promise.no_key = true;
+                    promise.withheld = true;
                 }
             }
             Done::AggregateSigned(_) | Done::BatchSigned(_) | Done::Sealed { .. } => {
@@ -646,17 +728,16 @@ impl<C: Checks> Server<C> {
     fn disclaim(&mut self, promise: &Promise, out: &mut Outbox) {
         let Some(signature) = &promise.signature else { return };
         let (log, round, header) = (signature.log, signature.round, promise.header);
-        if promise.partial.is_some() || self.making.contains_key(&header) {
+        if promise.partial.is_some() || promise.withheld || self.making.contains_key(&header) {
             return;
         }
-        let last = self.disclaimed.entry(log).or_default();
-        *last = round.max(*last);
-        self.disclaiming = self.disclaiming.saturating_add(1);
-        out.push(Effect::Work(Job::Disclaim { log, round, header }));
+        self.disclaiming.insert(header);
+        let key_epoch = promise.key_epoch;
+        out.push(Effect::Work(Job::Disclaim { key_epoch, log, round, header }));
     }
 
     fn disclaimer_signed(&mut self, disclaimer: Disclaimer, out: &mut Outbox) {
-        self.disclaiming = self.disclaiming.saturating_sub(1);
+        self.disclaiming.remove(&disclaimer.header);
         if self.disclaimers.len() == DISCLAIMERS_KEPT {
             self.disclaimers.pop_front();
         }
@@ -668,6 +749,7 @@ impl<C: Checks> Server<C> {
     }
 
     fn committed(&mut self, index: u64, bytes: &[u8], replay: bool, out: &mut Outbox) {
+        self.committee.chain(index, bytes);
         let Ok(command) = wire::decode_command(bytes) else {
             // The same bytes are in every server's log, so every server skips the entry.
             return out.report(Report::Refused { kind: "command", reason: Refused::Malformed, from: None });
@@ -717,9 +799,14 @@ impl<C: Checks> Server<C> {
                 if let (Err(reason), false) = (verdict, replay || verdict == Err(Refused::NotInRoster)) {
                     out.report(Report::HeaderDeclined { round: header.round, header: *digest, reason });
                 }
-                let header = *digest;
-                self.promise =
-                    Some(Promise { header, verdict, signature: None, partial: None, no_key: false });
+                self.promise = Some(Promise {
+                    header: *digest,
+                    verdict,
+                    key_epoch: self.bundle.as_ref().map(|bundle| bundle.epoch).unwrap_or_default(),
+                    signature: None,
+                    partial: None,
+                    withheld: false,
+                });
             }
             Report::HeaderLive { .. } => self.send_live(out),
             Report::AggregateApplied { round, header, .. } => {
@@ -743,6 +830,10 @@ impl<C: Checks> Server<C> {
                 self.silent = missing.iter().copied().filter(|peer| *peer != me).collect();
             }
             Report::ServerRegistered { server, .. } => {
+                // Whatever an earlier store of this server did before its first registration, this one has only heard of.
+                if *server == me && self.followed.is_none() && self.is_registered() {
+                    self.followed = Some(self.committee.opened());
+                }
                 self.silent.remove(server);
                 self.dead.remove(server);
                 self.newcomer |= self.committee.open().is_some_and(|open| !open.lists(server));
@@ -822,16 +913,29 @@ impl<C: Checks> Server<C> {
         if header.servers.len() < floor {
             return Err(Refused::RosterTooSmall);
         }
-        let given_up = self.disclaimed.get(&header.log).is_some_and(|last| *last >= header.round);
-        if given_up && self.checks.enforce(Check::RoundRises) {
-            return Err(Refused::AlreadyPromised);
-        }
-        match self.signed {
-            Some((log, round, _)) if log == header.log && round >= header.round => {
-                if self.checks.enforce(Check::RoundRises) { Err(Refused::AlreadyPromised) } else { Ok(()) }
+        let promised = self.signed.is_some_and(|(log, round)| {
+            if log == header.log {
+                round >= header.round && self.checks.enforce(Check::RoundRises)
+            } else {
+                self.checks.enforce(Check::PromiseKept)
             }
-            Some(_) | None => Ok(()),
+        });
+        if promised { Err(Refused::AlreadyPromised) } else { Ok(()) }
+    }
+
+    /// Whether this server may sign a record: it has seen it made by entries of its own log, from the opening on, and has
+    /// signed no other one of that round.
+    fn vouches_for(&self, kept: &SignedRecord) -> bool {
+        if !self.checks.enforce(Check::RecordsApplied) {
+            return true;
         }
+        let round = kept.record.round;
+        let signed = &self.records_signed;
+        let forgotten = signed.len() >= RECORDS_SIGNED
+            && signed.first_key_value().is_some_and(|(oldest, _)| round < *oldest);
+        self.followed.is_some_and(|followed| round > followed)
+            && !forgotten
+            && signed.get(&round).is_none_or(|record| *record == kept.digest)
     }
 
     fn advance(&mut self, out: &mut Outbox) {
@@ -839,7 +943,9 @@ impl<C: Checks> Server<C> {
             return;
         }
         let idle = self.committee.open().is_none() && !self.is_leaving();
-        if self.bundle.is_some() && self.rekey_at() <= self.now && idle {
+        if self.bundle.is_some() && self.key_ends_at() <= self.now {
+            self.forget_key(out);
+        } else if self.bundle.is_some() && self.rekey_at() <= self.now && idle {
             self.bundle = None;
         }
         let wanted = self.wanted();
@@ -885,7 +991,8 @@ impl<C: Checks> Server<C> {
         }
         if entry.is_some_and(committee::Server::takes_part) {
             for kept in self.committee.records() {
-                if kept.record.servers.contains(&me) && !kept.signatures.contains_key(&me) {
+                let listed = kept.record.servers.contains(&me);
+                if listed && !kept.signatures.contains_key(&me) && self.vouches_for(kept) {
                     wanted.push(Want::SignRecord(kept.digest));
                 }
             }
@@ -933,7 +1040,7 @@ impl<C: Checks> Server<C> {
         let Some(promise) = self.promise.as_ref().filter(|promise| promise.header == open.digest) else {
             return;
         };
-        if !open.lists(&me) || promise.verdict.is_err() || promise.no_key {
+        if !open.lists(&me) || promise.verdict.is_err() || promise.withheld {
             return;
         }
         if !open.signatures.contains_key(&me) && self.stopping.is_none() {
@@ -943,7 +1050,7 @@ impl<C: Checks> Server<C> {
             let floor = self.config.floors.participants;
             let enough =
                 applied.participants.count_ones() >= floor || !self.checks.enforce(Check::ParticipantFloor);
-            if !open.partials.contains(&me) && enough {
+            if !open.partials.contains_key(&me) && enough {
                 wanted.push(Want::Partial(open.digest));
             }
         }
@@ -973,6 +1080,10 @@ impl<C: Checks> Server<C> {
                 let kept = self.committee.records().iter().find(|kept| kept.digest == record);
                 if let Some(kept) = kept {
                     let round = kept.record.round;
+                    self.records_signed.insert(round, record);
+                    if self.records_signed.len() > RECORDS_SIGNED {
+                        self.records_signed.pop_first();
+                    }
                     out.push(Effect::Work(Job::SignRecord { log, round, record }));
                 }
             }
@@ -1013,13 +1124,15 @@ impl<C: Checks> Server<C> {
         }
     }
 
-    fn attempt_sign_header(&self, log: LogId, header: Digest, out: &mut Outbox) {
+    fn attempt_sign_header(&mut self, log: LogId, header: Digest, out: &mut Outbox) {
         let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
         match &promise.signature {
             Some(signature) => out.push(Effect::Propose(Command::SignHeader(signature.clone()))),
             None => {
                 let (round, refused) = (open.header.round, Bitmap::new(open.header.clients.count));
-                out.push(Effect::Work(Job::SignHeader { log, round, header, refused }));
+                let key_epoch = promise.key_epoch;
+                self.signed = Some((log, round));
+                out.push(Effect::Work(Job::SignHeader { key_epoch, log, round, header, refused }));
             }
         }
     }
@@ -1036,14 +1149,13 @@ impl<C: Checks> Server<C> {
             None => {
                 let disclaimed = self.disclaimers.iter().any(|kept| kept.header == open.digest);
                 assert!(!disclaimed, "no partial is made under a disclaimed header");
-                let clients: Arc<[PublicKey]> = applied
-                    .participants
-                    .iter_ones()
-                    .filter_map(|index| Some(open.clients.at(index)?.1.round_key))
-                    .collect();
+                let participants = applied.participants.iter_ones();
+                let clients: Arc<[End]> =
+                    participants.filter_map(|index| Some(End::from(open.clients.at(index)?.1))).collect();
                 let (header, aggregate) = (Arc::clone(&open.header), applied.digest);
+                let key_epoch = promise.key_epoch;
                 self.making.insert(open.digest, applied.participants.count_ones());
-                out.push(Effect::Work(Job::MakePartial { header, aggregate, clients }));
+                out.push(Effect::Work(Job::MakePartial { key_epoch, header, aggregate, clients }));
             }
         }
     }
@@ -1099,6 +1211,7 @@ impl<C: Checks> Server<C> {
     }
 
     fn attempt_open(&mut self, log: LogId, out: &mut Outbox) {
+        let Some(aggregator) = self.committee.aggregator().map(|bundle| bundle.peer) else { return };
         let servers = self.next_roster();
         let mut nonce = [0; 32];
         if self.checks.enforce(Check::FreshNonce) {
@@ -1117,6 +1230,7 @@ impl<C: Checks> Server<C> {
             servers,
             clients: self.committee.clients().set(),
             min_participants,
+            aggregator,
         })));
     }
 
@@ -1124,12 +1238,16 @@ impl<C: Checks> Server<C> {
         self.bundle_made.after(self.config.rekey_after)
     }
 
+    fn key_ends_at(&self) -> Time {
+        self.bundle_made.after(self.config.key_age_max)
+    }
+
     /// Whether a stopping server has given its last partial, or waited for that long enough.
     fn may_depart(&self) -> bool {
         let Some(stopping) = self.stopping else { return false };
         let owed = self.committee.open().is_some_and(|open| {
             let promised = open.signatures.contains_key(&self.config.me);
-            promised && open.aggregate.is_some() && !open.partials.contains(&self.config.me)
+            promised && open.aggregate.is_some() && !open.partials.contains_key(&self.config.me)
         });
         !owed || stopping.since.after(self.config.partial_budget) <= self.now
     }
@@ -1146,7 +1264,7 @@ impl<C: Checks> Server<C> {
             out.push(Effect::HandOver);
         }
         // Its own departure may have ended a round: its last word on that leaves before it does.
-        if over || (departed && (alone || !self.leads()) && self.disclaiming == 0) {
+        if over || (departed && (alone || !self.leads()) && self.disclaiming.is_empty()) {
             stopping.finished = true;
             self.tried.clear();
             out.push(Effect::Stopped);

@@ -8,10 +8,10 @@ use zeroize::Zeroize;
 use crate::bitmap::Bitmap;
 use crate::checks::{Checks, Strict};
 use crate::id::{Digest, LogId, PeerId, Round};
-use crate::key;
+use crate::key::{self, Signature};
 use crate::message::{
-    Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope, Floors,
-    Header, HeaderSignature, LiveHeader, Partial, Record, RecordSignature, Role, Standing, Testimony,
+    Aggregate, Announcement, Approval, Boot, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope,
+    Floors, Header, HeaderSignature, LiveHeader, Partial, Record, RecordSignature, Role, Standing, Testimony,
 };
 use crate::params::RoundParams;
 
@@ -59,6 +59,8 @@ contexts! {
     SlotTag = "zipnet v1 slot tag",
     /// State of the committee machine.
     State = "zipnet v1 committee state",
+    /// A command entry behind those before it.
+    Chain = "zipnet v1 log chain",
     /// A vector or other long bytes, inside of what is digested.
     Vector = "zipnet v1 vector",
     /// Leaf of the client registry's tree.
@@ -67,10 +69,14 @@ contexts! {
     RegistryNode = "zipnet v1 registry node",
     /// Generator to the generator of one concern.
     RandomFork = "zipnet v1 random fork",
+    /// Generator's key and fresh randomness to the next key.
+    RandomStir = "zipnet v1 random stir",
     /// Generator's key to the next key and output.
     RandomStep = "zipnet v1 random step",
     /// [`Bundle`], signed.
     Bundle = "zipnet v1 bundle",
+    /// [`crate::message::Boot`], signed by the boot key.
+    Boot = "zipnet v1 boot",
     /// [`Header`].
     Header = "zipnet v1 round header",
     /// [`HeaderSignature`], signed.
@@ -155,6 +161,12 @@ impl Fields {
         self
     }
 
+    /// The 64 bytes of a signature.
+    pub fn signature(&mut self, value: &Signature) -> &mut Self {
+        self.0.update(&value.0);
+        self
+    }
+
     /// Number of slots, bytes of a slot and bytes of a tag, four bytes each.
     pub fn params(&mut self, value: &RoundParams) -> &mut Self {
         let narrow = |bytes: usize| u32::try_from(bytes).expect("parameters are made of 32-bit numbers");
@@ -186,6 +198,12 @@ impl fmt::Debug for Fields {
     }
 }
 
+/// The chain over the command entries of a log, with one more entry: its position and its bytes.
+#[must_use]
+pub fn chain_digest(chain: &Digest, index: u64, entry: &[u8]) -> Digest {
+    Fields::new(Context::Chain).bytes(&chain.0).u64(index).vector(entry).digest()
+}
+
 /// The digest of the committee machine's state, which the machine has written as bytes.
 #[must_use]
 pub fn state_digest(state: &[u8]) -> Digest {
@@ -196,7 +214,7 @@ impl Bundle {
     /// What the peer signs: every field but the signature.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let Self { peer, role, instance, epoch, round_key, floors, signature: _ } = self;
+        let Self { peer, role, instance, epoch, round_key, floors, boot, signature: _ } = self;
         let mut fields = Fields::new(Context::Bundle);
         fields.bytes(&peer.0).byte(role.code()).bytes(&instance.0).u64(epoch.0).bytes(&round_key.0);
         match floors {
@@ -206,7 +224,21 @@ impl Bundle {
                 fields.byte(2).u32(*participants).u32(*servers)
             }
         };
+        match boot {
+            None => fields.byte(0),
+            Some(Boot { key, signature, quote }) => {
+                fields.byte(1).bytes(key).signature(signature).bytes(&quote.0)
+            }
+        };
         fields.digest()
+    }
+
+    /// What the boot key of [`Boot`] signs: who uses this round key, as what and where.
+    #[must_use]
+    pub fn boot_digest(&self) -> Digest {
+        let mut fields = Fields::new(Context::Boot);
+        fields.bytes(&self.instance.0).byte(self.role.code()).bytes(&self.peer.0).u64(self.epoch.0);
+        fields.bytes(&self.round_key.0).digest()
     }
 
     /// Whether the bundle stands on its own: signed by its peer, with floors exactly if it is a server's, and with a
@@ -223,7 +255,18 @@ impl Header {
     /// The digest that names the header. Every pad of the round depends on it.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let Self { log, round, nonce, group, params, previous, servers, clients, min_participants } = self;
+        let Self {
+            log,
+            round,
+            nonce,
+            group,
+            params,
+            previous,
+            servers,
+            clients,
+            min_participants,
+            aggregator,
+        } = self;
         let mut fields = Fields::new(Context::Header);
         fields.bytes(&log.0).u64(round.0).bytes(nonce).bytes(&group.0).params(params);
         fields.u64(previous.round.0).bytes(&previous.record.0).bytes(&previous.state.0);
@@ -232,7 +275,7 @@ impl Header {
             fields.bytes(&server.peer.0).u64(server.epoch.0).bytes(&server.round_key.0);
         }
         fields.u64(clients.version.0).u32(clients.count).bytes(&clients.root.0).u32(*min_participants);
-        fields.digest()
+        fields.bytes(&aggregator.0).digest()
     }
 }
 
@@ -423,14 +466,29 @@ impl Record {
     /// The digest that the next record and all signatures name.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let Self { log, round, header, participants, servers, broadcast, previous } = self;
+        let Self {
+            log,
+            round,
+            header,
+            participants,
+            servers,
+            broadcast,
+            previous,
+            aggregate,
+            partials,
+            index,
+            chain,
+        } = self;
         let mut fields = Fields::new(Context::Record);
         fields.place(log, *round, header).bitmap(participants).count(servers.len());
         for server in servers {
             fields.bytes(&server.0);
         }
-        fields.vector(broadcast).bytes(&previous.0);
-        fields.digest()
+        fields.vector(broadcast).bytes(&previous.0).bytes(&aggregate.0).count(partials.len());
+        for partial in partials {
+            fields.bytes(&partial.0);
+        }
+        fields.u64(*index).bytes(&chain.0).digest()
     }
 }
 

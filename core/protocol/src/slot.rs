@@ -3,8 +3,12 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
+
 use crate::bitmap::index;
 use crate::id::Digest;
+use crate::key::secret;
 use crate::params::RoundParams;
 use crate::signing::{Context, Fields};
 
@@ -19,19 +23,59 @@ pub enum SlotContent<'a> {
     Garbled,
 }
 
+/// What a client writes into a slot, filled with zeros to the length of a payload. Wiped when it is dropped, and never
+/// printed: who wrote it is what the protocol hides.
+#[derive(Clone)]
+pub struct Payload(Vec<u8>);
+
+secret!(Payload);
+
+impl Payload {
+    /// Fills a text with zeros, so that its length does not tell who wrote it.
+    ///
+    /// # Errors
+    /// If it is longer than a payload.
+    pub fn new(text: &[u8], params: &RoundParams) -> Result<Self, PayloadTooLong> {
+        pad_payload(text, params).map(Self)
+    }
+
+    /// What goes the way of a payload where there is none.
+    #[must_use]
+    pub fn blank(params: &RoundParams) -> Self {
+        Self(alloc::vec![0; params.payload_bytes()])
+    }
+
+    /// Exactly [`RoundParams::payload_bytes`] bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The tag of a payload: bound to the header and the slot, so that it is worth nothing elsewhere. The first
 /// [`RoundParams::tag_len`] bytes are used.
 #[must_use]
 pub fn tag(header: &Digest, slot: u32, payload: &[u8]) -> [u8; 32] {
     let key = Fields::new(Context::SlotTag).bytes(&header.0).u32(slot).digest();
-    *blake3::keyed_hash(&key.0, payload).as_bytes()
+    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    let tag = *hasher.update(payload).finalize().as_bytes();
+    hasher.zeroize();
+    tag
 }
 
-/// XORs a payload with its tag into a slot of the vector.
+/// XORs a payload with its tag into a slot of the vector; every byte of both is masked by `mask`, so that with a mask of
+/// zero the same is done and nothing is written.
 ///
 /// # Panics
 /// If slot, payload or vector do not fit the parameters. They are the client's own.
-pub fn write_slot(params: &RoundParams, header: &Digest, slot: u32, payload: &[u8], vector: &mut [u8]) {
+pub fn write_slot(
+    params: &RoundParams,
+    header: &Digest,
+    slot: u32,
+    payload: &[u8],
+    mask: u8,
+    vector: &mut [u8],
+) {
     assert_eq!(payload.len(), params.payload_bytes(), "a payload fills its slot up to the tag");
     assert_eq!(vector.len(), params.vector_bytes(), "a vector has all slots");
     assert!(slot < params.num_slots(), "slot {slot} is outside {}", params.num_slots());
@@ -42,7 +86,7 @@ pub fn write_slot(params: &RoundParams, header: &Digest, slot: u32, payload: &[u
         .expect("the vector has all slots and this is one of them");
     let content = payload.iter().chain(&tag[..params.tag_len()]);
     for (byte, written) in place.iter_mut().zip(content) {
-        *byte ^= written;
+        *byte ^= written & mask;
     }
 }
 

@@ -235,6 +235,7 @@ fn message_body(message: &Message) -> usize {
             .broadcast
             .len()
             .saturating_add(record.participants.as_bytes().len())
+            .saturating_add(record.servers.len().saturating_mul(64))
             .saturating_add(signatures.len().saturating_mul(160)),
         Message::Registry { clients, .. } => bundles_body(clients.len()),
         Message::RegistryChanged { batch, .. } => batch_body(batch),
@@ -272,7 +273,7 @@ fn command_body(command: &Command) -> usize {
     }
 }
 
-/// A client's bundle has at most 175 bytes.
+/// A client's bundle without the word of a boot has at most 176 bytes.
 const fn bundles_body(bundles: usize) -> usize {
     bundles.saturating_mul(176)
 }
@@ -362,6 +363,7 @@ fn check_proof(proof: &Proof) -> Result<(), DecodeError> {
 fn check_record(record: &Record) -> Result<(), DecodeError> {
     check_bitmap(&record.participants)?;
     at_most("servers", record.servers.len(), SERVERS_MAX)?;
+    at_most("partials", record.partials.len(), SERVERS_MAX)?;
     check_vector(&record.broadcast)
 }
 

@@ -14,22 +14,25 @@ use zipnet_core::id::{
     Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UNIVERSE, UniqueId,
 };
 use zipnet_core::instance::{Instance, machine_signature};
-use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, RoundSecret, Signature};
+use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
-    Aggregate, Bundle, ClientSet, Envelope, Floors, Header, HeaderSignature, Message, Partial, Previous,
-    Record, RecordSignature, Role, RosterServer,
+    Aggregate, Boot, Bundle, ClientSet, Envelope, Floors, Header, HeaderSignature, Message, Partial,
+    Previous, Record, RecordSignature, Role, RosterServer,
 };
-use zipnet_core::pad::{PairKey, pair_key, round_key, xor_pad};
+use zipnet_core::pad::{End, PairKey, pad_key, pair_key, xor_pad};
 use zipnet_core::params::RoundParams;
 use zipnet_core::partial::{finalise, partial_body};
 use zipnet_core::registry::ClientRegistry;
 use zipnet_core::seal::seal;
-use zipnet_core::signing::Context;
+use zipnet_core::signing::{Context, chain_digest};
 use zipnet_core::slot::tag;
 use zipnet_core::wire::{WIRE_VERSION, encode};
 
 const GROUP: GroupId = GroupId([0x47; 32]);
 const LOG: LogId = LogId([0x4c; 32]);
+
+/// The only entry between two records of the examples.
+const ENTRY: &[u8] = b"a command";
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
@@ -56,8 +59,10 @@ fn round_secret(name: &str) -> (String, RoundSecret) {
     (hex(&seed), RoundSecret::from_seed(seed))
 }
 
-fn pair(own: &RoundSecret, peer: &RoundSecret, client: &PublicKey, server: &PublicKey) -> PairKey {
-    pair_key(&own.agree(&peer.public()).expect("honest keys contribute"), client, server, &GROUP)
+fn pair(client: &RoundSecret, server: &RoundSecret, peers: (PeerId, PeerId)) -> PairKey {
+    let shared = client.agree(&server.public()).expect("honest keys contribute");
+    let end = |peer: PeerId, secret: &RoundSecret| End { peer, round_key: secret.public() };
+    pair_key(&shared, &end(peers.0, client), &end(peers.1, server), &GROUP)
 }
 
 /// The longer vectors stand in the files as their hash and their end.
@@ -158,7 +163,8 @@ fn pads() {
     ];
     let ((client_secret, client), (server_secret, server)) =
         (round_secret("client 0"), round_secret("server 0"));
-    let pair = pair(&client, &server, &client.public(), &server.public());
+    let peers = (PeerId([0x63; 32]), PeerId([0x73; 32]));
+    let pair = pair(&client, &server, peers);
     let header = Digest([0x68; 32]);
     let cases: Vec<_> = sizes
         .iter()
@@ -172,14 +178,16 @@ fn pads() {
         "pads.json",
         &json!({
             "_comment": "Section 3 of docs/protocol.md.",
+            "client_peer": peers.0.to_string(),
             "client_secret": client_secret,
             "client_public": client.public().to_string(),
+            "server_peer": peers.1.to_string(),
             "server_secret": server_secret,
             "server_public": server.public().to_string(),
             "shared": hex(&*client.agree(&server.public()).expect("honest keys contribute")),
             "group": GROUP.to_string(),
             "header": header.to_string(),
-            "round_key": hex(&*round_key(&pair, &header)),
+            "pad_key": hex(&*pad_key(&pair, &header)),
             "pads": cases,
         }),
     );
@@ -235,6 +243,7 @@ fn bundle(identity: &Identity, round: &RoundSecret, role: Role, epoch: u64) -> B
         epoch: Epoch(epoch),
         round_key: round.public(),
         floors: (role == Role::Server).then_some(Floors { participants: 2, servers: None }),
+        boot: None,
         signature: Signature::default(),
     };
     bundle.signature = identity.sign(&bundle.digest());
@@ -276,6 +285,7 @@ impl Example {
                 .collect(),
             clients: registry.set(),
             min_participants: 2,
+            aggregator: PeerId([0x61; 32]),
         };
         Self { params, servers, clients, registry, header }
     }
@@ -284,22 +294,24 @@ impl Example {
     fn run(&self, why: &str, absent: &[usize], messages: &[(usize, u32, u8)]) -> Value {
         let Self { params, servers, clients, registry, header } = self;
         let digest = header.digest();
-        let pairs = |client: &RoundSecret, server: &RoundSecret| {
-            pair(client, server, &client.public(), &server.public())
+        let pairs = |client: usize, server: usize| {
+            let ((_, one, client), (_, other, server)) = (&clients[client], &servers[server]);
+            pair(client, server, (one.peer(), other.peer()))
         };
         let present: Vec<_> = (0..clients.len()).filter(|client| !absent.contains(client)).collect();
         let mut fold = Fold::new(params.vector_bytes());
         let mut envelopes = Vec::new();
         let mut messages_out = Vec::new();
         for client in &present {
-            let own: Vec<_> =
-                servers.iter().map(|(_, _, server)| pairs(&clients[*client].2, server)).collect();
+            let own: Vec<_> = (0..servers.len()).map(|server| pairs(*client, server)).collect();
             let message = messages.iter().find(|(author, ..)| author == client);
             let payload = message.map(|(_, slot, byte)| (*slot, vec![*byte; params.payload_bytes()]));
             if let Some((slot, payload)) = &payload {
                 messages_out.push(json!({ "client": client, "slot": slot, "payload": hex(payload) }));
             }
-            let body = seal(params, &digest, &own, payload.as_ref().map(|(slot, text)| (*slot, &text[..])));
+            let cover = payload.is_none();
+            let (slot, text) = payload.unwrap_or((0, vec![0; params.payload_bytes()]));
+            let body = seal(params, &digest, &own, slot, &text, cover, |_| {});
             fold.add(&body).expect("the length fits");
             envelopes.push(body);
         }
@@ -316,15 +328,16 @@ impl Example {
         };
         let partials: Vec<_> = servers
             .iter()
-            .map(|(_, identity, server)| {
-                let all: Vec<_> = present.iter().map(|client| pairs(&clients[*client].2, server)).collect();
+            .enumerate()
+            .map(|(server, (_, identity, _))| {
+                let all: Vec<_> = present.iter().map(|client| pairs(*client, server)).collect();
                 Partial {
                     log: LOG,
                     round: header.round,
                     header: digest,
                     aggregate: aggregate.digest(),
                     server: identity.peer(),
-                    body: partial_body(params, &digest, &all),
+                    body: partial_body(params, &digest, &all, |_| {}),
                     signature: Signature::default(),
                 }
             })
@@ -337,6 +350,10 @@ impl Example {
             servers: servers.iter().map(|(_, identity, _)| identity.peer()).collect(),
             broadcast: finalise(&aggregate.body, partials.iter().map(|partial| &partial.body[..])),
             previous: header.previous.record,
+            aggregate: aggregate.digest(),
+            partials: partials.iter().map(Partial::digest).collect(),
+            index: 77,
+            chain: chain_digest(&header.previous.record, 77, ENTRY),
         };
         let person = |(seed, identity, round): &(String, Identity, RoundSecret)| {
             json!({
@@ -367,6 +384,7 @@ impl Example {
             "partials": partials.iter().map(|partial| summary(&partial.body)).collect::<Vec<_>>(),
             "partial_digests": partials.iter().map(|partial| partial.digest().to_string()).collect::<Vec<_>>(),
             "broadcast": summary(&record.broadcast),
+            "chain": record.chain.to_string(),
             "record_digest": record.digest().to_string(),
         })
     }
@@ -401,6 +419,8 @@ fn rounds() {
             "server_epoch": 2,
             "registry_version": 3,
             "min_participants": 2,
+            "aggregator": hex(&[0x61; 32]),
+            "entry": { "index": 77, "bytes": hex(ENTRY) },
             "rounds": cases,
         }),
     );
@@ -411,6 +431,14 @@ fn wire() {
     let node = Identity::from_secret(&NodeSecret::from_text("server 0"));
     let (_, round) = round_secret("server 0");
     let bundle = bundle(&node, &round, Role::Server, 5);
+    let booted = {
+        let mut booted = bundle.clone();
+        let boot = Identity::from_secret(&NodeSecret::from_text("a boot"));
+        let signature = boot.sign(&booted.boot_digest());
+        booted.boot = Some(Boot { key: boot.peer().0, signature, quote: Digest([0x71; 32]) });
+        booted.signature = node.sign(&booted.digest());
+        booted
+    };
     let mut signed = HeaderSignature {
         log: LOG,
         round: Round(300),
@@ -443,6 +471,7 @@ fn wire() {
         &json!({
             "_comment": "Section 7 of docs/protocol.md. Signatures are ed25519 over the signed digest.",
             "signer": node.peer().to_string(),
+            "boot_digest": booted.boot_digest().to_string(),
             "messages": [
                 case("a bundle with floors", bundle.digest(), Message::Bundle(bundle)),
                 case(
@@ -455,6 +484,11 @@ fn wire() {
                     "a list of one signature",
                     confirmed.signed_digest(),
                     Message::RecordSigned { signatures: vec![confirmed] },
+                ),
+                case(
+                    "a bundle with the word of a boot key",
+                    booted.digest(),
+                    Message::Bundle(booted.clone()),
                 ),
             ],
         }),

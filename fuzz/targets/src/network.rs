@@ -138,6 +138,7 @@ impl Node {
                     first_round_voters: SERVERS,
                     resend: RESEND,
                     rekey_after,
+                    key_age_max: rekey_after.saturating_mul(2),
                     partial_budget: Duration::from_secs(2),
                     stop_budget: Duration::from_secs(4),
                 };
@@ -162,6 +163,7 @@ impl Node {
                     queue_max: 16,
                     resend: RESEND,
                     rekey_after,
+                    key_age_max: rekey_after.saturating_mul(2),
                 };
                 Machine::Client(Box::new(Client::new(config, checks)))
             }
@@ -194,7 +196,7 @@ impl Node {
                 }
             }
             let Some(job) = jobs.pop_front() else { return effects };
-            let done = self.keyring.perform(&job);
+            let done = self.keyring.perform(&job, || [0x5a; 32]);
             self.done(now, done, &mut out);
         }
     }

@@ -69,7 +69,7 @@ impl Property for Durability {
                 self.acknowledged.retain(|(owner, _), _| *owner != peer);
                 self.lost.extend(self.store.remove(&peer).map(|store| (peer, store)));
             }
-            Seen::Event(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => {}
+            Seen::Event(_) | Seen::Mixed(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => {}
         }
         Ok(())
     }

@@ -64,18 +64,18 @@ mod tests {
     fn the_same_bytes_again_hold() {
         let mut judge = Judge::new(KeystreamOnce::default());
         for _ in 0..2 {
-            judge.core("client-1", sealed(1, 7, None)).expect("one vector");
+            judge.core("client-1", sealed(1, 7)).expect("one vector");
             judge.core("server-1", made(1, 7, 2, 2)).expect("one aggregate");
             judge.core("server-1", opened(1, 7)).expect("one header");
         }
-        judge.core("client-2", sealed(1, 8, None)).expect("another client's vector");
+        judge.core("client-2", sealed(1, 8)).expect("another client's vector");
     }
 
     #[test]
     fn a_second_vector_is_a_violation() {
         let mut judge = Judge::new(KeystreamOnce::default());
-        judge.core("client-1", sealed(1, 7, None)).expect("one vector");
-        judge.core("client-1", sealed(1, 8, None)).expect_err("another vector");
+        judge.core("client-1", sealed(1, 7)).expect("one vector");
+        judge.core("client-1", sealed(1, 8)).expect_err("another vector");
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Property for OneLeader {
             },
             Seen::Event(Event::Core(Report::LogStarted { log })) => self.named(subject, *log),
             Seen::Event(Event::Core(Report::RoundOpened { header, .. })) => self.named(subject, header.log),
-            Seen::Event(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => Ok(()),
+            Seen::Event(_) | Seen::Mixed(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => Ok(()),
             Seen::DiskLost => {
                 self.servers.remove(&subject.peer);
                 self.votes.retain(|(peer, ..), _| *peer != subject.peer);

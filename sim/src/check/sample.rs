@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use zipnet_core::bitmap::Bitmap;
+use zipnet_core::checks::{Mixed, Mixture};
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, RegistryVersion, Round};
 use zipnet_core::machine::Report;
 use zipnet_core::message::{ClientSet, Header, Previous, Record, Role};
@@ -35,6 +36,14 @@ impl<P: Property> Judge<P> {
         self.see(name, Seen::Event(event))
     }
 
+    /// A client's keyring makes an envelope under the header of nonce 1.
+    pub(super) fn envelope(&mut self, name: &str, round: u64, payload: Option<&[u8]>) -> Result<(), String> {
+        let header = header(round, 1);
+        let (digest, what) = (header.digest(), Mixture::Envelope { payload });
+        let mixed = Mixed { peer: peer(name), header: &header, digest, what, pads: &[], body: &[] };
+        self.see(name, Seen::Mixed(&mixed))
+    }
+
     pub(super) fn core(&mut self, name: &str, report: Report) -> Result<(), String> {
         self.event(name, &Event::Core(report))
     }
@@ -57,6 +66,7 @@ fn header(round: u64, nonce: u8) -> Header {
         servers: Vec::new(),
         clients: ClientSet { version: RegistryVersion(1), count: 2, root: Digest::default() },
         min_participants: 1,
+        aggregator: peer("aggregator"),
     }
 }
 
@@ -71,14 +81,13 @@ pub(super) fn opened(round: u64, nonce: u8) -> Report {
 }
 
 /// An envelope under the header of nonce 1.
-pub(super) fn sealed(round: u64, vector: u8, payload: Option<Vec<u8>>) -> Report {
+pub(super) fn sealed(round: u64, vector: u8) -> Report {
     Report::Sealed {
         log: LOG,
         round: Round(round),
         header: header_digest(round, 1),
         envelope: Digest([vector; 32]),
         servers: Vec::new(),
-        payload,
         request: None,
     }
 }
@@ -114,6 +123,10 @@ pub(super) fn record(round: u64, previous: Digest) -> RecordSample {
         servers: vec![peer("server-1"), peer("server-2")],
         broadcast: vec![0; RoundParams::DEFAULT.vector_bytes()],
         previous,
+        aggregate: Digest([1; 32]),
+        partials: vec![Digest([2; 32]); 2],
+        index: round,
+        chain: Digest([3; 32]),
     })
 }
 

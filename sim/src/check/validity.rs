@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zipnet_core::checks::{Mixed, Mixture};
 use zipnet_core::id::{Digest, PeerId};
 use zipnet_core::machine::Report;
 use zipnet_core::message::Record;
@@ -74,17 +75,14 @@ impl Property for Validity {
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
         self.liars |= subject.liar;
+        if let Seen::Mixed(Mixed { digest, what: Mixture::Envelope { payload }, .. }) = seen {
+            let sealed = self.sealed.entry(*digest).or_default();
+            sealed.entry(subject.peer).or_insert_with(|| payload.map(<[u8]>::to_vec));
+        }
         let Seen::Event(Event::Core(report)) = seen else { return Ok(()) };
         match report {
             Report::RoundOpened { header, digest, .. } => {
                 self.params.insert(*digest, header.params);
-            }
-            Report::Sealed { header, payload, .. } => {
-                self.sealed
-                    .entry(*header)
-                    .or_default()
-                    .entry(subject.peer)
-                    .or_insert_with(|| payload.clone());
             }
             Report::RoundFinalized { record, digest, .. } if !self.liars && self.judged.insert(*digest) => {
                 self.judge(record)?;
@@ -104,7 +102,7 @@ mod tests {
     use zipnet_core::bitmap::Bitmap;
     use zipnet_core::slot::write_slot;
 
-    use super::super::sample::{Judge, RecordSample, header_digest, opened, record, sealed};
+    use super::super::sample::{Judge, RecordSample, header_digest, opened, record};
     use super::*;
 
     const PAYLOAD: [u8; 240] = [5; 240];
@@ -120,13 +118,13 @@ mod tests {
     fn judge() -> Judge<Validity> {
         let mut judge = Judge::new(Validity::default());
         judge.core("server-1", opened(1, 1)).expect("a round");
-        judge.core("client-1", sealed(1, 1, Some(PAYLOAD.to_vec()))).expect("a message");
-        judge.core("client-2", sealed(1, 2, None)).expect("cover");
+        judge.envelope("client-1", 1, Some(&PAYLOAD)).expect("a message");
+        judge.envelope("client-2", 1, None).expect("cover");
         judge
     }
 
     fn write(vector: &mut [u8], payload: &[u8]) {
-        write_slot(&RoundParams::DEFAULT, &header_digest(1, 1), 3, payload, vector);
+        write_slot(&RoundParams::DEFAULT, &header_digest(1, 1), 3, payload, 0xff, vector);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use zipnet_core::checks::Mixed;
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
@@ -272,6 +273,11 @@ impl Witness {
     /// Something that a node reports.
     pub(crate) fn observe(&self, node: NodeIndex, now: Time, event: &Event) {
         self.state().observe(node, now, event);
+    }
+
+    /// A vector that a node's keyring has made.
+    pub(crate) fn mixed(&self, node: NodeIndex, now: Time, mixed: &Mixed<'_>) {
+        self.state().judge(node, now, Seen::Mixed(mixed));
     }
 
     /// The first breach, if there was one.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use futures_channel::mpsc;
 use zipnet_core::checks::Checks;
+use zipnet_core::committee::BadSnapshot;
 use zipnet_core::id::PeerId;
 use zipnet_core::machine::{Effect, Outbox, Report};
 use zipnet_core::server::{Input, Server};
@@ -51,6 +52,10 @@ impl<W: World, C: Checks> Member<W, C> {
 
     pub(super) fn handle(&mut self, input: Input) {
         self.server.handle(self.world.now(), input, &mut self.outbox);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         while let Some(effect) = self.outbox.pop() {
             match effect {
                 Effect::Report(report) => self.report(report),
@@ -101,13 +106,20 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
-        let restored = self.server.restore(snapshot);
-        restored.map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
+        // The snapshot of this store's own disk comes first, before the end of the log is known.
+        let restored = match self.replay_until {
+            None => self.server.restore(snapshot),
+            Some(_) => self.server.install(snapshot, &mut self.outbox),
+        };
+        self.drain();
+        restored.map_err(corrupt)
     }
 
     fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
-        let mut copy = self.server.committee().clone();
-        copy.restore(snapshot)
-            .map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
+        self.server.examine(snapshot).map_err(corrupt)
     }
+}
+
+fn corrupt(reason: BadSnapshot) -> CorruptSnapshot {
+    CorruptSnapshot(format!("failed to {reason}"))
 }

@@ -182,18 +182,222 @@ fn the_first_valid_aggregate_wins() {
 }
 
 #[test]
-fn without_an_aggregator_nobody_aggregates() {
+fn a_header_names_the_aggregator_of_the_log_and_only_that_one_folds() {
     let floors = Floors { participants: 0, servers: None };
     let mut stage = Stage::with(Cast::with_floors(floors), Strict);
     stage.go(Step::Registered);
     let header = stage.cast.header(&stage.machine);
-    stage.accepts(&Command::OpenRound(header));
-    while let Some(command) = stage.cast.next(&stage.machine, Step::Live) {
+    stage.refuses("without an aggregator", Refused::NotAggregator, &Command::OpenRound(header));
+
+    let mut stage = Stage::at(Step::Enrolled);
+    let mut header = stage.cast.header(&stage.machine);
+    header.aggregator = stage.cast.rival.peer();
+    stage.refuses("another one", Refused::NotAggregator, &Command::OpenRound(header));
+    stage.go(Step::Live);
+    let open = stage.open();
+    let mut aggregate = stage.cast.fold(&open, &[0, 1], b"");
+    let (participants, body) = (aggregate.participants.clone(), aggregate.body.clone());
+    let by_rival = stage.cast.rival.aggregate(&open.header, participants, body);
+    stage.refuses("the rival's", Refused::BadSignature, &Command::SubmitAggregate(by_rival));
+
+    // The approval of another one gives up the round that names the one before, unless that one has folded it.
+    let rival = stage.cast.rival.bundle.clone();
+    for server in [0, 1] {
+        let approval = stage.cast.servers[server].approve(&rival);
+        stage.accepts(&Command::ApproveAggregator(approval));
+    }
+    assert!(stage.machine.open().is_none());
+    aggregate.round = Round(9);
+    stage.refuses("too late", Refused::NoRound, &Command::SubmitAggregate(aggregate));
+
+    let mut folded = Stage::at(Step::Aggregated);
+    for server in [0, 1] {
+        let approval = folded.cast.servers[server].approve(&rival);
+        folded.accepts(&Command::ApproveAggregator(approval));
+    }
+    folded.take(Step::Finalized);
+    assert_eq!(folded.machine.records().len(), 1, "what was folded is unblinded");
+}
+
+#[test]
+fn retired_voters_have_no_word_in_approvals_and_testimonies() {
+    let mut stage = Stage::at(Step::Registered);
+    let gone = stage.cast.server(2);
+    for command in [
+        Command::RetireServer(stage.cast.servers[2].announce(2, Standing::Leaving)),
+        Command::DepartServer(stage.cast.servers[2].announce(3, Standing::Departed)),
+    ] {
         stage.accepts(&command);
     }
-    let open = stage.open();
-    let aggregate = stage.cast.fold(&open, &[], b"");
-    stage.refuses("nobody's", Refused::NotAggregator, &Command::SubmitAggregate(aggregate));
+    assert!(stage.machine.retired().contains(&gone) && stage.machine.voters().contains(&gone));
+    let bundle = stage.cast.aggregator.bundle.clone();
+    let approval = stage.cast.servers[2].approve(&bundle);
+    stage.refuses("its approval", Refused::NotVoter, &Command::ApproveAggregator(approval));
+    let witness = stage.cast.server(0);
+    let testimony = stage.cast.servers[2].testify(witness, 1);
+    stage.refuses("its testimony", Refused::NotVoter, &Command::TestifyDead(testimony));
+    // Nor does it count for what is a majority: of the two that are left, both must approve.
+    let approval = stage.cast.servers[0].approve(&bundle);
+    stage.accepts(&Command::ApproveAggregator(approval));
+    assert!(stage.machine.aggregator().is_none());
+    let approval = stage.cast.servers[1].approve(&bundle);
+    stage.accepts(&Command::ApproveAggregator(approval));
+    assert_eq!(stage.machine.aggregator(), Some(&bundle));
+}
+
+#[test]
+fn a_record_says_what_it_was_made_of() {
+    let mut stage = Stage::at(Step::Aggregated);
+    stage.machine.chain(40, b"an entry");
+    let aggregate = stage.open().aggregate.unwrap().digest;
+    let mut digests = vec![];
+    let mut last = 0;
+    while let Some(command) = stage.cast.next(&stage.machine, Step::Finalized) {
+        let Command::SubmitPartial(partial) = &command else { panic!() };
+        digests.push(partial.digest());
+        last = u64::try_from(stage.applied.len()).unwrap();
+        stage.accepts(&command);
+    }
+    let kept = stage.machine.records().back().unwrap().clone();
+    let record = &kept.record;
+    assert_eq!((record.aggregate, record.index), (aggregate, last));
+    assert_eq!(record.partials, digests, "in roster order");
+    assert_eq!(record.chain, chain_digest(&Digest::default(), 40, b"an entry"));
+    // The next chain begins with this record.
+    stage.machine.chain(50, b"another entry");
+    stage.go(Step::Finalized);
+    let next = stage.machine.records().back().unwrap();
+    assert_eq!(next.record.chain, chain_digest(&kept.digest, 50, b"another entry"));
+    for change in [
+        |record: &mut Record| record.aggregate = Digest([1; 32]),
+        |record: &mut Record| record.partials[1] = Digest([1; 32]),
+        |record: &mut Record| drop(record.partials.pop()),
+        |record: &mut Record| record.index += 1,
+        |record: &mut Record| record.chain = Digest([1; 32]),
+    ] {
+        let mut other = Record::clone(record);
+        change(&mut other);
+        assert_ne!(other.digest(), kept.digest);
+    }
+}
+
+/// What a peer's snapshot may not do to a machine.
+#[test]
+fn a_snapshot_of_a_peer_is_examined() {
+    type Change = (BadSnapshot, &'static str, fn(&mut State));
+    let changes: [Change; 25] = [
+        (BadSnapshot::OtherLog, "another log", |state| move_to(state, OTHER_LOG)),
+        (BadSnapshot::OtherLog, "no log", |state| *state = State::default()),
+        (BadSnapshot::GoesBack, "an earlier round", |state| {
+            state.opened = Round(0);
+            state.open = None;
+            state.records.clear();
+            state.previous = Previous::default();
+        }),
+        (BadSnapshot::GoesBack, "no record", |state| {
+            state.records.clear();
+            state.previous = Previous::default();
+        }),
+        (BadSnapshot::GoesBack, "an earlier registry", |state| state.clients = ClientRegistry::new()),
+        (BadSnapshot::GoesBack, "without this server", |state| drop(state.servers.pop_first())),
+        (BadSnapshot::GoesBack, "an earlier counter of this server", |state| {
+            state.servers.values_mut().next().unwrap().counter = Counter(0);
+        }),
+        (BadSnapshot::LacksRetired, "a barred identity", |state| drop(state.retired.pop_first())),
+        (BadSnapshot::Contradicts, "another record of the round", |state| {
+            let kept = state.records.back_mut().unwrap();
+            Arc::make_mut(&mut kept.record).broadcast[0] ^= 1;
+            kept.digest = kept.record.digest();
+            kept.signatures.clear();
+            state.previous.record = kept.digest;
+        }),
+        (BadSnapshot::Contradicts, "another state after the record", |state| {
+            state.previous.state = Digest([9; 32]);
+        }),
+        (BadSnapshot::Contradicts, "another header of the round", |state| {
+            let open = state.open.as_mut().unwrap();
+            Arc::make_mut(&mut open.header).nonce = [9; 32];
+            open.digest = open.header.digest();
+            open.signatures.clear();
+            open.refused = None;
+            open.aggregate = None;
+        }),
+        (BadSnapshot::OutOfRange, "a round near the end", |state| {
+            state.opened = Round(u64::MAX);
+            state.open = None;
+        }),
+        (BadSnapshot::OutOfRange, "an epoch near the end", |state| {
+            state.servers.values_mut().nth(1).unwrap().bundle.epoch = Epoch(u64::MAX);
+        }),
+        (BadSnapshot::OutOfRange, "a counter near the end", |state| {
+            state.servers.values_mut().nth(1).unwrap().counter = Counter(1 << 62);
+        }),
+        (BadSnapshot::BadSignature, "a bundle that nobody signed", |state| {
+            break_signature(&mut state.servers.values_mut().nth(1).unwrap().bundle.signature);
+        }),
+        (BadSnapshot::BadSignature, "a record signature that nobody gave", |state| {
+            let kept = state.records.back_mut().unwrap();
+            break_signature(&mut kept.signatures.values_mut().next().unwrap().signature);
+        }),
+        (BadSnapshot::BadSignature, "a header signature that nobody gave", |state| {
+            let open = state.open.as_mut().unwrap();
+            break_signature(&mut open.signatures.values_mut().next().unwrap().signature);
+        }),
+        (BadSnapshot::BadSignature, "an aggregator that nobody announced", |state| {
+            break_signature(&mut state.aggregator.as_mut().unwrap().signature);
+        }),
+        (BadSnapshot::Inconsistent, "a digest that is not the header's", |state| {
+            state.open.as_mut().unwrap().digest = Digest([9; 32]);
+        }),
+        (BadSnapshot::Inconsistent, "a digest that is not the record's", |state| {
+            state.records.back_mut().unwrap().digest = Digest([9; 32]);
+        }),
+        (BadSnapshot::Inconsistent, "live without all signatures", |state| {
+            state.open.as_mut().unwrap().signatures.pop_first();
+        }),
+        (BadSnapshot::Inconsistent, "partials of strangers", |state| {
+            let open = state.open.as_mut().unwrap();
+            open.partials.insert(PeerId([9; 32]), Digest::default());
+        }),
+        (BadSnapshot::Inconsistent, "more records than are kept", |state| {
+            let kept = state.records.back().unwrap().clone();
+            state.records.extend(core::iter::repeat_n(kept, RECORDS_KEPT));
+        }),
+        (BadSnapshot::Inconsistent, "a round above the last one opened", |state| state.opened = Round(1)),
+        (BadSnapshot::Inconsistent, "a barred server that takes part", |state| {
+            let server = *state.servers.keys().nth(1).unwrap();
+            state.retired.insert(server);
+        }),
+    ];
+    let mut stage = Stage::at(Step::Confirmed);
+    stage.machine.state.retired.insert(PeerId([7; 32]));
+    for step in [Step::Opened, Step::Live, Step::Aggregated] {
+        stage.take(step);
+    }
+    let me = stage.cast.server(0);
+    let good = stage.machine.snapshot();
+    let same = stage.machine.examine(&good, &me).expect("its own state is not refused");
+    assert_eq!(same.snapshot(), good);
+    for (reason, what, change) in changes {
+        let mut other = stage.machine.clone();
+        change(&mut other.state);
+        assert_eq!(stage.machine.examine(&other.snapshot(), &me).err(), Some(reason), "{what}");
+    }
+    // Whoever has seen nothing takes what is whole; a later state takes the place of an earlier one.
+    let fresh = Committee::new(Cast::config(), Strict);
+    assert!(fresh.examine(&good, &me).is_ok());
+    let early = Stage::at(Step::Finalized);
+    stage.machine.state.retired.clear();
+    assert!(early.machine.examine(&stage.machine.snapshot(), &me).is_ok());
+}
+
+/// The whole state as if it were of another log.
+fn move_to(state: &mut State, log: LogId) {
+    state.log = Some(log);
+    state.open = None;
+    state.records.clear();
+    state.previous = Previous::default();
+    state.farewells.clear();
 }
 
 #[test]
@@ -878,11 +1082,16 @@ fn every_truncation_of_a_snapshot_is_refused() {
         let mut other = Committee::new(Cast::config(), Strict);
         let empty = other.snapshot();
         for len in 0..snapshot.len() {
-            assert_eq!(other.restore(&snapshot[..len]), Err(BadSnapshot), "{len} of {}", snapshot.len());
+            assert_eq!(
+                other.restore(&snapshot[..len]),
+                Err(BadSnapshot::Malformed),
+                "{len} of {}",
+                snapshot.len()
+            );
         }
         let mut longer = snapshot.clone();
         longer.push(0);
-        assert_eq!(other.restore(&longer), Err(BadSnapshot));
+        assert_eq!(other.restore(&longer), Err(BadSnapshot::Malformed));
         assert_eq!(other.snapshot(), empty, "what is refused changes nothing");
     }
 }
@@ -907,7 +1116,7 @@ fn a_snapshot_whose_open_round_does_not_fit_is_refused() {
         change(stage.machine.state.open.as_mut().unwrap());
         let snapshot = stage.machine.snapshot();
         let mut other = Committee::new(Cast::config(), Strict);
-        assert_eq!(other.restore(&snapshot), Err(BadSnapshot), "{what}");
+        assert_eq!(other.restore(&snapshot), Err(BadSnapshot::Inconsistent), "{what}");
     }
 }
 

@@ -10,8 +10,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checks::Strict;
+use crate::committee::BadSnapshot;
 use crate::committee::tests::cast::{Cast, LOG, OTHER_LOG, Step, Without};
 use crate::id::{Counter, GroupId};
+use crate::key::PublicKey;
 use crate::machine::Abandonment;
 use crate::message::Previous;
 
@@ -19,6 +21,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(30);
 const RESEND: Duration = Duration::from_secs(1);
 const REKEY: Duration = Duration::from_secs(3600);
+const KEY_AGE_MAX: Duration = Duration::from_secs(7200);
 
 /// The first server of a cast under test. The others and the log are played by the test.
 struct Play<C = Strict> {
@@ -42,6 +45,7 @@ fn config(cast: &Cast) -> Config {
         first_round_voters: 3,
         resend: RESEND,
         rekey_after: REKEY,
+        key_age_max: KEY_AGE_MAX,
         partial_budget: Duration::from_secs(2),
         stop_budget: Duration::from_secs(4),
     }
@@ -61,7 +65,8 @@ impl Play<Strict> {
 }
 
 impl<C: Checks> Play<C> {
-    fn with(cast: Cast, checks: C) -> Self {
+    fn with(mut cast: Cast, checks: C) -> Self {
+        cast.servers[0].bind();
         let server = Server::new(config(&cast), checks, [0x55; 32]);
         let mut play =
             Self { cast, server, now: Time::default(), log: vec![], proposed: VecDeque::new(), started: 0 };
@@ -104,7 +109,7 @@ impl<C: Checks> Play<C> {
                 match &effect {
                     Effect::Work(job) => {
                         let member = &mut self.cast.servers[0];
-                        let done = member.keyring.perform(job);
+                        let done = member.keyring.perform(job, || [0x5a; 32]);
                         if let Done::BundleMade(bundle) = &done {
                             member.bundle = bundle.clone();
                         }
@@ -161,11 +166,27 @@ impl<C: Checks> Play<C> {
         self.cast.header(self.server.committee())
     }
 
+    /// A peer's snapshot comes.
+    fn install(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
+        let mut out = Outbox::new();
+        self.server.install(snapshot, &mut out)?;
+        while let Some(effect) = out.pop() {
+            let Effect::Work(job) = effect else { panic!("{effect:?}") };
+            let done = self.cast.servers[0].keyring.perform(&job, || [0x5a; 32]);
+            self.feed(Input::Done(done));
+        }
+        self.proposed.clear();
+        self.feed(Input::Tick);
+        Ok(())
+    }
+
     /// The process ends; another one with the same identity reads the log.
     fn restart(&mut self, checks: C) {
         self.cast.servers[0].keyring.forget_round_key();
         self.started += 1;
+        let followed = self.server.followed();
         self.server = Server::new(config(&self.cast), checks, [self.started; 32]);
+        self.server.follow(followed);
         self.proposed.clear();
         let voters = self.cast.voters();
         self.feed(Input::Voters { voters });
@@ -287,10 +308,10 @@ fn one_header_is_signed_per_round() {
     let mut other = header;
     other.nonce = [9; 32];
     assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised));
-    play.server.signed = Some((LOG, Round(7), Digest::default()));
+    play.server.signed = Some((LOG, Round(7)));
     assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised), "nor of an earlier round");
-    play.server.signed = Some((OTHER_LOG, Round(7), Digest::default()));
-    assert_eq!(play.server.judge_header(&other), Ok(()));
+    play.server.signed = Some((OTHER_LOG, Round(0)));
+    assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised), "nor of another log");
 }
 
 #[test]
@@ -393,10 +414,7 @@ fn a_promised_round_that_is_abandoned_without_a_partial_is_disclaimed() {
     let reported = |report: &&Report| matches!(report, Report::Disclaimed { .. });
     assert_eq!(reports(&effects).into_iter().filter(reported).count(), 1);
     // Whatever the log says later, the promise does not come back.
-    for signed in [play.server.signed, None, Some((OTHER_LOG, Round(9), Digest::default()))] {
-        play.server.signed = signed;
-        assert_eq!(play.server.judge_header(&promised), Err(Refused::AlreadyPromised));
-    }
+    assert_eq!(play.server.judge_header(&promised), Err(Refused::AlreadyPromised));
     assert!(!asks_to_disclaim(&play.wait(RESEND)), "it is said once");
     play.go(Step::Confirmed);
     assert_eq!(play.server.committee().records().len(), 1, "rounds go on");
@@ -420,13 +438,13 @@ fn a_round_with_a_partial_made_or_under_way_is_never_disclaimed() {
 }
 
 #[test]
-fn a_round_whose_partial_could_not_be_made_is_disclaimed() {
+fn a_round_whose_key_is_gone_is_not_disclaimed() {
     let mut play = Play::at(Step::Live);
     play.cast.servers[0].keyring.forget_round_key();
     let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
     play.commit(&aggregate);
     let effects = play.commit(&Command::OpenRound(play.header()));
-    assert_eq!(disclaimers(&effects).len(), 1);
+    assert!(!asks_to_disclaim(&effects), "only the key could tell what it gave");
 }
 
 #[test]
@@ -958,21 +976,22 @@ fn the_registry_is_for_the_aggregator_alone() {
 }
 
 #[test]
-fn a_snapshot_keeps_the_promise_of_its_open_round_and_forgets_others() {
+fn a_snapshot_of_a_peer_costs_the_key_and_no_more() {
     let mut play = Play::at(Step::Live);
+    let key = play.cast.servers[0].keyring.round_key();
     let snapshot = play.server.committee().snapshot();
-    play.server.restore(&snapshot).unwrap();
+    assert_eq!(play.install(&snapshot[1..]), Err(BadSnapshot::Malformed));
+    assert_eq!(play.cast.servers[0].keyring.round_key(), key, "what is refused costs nothing");
+    assert_eq!(play.install(&snapshot), Ok(()));
+    assert_ne!(play.cast.servers[0].keyring.round_key(), key);
+    // The round that it had promised to unblind goes without it, and it comes back with another key.
     let aggregate = play.cast.next(play.server.committee(), Step::Aggregated).unwrap();
-    assert_eq!(kinds(&play.commit(&aggregate)), ["submit-partial"]);
-
-    let mut later = Play::at(Step::Finalized);
-    later.go(Step::Opened);
-    let snapshot = later.server.committee().snapshot();
-    let mut play = Play::at(Step::Live);
-    play.server.restore(&snapshot).unwrap();
-    assert!(play.server.promise.is_none(), "the promise was about another header");
-    assert!(play.server.restore(&snapshot[1..]).is_err());
-    play.feed(Input::Tick);
+    assert!(kinds(&play.commit(&aggregate)).is_empty());
+    assert_eq!(kinds(&play.wait(RESEND)), ["register-server"]);
+    play.settle();
+    assert!(play.server.is_registered());
+    play.go(Step::Confirmed);
+    assert_eq!(play.server.committee().records().len(), 1, "rounds go on");
 }
 
 #[test]
@@ -981,7 +1000,10 @@ fn bytes_that_are_no_command_are_skipped() {
     let before = play.server.committee().snapshot();
     let effects = play.feed(Input::Committed { index: 99, command: vec![1, 2, 3], replay: false });
     assert_eq!(refusals(&effects), [Refused::Malformed]);
-    assert_eq!(play.server.committee().snapshot(), before);
+    let after = play.server.committee().snapshot();
+    let chain = before.len() - 32;
+    assert_eq!(after[..chain], before[..chain]);
+    assert_ne!(after[chain..], before[chain..], "that they were there is in the chain of the next record");
 }
 
 #[test]
@@ -998,7 +1020,7 @@ fn without_round_rises_a_round_is_signed_twice() {
     let mut play = Play::with(Cast::new(), Without(Check::RoundRises));
     play.go(Step::Enrolled);
     let header = play.header();
-    play.server.signed = Some((LOG, header.round, Digest::default()));
+    play.server.signed = Some((LOG, header.round));
     assert_eq!(play.server.judge_header(&header), Ok(()));
 }
 
@@ -1128,3 +1150,5 @@ proptest! {
         }
     }
 }
+
+mod promises;

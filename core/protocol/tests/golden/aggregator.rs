@@ -72,7 +72,8 @@ impl Stage {
             "bundle" => {
                 let member = &mut cast.clients[Self::client(name)];
                 let epoch = Epoch(number(words, "epoch", 1));
-                let bundle = made(member.keyring.perform(&Job::MakeBundle { epoch, fresh_key: false }));
+                let bundle =
+                    made(member.keyring.perform(&Job::MakeBundle { epoch, fresh_key: false }, || [0x5a; 32]));
                 if !words.contains(&"again") {
                     member.bundle = bundle.clone();
                 }
@@ -94,7 +95,10 @@ impl Stage {
             }
             "refused" => {
                 let epoch = Epoch(number(words, "last", 1));
-                let last = cast.aggregator.keyring.perform(&Job::MakeBundle { epoch, fresh_key: false });
+                let last = cast
+                    .aggregator
+                    .keyring
+                    .perform(&Job::MakeBundle { epoch, fresh_key: false }, || [0x5a; 32]);
                 Message::BundleRefused { reason: Refused::StaleEpoch, last: Some(made(last)) }
             }
             "live" => {

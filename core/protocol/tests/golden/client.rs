@@ -113,7 +113,7 @@ impl Stage {
                 let epoch = Epoch(number(words, "last", 1));
                 let mut stranger = Cast::new();
                 let keyring = &mut stranger.clients[usize::from(words.contains(&"forged"))].keyring;
-                let last = made(keyring.perform(&Job::MakeBundle { epoch, fresh_key: false }));
+                let last = made(keyring.perform(&Job::MakeBundle { epoch, fresh_key: false }, || [0x5a; 32]));
                 Message::BundleRefused { reason: Refused::StaleEpoch, last: Some(last) }
             }
             "disclaimed" => {

@@ -8,6 +8,7 @@ use zipnet_core::checks::Strict;
 use zipnet_core::id::{Counter, Epoch, GroupId, PeerId};
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use zipnet_core::message::{Command, Floors, Header, Message, Role, RosterServer, Standing};
+use zipnet_core::pad::End;
 use zipnet_core::server::{Config, Input, Server, kind};
 use zipnet_core::time::Time;
 use zipnet_core::{committee, wire};
@@ -73,6 +74,7 @@ impl Stage {
             first_round_voters: 3,
             resend: RESEND,
             rekey_after: Duration::from_secs(3600),
+            key_age_max: Duration::from_secs(7200),
             partial_budget: Duration::from_secs(2),
             stop_budget: Duration::from_secs(4),
         };
@@ -184,16 +186,21 @@ impl Stage {
                     servers,
                     clients: committee.clients().set(),
                     min_participants: u32::try_from(number(words, "participants", 2)).unwrap(),
+                    aggregator: cast.aggregator.keyring.peer(),
                 });
             }
             "register" => {
                 let member = &mut cast.servers[server.unwrap()];
                 let epoch = Epoch(number(words, "epoch", 1));
-                let bundle = made(member.keyring.perform(&Job::MakeBundle { epoch, fresh_key: true }));
+                let bundle =
+                    made(member.keyring.perform(&Job::MakeBundle { epoch, fresh_key: true }, || [0x5a; 32]));
                 member.bundle = bundle.clone();
                 let counter = Counter(number(words, "counter", 1));
                 let standing = Standing::Registered;
-                return match member.keyring.perform(&Job::Announce { log: LOG, epoch, counter, standing }) {
+                return match member
+                    .keyring
+                    .perform(&Job::Announce { log: LOG, epoch, counter, standing }, || [0x5a; 32])
+                {
                     Done::Announced(announcement) => Command::RegisterServer { bundle, announcement },
                     other => panic!("{other:?}"),
                 };
@@ -215,7 +222,7 @@ impl Stage {
                     register.into_iter().map(|client| cast.clients[client].bundle.clone()).collect();
                 let counter = committee.clients().counter().next();
                 let job = Job::SignBatch { log: LOG, counter, register, expire: vec![] };
-                return match cast.aggregator.keyring.perform(&job) {
+                return match cast.aggregator.keyring.perform(&job, || [0x5a; 32]) {
                     Done::BatchSigned(batch) => Command::ChangeClients(*batch),
                     other => panic!("{other:?}"),
                 };
@@ -223,7 +230,9 @@ impl Stage {
             "sign" => {
                 let open = open.expect("a round is open");
                 let refused = zipnet_core::bitmap::Bitmap::new(open.header.clients.count);
-                Job::SignHeader { log: LOG, round: open.header.round, header: open.digest, refused }
+                let key_epoch = cast.servers[server.unwrap()].bundle.epoch;
+                let (round, header) = (open.header.round, open.digest);
+                Job::SignHeader { key_epoch, log: LOG, round, header, refused }
             }
             "aggregate" => {
                 let open = open.expect("a round is open");
@@ -232,7 +241,7 @@ impl Stage {
                 let body = vec![0; cast.params.vector_bytes()];
                 let (round, header) = (open.header.round, open.digest);
                 let job = Job::SignAggregate { log: LOG, round, header, participants, body };
-                return match cast.aggregator.keyring.perform(&job) {
+                return match cast.aggregator.keyring.perform(&job, || [0x5a; 32]) {
                     Done::AggregateSigned(aggregate) => Command::SubmitAggregate(*aggregate),
                     other => panic!("{other:?}"),
                 };
@@ -240,9 +249,15 @@ impl Stage {
             "partial" => {
                 let open = open.expect("a round is open");
                 let applied = open.aggregate.as_ref().expect("the aggregate is in");
-                let key = |place| open.clients.at(place).unwrap().1.round_key;
-                let clients = applied.participants.iter_ones().map(key).collect();
-                Job::MakePartial { header: open.header.clone(), aggregate: applied.digest, clients }
+                let end = |place| End::from(open.clients.at(place).unwrap().1);
+                let clients = applied.participants.iter_ones().map(end).collect();
+                let key_epoch = cast.servers[server.unwrap()].bundle.epoch;
+                Job::MakePartial {
+                    key_epoch,
+                    header: open.header.clone(),
+                    aggregate: applied.digest,
+                    clients,
+                }
             }
             "sign-record" => {
                 let kept = committee.records().back().expect("there is a record");
@@ -250,7 +265,7 @@ impl Stage {
             }
             _ => panic!("`{what}` is no command"),
         };
-        match cast.servers[server.expect("a server says it")].keyring.perform(&job) {
+        match cast.servers[server.expect("a server says it")].keyring.perform(&job, || [0x5a; 32]) {
             Done::HeaderSigned(signature) => Command::SignHeader(signature),
             Done::PartialMade(partial) => Command::SubmitPartial(*partial),
             Done::RecordSigned(signature) => Command::SignRecord(signature),

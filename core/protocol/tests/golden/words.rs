@@ -70,8 +70,8 @@ fn job(cast: &Cast, job: &Job) -> String {
             let go: Vec<_> = expire.iter().map(|(peer, _)| name(cast, peer)).collect();
             format!("sign batch {}: come {come:?}, go {go:?}", counter.0)
         }
-        Job::Seal { header, payload, .. } => {
-            let what = payload.as_ref().map_or("nothing".into(), |payload| format!("`{}`", text(payload)));
+        Job::Seal { header, payload, cover, .. } => {
+            let what = if *cover { "nothing".into() } else { format!("`{}`", text(payload.as_bytes())) };
             format!("seal {what} for {}", header.round)
         }
         other => format!("{other:?}"),
@@ -90,8 +90,8 @@ fn report(cast: &Cast, report: &Report) -> String {
         Report::ClientSeen { client } => format!("{} seen", name(cast, client)),
         Report::Disclaimed { round, .. } => format!("{round} disclaimed"),
         Report::Enrolled { version } => format!("enrolled in version {}", version.0),
-        Report::Sealed { round, payload, servers, .. } => {
-            let what = if payload.is_some() { "message" } else { "cover" };
+        Report::Sealed { round, request, servers, .. } => {
+            let what = if request.is_some() { "message" } else { "cover" };
             format!("sealed {what} for {round} under {} servers", servers.len())
         }
         Report::HeaderUntrusted { round, reason } => format!("{round} untrusted: {reason}"),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use aes::cipher::{KeyIvInit, StreamCipher};
 use proptest::prelude::*;
 use zipnet_core::fold::{Fold, WrongLength, xor_into};
-use zipnet_core::id::{Digest, GroupId};
+use zipnet_core::id::{Digest, GroupId, PeerId};
 use zipnet_core::key::{PublicKey, RoundSecret};
-use zipnet_core::pad::{PairKey, pair_key, round_key, xor_pad};
+use zipnet_core::pad::{End, PairKey, pad_key, pair_key, xor_pad};
 use zipnet_core::params::RoundParams;
 use zipnet_core::partial::{finalise, partial_body};
 use zipnet_core::seal::seal;
@@ -20,6 +20,26 @@ fn round_secret(role: u8, number: usize) -> RoundSecret {
     let mut seed = [role; 32];
     seed[8..16].copy_from_slice(&(number as u64).to_le_bytes());
     RoundSecret::from_seed(seed)
+}
+
+/// The end of a pad with a peer of its own for each round key.
+fn end(kind: u8, secret: &RoundSecret) -> End {
+    let round_key = secret.public();
+    let mut peer = round_key.0;
+    peer[0] = kind;
+    End { peer: PeerId(peer), round_key }
+}
+
+/// Seals as a client does that writes this message, or nothing.
+fn sealed(
+    params: &RoundParams,
+    header: &Digest,
+    pairs: &[PairKey],
+    message: Option<(u32, &[u8])>,
+) -> Vec<u8> {
+    let blank = vec![0; params.payload_bytes()];
+    let (slot, payload) = message.unwrap_or((0, &blank));
+    seal(params, header, pairs, slot, payload, message.is_none(), |_| {})
 }
 
 /// The pair keys of client `row` with every server, computed by the client; and of server `column` with every client,
@@ -36,13 +56,13 @@ impl Keys {
         let shared = |own: &RoundSecret, peer: &PublicKey| own.agree(peer).expect("honest keys contribute");
         let by_client = |client: &RoundSecret| {
             let pair = |server: &RoundSecret| {
-                pair_key(&shared(client, &server.public()), &client.public(), &server.public(), &GROUP)
+                pair_key(&shared(client, &server.public()), &end(1, client), &end(2, server), &GROUP)
             };
             servers.iter().map(pair).collect()
         };
         let by_server = |server: &RoundSecret| {
             let pair = |client: &RoundSecret| {
-                pair_key(&shared(server, &client.public()), &client.public(), &server.public(), &GROUP)
+                pair_key(&shared(server, &client.public()), &end(1, client), &end(2, server), &GROUP)
             };
             clients.iter().map(pair).collect()
         };
@@ -87,7 +107,7 @@ proptest! {
             .iter()
             .map(|number| {
                 let message = clients[*number].message.as_ref().map(|(slot, text)| (*slot, &text[..]));
-                seal(&params, &header, &keys.clients[*number], message)
+                sealed(&params, &header, &keys.clients[*number], message)
             })
             .collect();
         let fold = |envelopes: &mut dyn Iterator<Item = &Vec<u8>>| {
@@ -104,7 +124,7 @@ proptest! {
         let partials: Vec<_> = keys
             .servers
             .iter()
-            .map(|pairs| partial_body(&params, &header, participants.iter().map(|number| &pairs[*number])))
+            .map(|pairs| partial_body(&params, &header, participants.iter().map(|number| &pairs[*number]), |_| {}))
             .collect();
         let broadcast = finalise(&aggregate, partials.iter().map(Vec::as_slice));
         prop_assert_eq!(&finalise(&aggregate, partials.iter().rev().map(Vec::as_slice)), &broadcast);
@@ -146,12 +166,12 @@ proptest! {
         let keys = Keys::new(3, servers);
         let mut aggregate = Fold::new(params.vector_bytes());
         for pairs in &keys.clients {
-            aggregate.add(&seal(&params, &header, pairs, Some((0, &[1; 18])))).expect("lengths fit");
+            aggregate.add(&sealed(&params, &header, pairs, Some((0, &[1; 18])))).expect("lengths fit");
         }
         let missing = missing.index(servers);
         let partials: Vec<_> = (0..servers)
             .filter(|number| *number != missing)
-            .map(|number| partial_body(&params, &header, &keys.servers[number]))
+            .map(|number| partial_body(&params, &header, &keys.servers[number], |_| {}))
             .collect();
         let broadcast = finalise(aggregate.as_bytes(), partials.iter().map(Vec::as_slice));
         prop_assert!(read_slots(&params, &header, &broadcast).all(|slot| slot == SlotContent::Garbled));
@@ -187,7 +207,7 @@ fn a_counter_of_64_bits_gives_the_stream_of_one_of_128() {
         let mut ours = vec![0xc3; bytes];
         xor_pad(pair, &header, &mut ours);
         let mut wide = vec![0xc3; bytes];
-        ctr::Ctr128BE::<aes::Aes128>::new((&*round_key(pair, &header)).into(), &[0; 16].into())
+        ctr::Ctr128BE::<aes::Aes128>::new((&*pad_key(pair, &header)).into(), &[0; 16].into())
             .apply_keystream(&mut wide);
         assert!(ours == wide, "{bytes} bytes");
     }
@@ -197,8 +217,8 @@ fn a_counter_of_64_bits_gives_the_stream_of_one_of_128() {
 fn cover_and_message_can_not_be_told_apart_by_length() {
     let keys = Keys::new(1, 3);
     let header = Digest([3; 32]);
-    let cover = seal(&params(), &header, &keys.clients[0], None);
-    let message = seal(&params(), &header, &keys.clients[0], Some((2, &[1; 18])));
+    let cover = sealed(&params(), &header, &keys.clients[0], None);
+    let message = sealed(&params(), &header, &keys.clients[0], Some((2, &[1; 18])));
     assert_eq!(cover.len(), message.len());
     let mut difference = cover;
     xor_into(&mut difference, &message);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use zipnet_core::id::{Digest, GroupId, PeerId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, RoundSecret, Signature, verify};
 use zipnet_core::message::Role;
-use zipnet_core::pad::pair_key;
+use zipnet_core::pad::{End, pair_key};
 
 fn identity(name: &str) -> Identity {
     Identity::from_secret(&NodeSecret::from_text(name))
@@ -43,12 +43,17 @@ fn identity_and_state_key_are_independent_of_each_other() {
     assert_ne!(identity.peer(), Identity::from_secret(&NodeSecret::from_text("another")).peer());
 }
 
+fn end(peer: u8, round_key: PublicKey) -> End {
+    End { peer: PeerId([peer; 32]), round_key }
+}
+
 #[test]
 fn secrets_print_nothing() {
     let secret = NodeSecret::from_bytes([0xab; 32]);
     let committee = CommitteeSecret::from_text(&"ab".repeat(32));
     let round = RoundSecret::from_seed([0xab; 32]);
-    let pair = pair_key(&[0xab; 32], &PublicKey([1; 32]), &PublicKey([2; 32]), &GroupId([3; 32]));
+    let pair =
+        pair_key(&[0xab; 32], &end(1, PublicKey([1; 32])), &end(2, PublicKey([2; 32])), &GroupId([3; 32]));
     assert_eq!(
         format!("{secret:?} {committee:?} {pair:?}"),
         "NodeSecret(..) CommitteeSecret(..) PairKey(..)"
@@ -63,10 +68,14 @@ fn both_sides_agree_on_a_pair_key_and_the_order_of_keys_matters() {
     let shared = client.agree(&server.public()).expect("honest keys contribute");
     assert_eq!(*shared, *server.agree(&client.public()).expect("honest keys contribute"));
     let group = GroupId([9; 32]);
-    let pair = pair_key(&shared, &client.public(), &server.public(), &group);
-    assert_eq!(pair, pair_key(&shared, &client.public(), &server.public(), &group));
-    assert_ne!(pair, pair_key(&shared, &server.public(), &client.public(), &group));
-    assert_ne!(pair, pair_key(&shared, &client.public(), &server.public(), &GroupId([8; 32])));
+    let (one, other) = (end(1, client.public()), end(2, server.public()));
+    let pair = pair_key(&shared, &one, &other, &group);
+    assert_eq!(pair, pair_key(&shared, &one, &other, &group));
+    assert_ne!(pair, pair_key(&shared, &other, &one, &group));
+    assert_ne!(pair, pair_key(&shared, &one, &other, &GroupId([8; 32])));
+    // Whoever announces the key of another one has no pad of that one.
+    assert_ne!(pair, pair_key(&shared, &one, &end(3, server.public()), &group));
+    assert_ne!(pair, pair_key(&shared, &end(3, client.public()), &other, &group));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(crate) fn bundle(identity: &Identity, role: Role, epoch: u64) -> Bundle {
         epoch: Epoch(epoch),
         round_key: RoundSecret::from_seed(seed).public(),
         floors: (role == Role::Server).then_some(Floors { participants: 3, servers: Some(2) }),
+        boot: None,
         signature: Signature::default(),
     };
     bundle.signature = identity.sign(&bundle.digest());
@@ -60,6 +61,7 @@ pub(crate) fn header(servers: &[Identity], clients: ClientSet, params: RoundPara
         servers: servers.iter().map(|server| RosterServer::from(&bundle(server, Role::Server, 2))).collect(),
         clients,
         min_participants: 3,
+        aggregator: identity("aggregator").peer(),
     }
 }
 
@@ -101,6 +103,10 @@ pub(crate) fn record(servers: &[Identity], participants: Bitmap, broadcast: Vec<
         servers: servers.iter().map(Identity::peer).collect(),
         broadcast,
         previous: Digest([0x70; 32]),
+        aggregate: Digest([0x71; 32]),
+        partials: servers.iter().map(|server| Digest(server.peer().0)).collect(),
+        index: 700,
+        chain: Digest([0x72; 32]),
     }
 }
 

@@ -22,8 +22,8 @@ fn a_payload_is_read_where_it_was_written() {
     let mut vector = vec![0; params().vector_bytes()];
     // All zeros is a payload as well: its tag tells it from an empty slot.
     let (zeros, text) = ([0; 32], pad_payload(b"hello", &params()).expect("it fits"));
-    write_slot(&params(), &HEADER, 0, &zeros, &mut vector);
-    write_slot(&params(), &HEADER, 3, &text, &mut vector);
+    write_slot(&params(), &HEADER, 0, &zeros, 0xff, &mut vector);
+    write_slot(&params(), &HEADER, 3, &text, 0xff, &mut vector);
     let slots: Vec<_> = read_slots(&params(), &HEADER, &vector).collect();
     assert_eq!(
         slots,
@@ -34,7 +34,7 @@ fn a_payload_is_read_where_it_was_written() {
 #[test]
 fn a_payload_is_garbage_under_another_header_or_in_another_slot() {
     let mut vector = vec![0; params().vector_bytes()];
-    write_slot(&params(), &HEADER, 1, &[9; 32], &mut vector);
+    write_slot(&params(), &HEADER, 1, &[9; 32], 0xff, &mut vector);
     let other = read_slots(&params(), &Digest([7; 32]), &vector).nth(1);
     assert_eq!(other, Some(SlotContent::Garbled));
     vector.rotate_left(48);
@@ -44,19 +44,19 @@ fn a_payload_is_garbage_under_another_header_or_in_another_slot() {
 #[test]
 fn two_writers_of_one_slot_lose_both() {
     let mut vector = vec![0; params().vector_bytes()];
-    write_slot(&params(), &HEADER, 2, &[1; 32], &mut vector);
-    write_slot(&params(), &HEADER, 2, &[2; 32], &mut vector);
+    write_slot(&params(), &HEADER, 2, &[1; 32], 0xff, &mut vector);
+    write_slot(&params(), &HEADER, 2, &[2; 32], 0xff, &mut vector);
     assert_eq!(read_slots(&params(), &HEADER, &vector).nth(2), Some(SlotContent::Garbled));
     // The same payload twice cancels out: its writers see an empty slot.
-    write_slot(&params(), &HEADER, 1, &[3; 32], &mut vector);
-    write_slot(&params(), &HEADER, 1, &[3; 32], &mut vector);
+    write_slot(&params(), &HEADER, 1, &[3; 32], 0xff, &mut vector);
+    write_slot(&params(), &HEADER, 1, &[3; 32], 0xff, &mut vector);
     assert_eq!(read_slots(&params(), &HEADER, &vector).nth(1), Some(SlotContent::Empty));
 }
 
 #[test]
 fn every_flipped_bit_garbles_its_slot() {
     let mut vector = vec![0; params().vector_bytes()];
-    write_slot(&params(), &HEADER, 2, &[1; 32], &mut vector);
+    write_slot(&params(), &HEADER, 2, &[1; 32], 0xff, &mut vector);
     for bit in 0..48 * 8 {
         let mut flipped = vector.clone();
         flipped[96 + bit / 8] ^= 1 << (bit % 8);

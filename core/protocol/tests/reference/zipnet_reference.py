@@ -182,15 +182,17 @@ def from_text(text):
 
 
 def pair_key(shared, client, server, group):
-    return derive("zipnet v1 pair key", shared + client + server + group)
+    """Each end is a peer and its round key."""
+    ends = b"\2" + b"".join(client) + b"\0" + b"".join(server)
+    return derive("zipnet v1 pair key", shared + ends + group)
 
 
-def round_key(pair, header):
+def pad_key(pair, header):
     return keyed(pair, header)[:16]
 
 
 def pad(pair, header, length):
-    return keystream(round_key(pair, header), length)
+    return keystream(pad_key(pair, header), length)
 
 
 def tag(header, slot, payload):
@@ -278,8 +280,9 @@ def check_pads(v):
     shared = x25519(client, public(server))
     same("shared", shared, v["shared"])
     same("shared, from the other side", x25519(server, public(client)), v["shared"])
-    pair, header = pair_key(shared, public(client), public(server), unhex(v["group"])), unhex(v["header"])
-    same("round key", round_key(pair, header), v["round_key"])
+    ends = (unhex(v["client_peer"]), public(client)), (unhex(v["server_peer"]), public(server))
+    pair, header = pair_key(shared, *ends, unhex(v["group"])), unhex(v["header"])
+    same("pad key", pad_key(pair, header), v["pad_key"])
     for case in v["pads"]:
         same_summary(case["why"], pad(pair, header, case["pad"]["bytes"]), case["pad"])
 
@@ -307,14 +310,16 @@ def check_round(v, case):
         log + u64(v["round"]) + unhex(v["nonce"]) + group + b"".join(u32(number) for number in params)
         + u64(previous["round"]) + unhex(previous["record"]) + unhex(previous["state"])
         + u64(len(servers)) + roster
-        + u64(v["registry_version"]) + u32(len(clients)) + root + u32(v["min_participants"]))
+        + u64(v["registry_version"]) + u32(len(clients)) + root + u32(v["min_participants"])
+        + unhex(v["aggregator"]))
     same("header digest", header, case["header_digest"])
 
     pads = {}
     for c, client in enumerate(clients):
         for s, server in enumerate(servers):
             shared = x25519(unhex(client["round_secret"]), unhex(server["round_key"]))
-            pair = pair_key(shared, unhex(client["round_key"]), unhex(server["round_key"]), group)
+            ends = [(unhex(node["peer"]), unhex(node["round_key"])) for node in (client, server)]
+            pair = pair_key(shared, *ends, group)
             pads[c, s] = pad(pair, header, length)
 
     bitmap = unhex(case["participants"])
@@ -343,8 +348,13 @@ def check_round(v, case):
         same("partial digest", derive("zipnet v1 partial", signed), case["partial_digests"][s])
     broadcast = xor([aggregate] + partials)
     same_summary("broadcast", broadcast, case["broadcast"])
+    index, entry = u64(v["entry"]["index"]), unhex(v["entry"]["bytes"])
+    chain = derive("zipnet v1 log chain", unhex(previous["record"]) + index + vector(entry))
+    same("chain", chain, case["chain"])
     record = (place + bits + u64(len(servers)) + b"".join(unhex(s["peer"]) for s in servers)
-              + vector(broadcast) + unhex(previous["record"]))
+              + vector(broadcast) + unhex(previous["record"]) + aggregate_digest
+              + u64(len(partials)) + b"".join(unhex(digest) for digest in case["partial_digests"])
+              + index + chain)
     same("record digest", derive("zipnet v1 broadcast record", record), case["record_digest"])
 
     written = {}
@@ -372,7 +382,7 @@ def take(data, length):
 
 def check_wire(v):
     signer = unhex(v["signer"])
-    bundle, proposal, envelope, signed = (unhex(case["message"]) for case in v["messages"])
+    bundle, proposal, envelope, signed, booted = (unhex(case["message"]) for case in v["messages"])
     digests = [case["signed_digest"] for case in v["messages"]]
 
     same("version and kind", bundle[:2], "0101")
@@ -384,9 +394,20 @@ def check_wire(v):
     some, rest = take(rest, 1)
     participants, rest = varint(rest)
     servers, rest = take(rest, 1)
-    same("bundle", [peer, role, some, servers, len(rest)], [signer, b"\0", b"\1", b"\0", 64])
-    same("bundle digest", derive("zipnet v1 bundle", peer + role + instance + u64(epoch) + key + b"\1"
-                                 + u32(participants)), digests[0])
+    boot, rest = take(rest, 1)
+    same("bundle", [peer, role, some, servers, boot, len(rest)], [signer, b"\0", b"\1", b"\0", b"\0", 64])
+    fields = peer + role + instance + u64(epoch) + key + b"\1" + u32(participants)
+    same("bundle digest", derive("zipnet v1 bundle", fields + b"\0"), digests[0])
+
+    same("the same with another end", booted[:-193], bundle[:-65].hex())
+    boot, rest = take(booted[-193:], 1)
+    boot_key, rest = take(rest, 32)
+    boot_signature, rest = take(rest, 64)
+    quote, rest = take(rest, 32)
+    same("boot", [boot, len(rest)], [b"\1", 64])
+    same("boot digest", derive("zipnet v1 boot", instance + role + peer + u64(epoch) + key), v["boot_digest"])
+    same("bundle digest with a boot", derive("zipnet v1 bundle", fields + b"\1" + boot_key + boot_signature + quote),
+         digests[4])
 
     same("version, kind, kind of the command", proposal[:3], "010002")
     log, rest = take(proposal[3:], 32)

@@ -370,10 +370,10 @@ fn late_results_of_jobs_change_nothing() {
         participants: zipnet_core::bitmap::Bitmap::new(3),
         body: vec![0; 192],
     };
-    let done = play.cast.aggregator.keyring.perform(&job);
+    let done = play.cast.aggregator.keyring.perform(&job, || [0x5a; 32]);
     assert!(play.feed(Input::Done(done)).is_empty(), "nothing was asked for");
     let header = live.header.digest();
-    assert!(play.feed(Input::Done(Done::NoKey { round: Round(1), header })).is_empty());
+    assert!(play.feed(Input::Done(Done::Withheld { round: Round(1), header })).is_empty());
     assert!(Machine::deadline(&play.machine).at > play.now);
 }
 
@@ -385,7 +385,7 @@ fn client_that_is_linked_anew_is_registered_once_and_shown_the_round_again() {
     for epoch in [2, 3] {
         let job = Job::MakeBundle { epoch: Epoch(epoch), fresh_key: true };
         let index = usize::from(epoch == 3);
-        play.cast.clients[index].bundle = made(play.cast.clients[index].keyring.perform(&job));
+        play.cast.clients[index].bundle = made(play.cast.clients[index].keyring.perform(&job, || [0x5a; 32]));
     }
     let second = play.cast.client(1);
     let renewed = play.cast.clients[1].bundle.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::checks::Checks;
+use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client};
 use zipnet_core::fold::{Fold, xor_into};
 use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
@@ -17,18 +17,30 @@ use zipnet_core::message::{
     Announcement, Bundle, Disclaimer, Envelope, Floors, Header, LiveHeader, Message, Previous, Record,
     RecordSignature, Role, RosterServer, Standing,
 };
+use zipnet_core::pad::End;
 use zipnet_core::params::RoundParams;
 use zipnet_core::reader::{self, Reader};
 use zipnet_core::registry::ClientRegistry;
+use zipnet_core::slot::Payload;
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 
 pub(crate) const LOG: LogId = LogId([0x10; 32]);
 pub(crate) const RESEND: Duration = Duration::from_secs(1);
 
+/// Lets keys contradict themselves: the cast says what a test has it say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unbound;
+
+impl Checks for Unbound {
+    fn enforce(&self, check: Check) -> bool {
+        check != Check::PromiseKept
+    }
+}
+
 pub(crate) struct Member {
     pub(crate) name: String,
-    pub(crate) keyring: Keyring,
+    pub(crate) keyring: Keyring<Unbound>,
     pub(crate) bundle: Bundle,
 }
 
@@ -74,9 +86,19 @@ impl Cast {
         let instance = UniqueId::from_text("the instance of the tests");
         let floors = Floors { participants: 2, servers: None };
         let member = |name: &str, role, group, floors| {
-            let mut keyring =
-                Keyring::new(&NodeSecret::from_text(name), role, instance, group, floors, [0x77; 32]);
-            let bundle = made(keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }));
+            // Everybody has keys of its own, as in life.
+            let entropy = *blake3::hash(name.as_bytes()).as_bytes();
+            let mut keyring = Keyring::with_checks(
+                Unbound,
+                &NodeSecret::from_text(name),
+                role,
+                instance,
+                group,
+                floors,
+                entropy,
+            );
+            let bundle =
+                made(keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }, || [0x5a; 32]));
             Member { name: String::new(), keyring, bundle }
         };
         let sorted = |kind: &str, mut members: Vec<Member>| {
@@ -145,6 +167,7 @@ impl Cast {
                 .collect(),
             clients: self.registry(plan.version, &plan.clients).set(),
             min_participants: plan.min_participants,
+            aggregator: self.aggregator.keyring.peer(),
         };
         self.sign_header(header, &plan.roster, &plan.refused)
     }
@@ -154,8 +177,9 @@ impl Cast {
         let refused = Bitmap::from_ones(header.clients.count, refused.iter().copied()).unwrap();
         let (log, round) = (header.log, header.round);
         let sign = |index: &usize| {
-            let job = Job::SignHeader { log, round, header: digest, refused: refused.clone() };
-            match self.servers[*index].keyring.perform(&job) {
+            let key_epoch = self.servers[*index].bundle.epoch;
+            let job = Job::SignHeader { key_epoch, log, round, header: digest, refused: refused.clone() };
+            match self.servers[*index].keyring.perform(&job, || [0x5a; 32]) {
                 Done::HeaderSigned(signature) => signature,
                 other => panic!("{other:?}"),
             }
@@ -168,8 +192,9 @@ impl Cast {
     pub(crate) fn envelope(&mut self, client: usize, live: &LiveHeader) -> Envelope {
         let member = &mut self.clients[client];
         let header = live.header.clone().into();
-        let job = Job::Seal { header, epoch: member.bundle.epoch, payload: None };
-        match member.keyring.perform(&job) {
+        let payload = Payload::blank(&live.header.params);
+        let job = Job::Seal { header, epoch: member.bundle.epoch, payload, cover: true };
+        match member.keyring.perform(&job, || [0x5a; 32]) {
             Done::Sealed { envelope, .. } => *envelope,
             other => panic!("{other:?}"),
         }
@@ -189,13 +214,18 @@ impl Cast {
             fold.add(body).unwrap();
             participants.set(registry.index_of(&self.client(*client)).unwrap());
         }
-        let clients = participants.iter_ones().map(|place| registry.at(place).unwrap().1.round_key).collect();
+        let clients =
+            participants.iter_ones().map(|place| End::from(registry.at(place).unwrap().1)).collect();
         let header = live.header.clone().into();
-        let job = Job::MakePartial { header, aggregate: Digest::default(), clients };
+        let job = Job::MakePartial { key_epoch: Epoch(1), header, aggregate: Digest::default(), clients };
         let mut broadcast = fold.into_body();
+        let mut partials = Vec::new();
         for index in &plan.roster {
-            match self.servers[*index].keyring.perform(&job) {
-                Done::PartialMade(partial) => xor_into(&mut broadcast, &partial.body),
+            match self.servers[*index].keyring.perform(&job, || [0x5a; 32]) {
+                Done::PartialMade(partial) => {
+                    xor_into(&mut broadcast, &partial.body);
+                    partials.push(partial.digest());
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -207,12 +237,16 @@ impl Cast {
             servers: plan.roster.iter().map(|index| self.server(*index)).collect(),
             broadcast,
             previous: plan.previous.1,
+            aggregate: Digest::default(),
+            partials,
+            index: 10 * live.header.round.0,
+            chain: Digest([0x55; 32]),
         }
     }
 
     pub(crate) fn sign_record(&mut self, record: &Record, servers: &[usize]) -> Vec<RecordSignature> {
         let job = Job::SignRecord { log: record.log, round: record.round, record: record.digest() };
-        let sign = |index: &usize| match self.servers[*index].keyring.perform(&job) {
+        let sign = |index: &usize| match self.servers[*index].keyring.perform(&job, || [0x5a; 32]) {
             Done::RecordSigned(signature) => signature,
             other => panic!("{other:?}"),
         };
@@ -221,8 +255,13 @@ impl Cast {
 
     /// What these servers say of a header.
     pub(crate) fn disclaim(&mut self, header: &Header, servers: &[usize]) -> Vec<Disclaimer> {
-        let job = Job::Disclaim { log: header.log, round: header.round, header: header.digest() };
-        let sign = |index: &usize| match self.servers[*index].keyring.perform(&job) {
+        let job = Job::Disclaim {
+            key_epoch: Epoch(1),
+            log: header.log,
+            round: header.round,
+            header: header.digest(),
+        };
+        let sign = |index: &usize| match self.servers[*index].keyring.perform(&job, || [0x5a; 32]) {
             Done::Disclaimed(disclaimer) => disclaimer,
             other => panic!("{other:?}"),
         };
@@ -231,7 +270,7 @@ impl Cast {
 
     pub(crate) fn announce(&mut self, server: usize, standing: Standing) -> Announcement {
         let job = Job::Announce { log: LOG, epoch: Epoch(1), counter: Counter(2), standing };
-        match self.servers[server].keyring.perform(&job) {
+        match self.servers[server].keyring.perform(&job, || [0x5a; 32]) {
             Done::Announced(announcement) => announcement,
             other => panic!("{other:?}"),
         }
@@ -260,6 +299,7 @@ impl Cast {
             params: self.params,
             queue_max: 4,
             resend: RESEND,
+            key_age_max: Duration::from_secs(200_000),
             rekey_after: Duration::from_secs(24 * 60 * 60),
         }
     }
@@ -386,7 +426,7 @@ impl<M: Machine> Play<M> {
             while let Some(effect) = out.pop() {
                 if let Effect::Work(job) = &effect {
                     let member = M::member(&mut self.cast);
-                    let done = member.keyring.perform(job);
+                    let done = member.keyring.perform(job, || [0x5a; 32]);
                     if let Done::BundleMade(bundle) = &done {
                         member.bundle = bundle.clone();
                     }

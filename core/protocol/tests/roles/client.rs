@@ -442,7 +442,7 @@ fn header_that_is_disclaimed_while_sealing_gives_the_message_back() {
         }
     }
     assert_eq!(play.machine.backlog(), (1, 0));
-    let done = play.cast.clients[0].keyring.perform(&jobs[0]);
+    let done = play.cast.clients[0].keyring.perform(&jobs[0], || [0x5a; 32]);
     assert!(play.feed(Input::Done(done)).is_empty(), "the envelope never leaves");
     let (_, effects) = join(&mut play, &Plan::round(2));
     assert_eq!(bodies(&effects).len(), 1);
@@ -479,9 +479,10 @@ fn header_that_comes_while_sealing_takes_the_message_along() {
             }
         }
     }
-    let with = |job: &Job| matches!(job, Job::Seal { payload: Some(_), .. });
+    let with = |job: &Job| matches!(job, Job::Seal { cover: false, .. });
     assert_eq!(jobs.iter().map(with).collect::<Vec<_>>(), [true, true]);
-    let done: Vec<Done> = jobs.iter().map(|job| play.cast.clients[0].keyring.perform(job)).collect();
+    let done: Vec<Done> =
+        jobs.iter().map(|job| play.cast.clients[0].keyring.perform(job, || [0x5a; 32])).collect();
     let late = play.feed(Input::Done(done[0].clone()));
     assert!(late.is_empty(), "the first envelope never leaves");
     let effects = play.feed(Input::Done(done[1].clone()));

@@ -1,5 +1,7 @@
 //! Servers, clients and aggregators with real keys, who say what a test has them say.
 
+use std::string::String;
+
 use super::*;
 use crate::checks::Strict;
 use crate::fold::Fold;
@@ -7,6 +9,8 @@ use crate::key::NodeSecret;
 use crate::keyring::Keyring;
 use crate::machine::{Done, Job};
 use crate::message::Floors;
+use crate::pad::End;
+use crate::slot::Payload;
 
 pub(crate) const LOG: LogId = LogId([0x10; 32]);
 pub(crate) const OTHER_LOG: LogId = LogId([0x11; 32]);
@@ -14,7 +18,7 @@ pub(crate) const OTHER_LOG: LogId = LogId([0x11; 32]);
 /// Takes what a job gives.
 macro_rules! done {
     ($member:expr, $job:expr, $variant:ident) => {
-        match $member.keyring.perform(&$job) {
+        match $member.keyring.perform(&$job, || [0x5a; 32]) {
             Done::$variant(made) => made,
             other => panic!("{other:?}"),
         }
@@ -26,21 +30,49 @@ pub(crate) fn break_signature(signature: &mut Signature) {
     signature.0[7] ^= 1;
 }
 
+/// Lets a key contradict itself, unless it is bound: the cast says what a test has it say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    pub(crate) bound: bool,
+}
+
+impl Checks for Binding {
+    fn enforce(&self, check: Check) -> bool {
+        self.bound || check != Check::PromiseKept
+    }
+}
+
 pub(crate) struct Member {
-    pub(crate) keyring: Keyring,
+    name: String,
+    role: Role,
+    floors: Option<Floors>,
+    pub(crate) keyring: Keyring<Binding>,
     pub(crate) bundle: Bundle,
 }
 
 impl Member {
     pub(crate) fn new(name: &str, role: Role, floors: Option<Floors>) -> Self {
+        Self::with(name, role, floors, Binding { bound: false })
+    }
+
+    /// The same with a key that keeps its promises, as the node under test has it.
+    pub(crate) fn bind(&mut self) {
+        *self = Self::with(&self.name, self.role, self.floors, Binding { bound: true });
+    }
+
+    fn with(name: &str, role: Role, floors: Option<Floors>, binding: Binding) -> Self {
         let group = (role == Role::Server).then_some(Cast::GROUP);
         let secret = NodeSecret::from_text(name);
-        let mut keyring = Keyring::new(&secret, role, Cast::INSTANCE, group, floors, [0x77; 32]);
-        let bundle = match keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }) {
-            Done::BundleMade(bundle) => bundle,
-            other => panic!("{other:?}"),
-        };
-        Self { keyring, bundle }
+        // Everybody has keys of its own, as in life.
+        let entropy = *blake3::hash(name.as_bytes()).as_bytes();
+        let mut keyring =
+            Keyring::with_checks(binding, &secret, role, Cast::INSTANCE, group, floors, entropy);
+        let bundle =
+            match keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }, || [0x5a; 32]) {
+                Done::BundleMade(bundle) => bundle,
+                other => panic!("{other:?}"),
+            };
+        Self { name: name.into(), role, floors, keyring, bundle }
     }
 
     pub(crate) fn peer(&self) -> PeerId {
@@ -89,7 +121,8 @@ impl Member {
     pub(crate) fn sign_header(&mut self, header: &Header, refused: &[u32]) -> HeaderSignature {
         let refused = Bitmap::from_ones(header.clients.count, refused.iter().copied()).unwrap();
         let (log, round, header) = (header.log, header.round, header.digest());
-        done!(self, Job::SignHeader { log, round, header, refused }, HeaderSigned)
+        let key_epoch = self.bundle.epoch;
+        done!(self, Job::SignHeader { key_epoch, log, round, header, refused }, HeaderSigned)
     }
 
     pub(crate) fn aggregate(&mut self, header: &Header, participants: Bitmap, body: Vec<u8>) -> Aggregate {
@@ -99,10 +132,10 @@ impl Member {
 
     pub(crate) fn partial(&mut self, open: &OpenRound) -> Partial {
         let applied = open.aggregate.as_ref().expect("the aggregate is in");
-        let clients =
-            applied.participants.iter_ones().map(|place| open.clients.at(place).unwrap().1.round_key);
-        let (header, aggregate) = (Arc::clone(&open.header), applied.digest);
-        *done!(self, Job::MakePartial { header, aggregate, clients: clients.collect() }, PartialMade)
+        let places = applied.participants.iter_ones();
+        let clients = places.map(|place| End::from(open.clients.at(place).unwrap().1)).collect();
+        let (header, aggregate, key_epoch) = (Arc::clone(&open.header), applied.digest, self.bundle.epoch);
+        *done!(self, Job::MakePartial { key_epoch, header, aggregate, clients }, PartialMade)
     }
 
     pub(crate) fn sign_record(&mut self, kept: &SignedRecord) -> RecordSignature {
@@ -110,9 +143,11 @@ impl Member {
         done!(self, Job::SignRecord { log, round, record }, RecordSigned)
     }
 
-    pub(crate) fn seal(&mut self, header: &Arc<Header>, payload: Option<Vec<u8>>) -> Vec<u8> {
-        let job = Job::Seal { header: Arc::clone(header), epoch: self.bundle.epoch, payload };
-        match self.keyring.perform(&job) {
+    pub(crate) fn seal(&mut self, header: &Arc<Header>, text: Option<Vec<u8>>) -> Vec<u8> {
+        let (header, epoch, cover) = (Arc::clone(header), self.bundle.epoch, text.is_none());
+        let payload = Payload::new(&text.unwrap_or_default(), &header.params).unwrap();
+        let job = Job::Seal { header, epoch, payload, cover };
+        match self.keyring.perform(&job, || [0x5a; 32]) {
             Done::Sealed { envelope, .. } => envelope.body,
             other => panic!("{other:?}"),
         }
@@ -212,6 +247,7 @@ impl Cast {
             servers,
             clients: committee.clients().set(),
             min_participants,
+            aggregator: committee.aggregator().map_or(self.aggregator.peer(), |bundle| bundle.peer),
         }
     }
 
@@ -269,7 +305,7 @@ impl Cast {
             }
             Step::Finalized => {
                 let open = committee.open()?;
-                let missing = |index: &usize| !open.partials.contains(&self.server(*index));
+                let missing = |index: &usize| !open.partials.contains_key(&self.server(*index));
                 let index = listed(self, open).into_iter().find(missing)?;
                 Some(Command::SubmitPartial(self.servers[index].partial(open)))
             }
