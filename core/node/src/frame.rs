@@ -173,6 +173,8 @@ pub enum Refusal {
     TwoLogs,
     /// The node met itself.
     Myself,
+    /// The operator does not allow this server.
+    NotListed,
 }
 
 /// What a node compares a hello with, and makes its own of.
@@ -319,7 +321,7 @@ const fn is_becoming(hello: &Hello) -> bool {
 
 impl Refusal {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Universe,
         Self::Instance,
@@ -333,6 +335,7 @@ impl Refusal {
         Self::DuplicateIdentity,
         Self::TwoLogs,
         Self::Myself,
+        Self::NotListed,
     ];
 
     /// The stable name, as metrics and scenarios spell it.
@@ -352,6 +355,7 @@ impl Refusal {
             Self::DuplicateIdentity => "duplicate-identity",
             Self::TwoLogs => "two-logs",
             Self::Myself => "myself",
+            Self::NotListed => "not-listed",
         }
     }
 
@@ -365,15 +369,16 @@ impl Refusal {
             | Self::GroupProof
             | Self::Retired
             | Self::DuplicateIdentity => Some(77),
-            // Somebody else's network, an accident, decided by the node itself, or, for evidence, perhaps the fault of
-            // whoever judges it, and over once that is mended.
+            // Somebody else's network, an accident, decided by the node itself, or over once whoever judges has changed a
+            // list, or what it judges evidence by.
             Self::Malformed
             | Self::Universe
             | Self::Instance
             | Self::Role
             | Self::Attestation
             | Self::TwoLogs
-            | Self::Myself => None,
+            | Self::Myself
+            | Self::NotListed => None,
         }
     }
 
@@ -393,7 +398,8 @@ impl Refusal {
             | Self::Retired
             | Self::DuplicateIdentity
             | Self::TwoLogs
-            | Self::Myself => None,
+            | Self::Myself
+            | Self::NotListed => None,
         }
     }
 }
@@ -419,6 +425,7 @@ impl fmt::Display for Refusal {
             }
             Self::TwoLogs => "it has another log of this committee: two servers were started as the first",
             Self::Myself => "it is this node itself",
+            Self::NotListed => "it is not among the servers that ZIPNET_ALLOWED_SERVERS allows",
         })
     }
 }

@@ -77,9 +77,17 @@ pub const YIELDS_MAX: u32 = 3;
 /// Whether this server's operator pointed it to `peer`, a server that has proven the committee secret.
 ///
 /// `named` are the peers that the operator named, each with what it is known to be. If none of them is a server, or none
-/// was named, the proof is all there is to go by. One that was not met yet may be a server.
+/// was named, the proof is all there is to go by. One that was not met yet may be a server. If the operator says who may
+/// be a server, that list decides alone.
 #[must_use]
-pub fn points_to(peer: &PeerId, named: &BTreeMap<PeerId, Option<Role>>) -> bool {
+pub fn points_to(
+    peer: &PeerId,
+    named: &BTreeMap<PeerId, Option<Role>>,
+    allowed: Option<&BTreeSet<PeerId>>,
+) -> bool {
+    if let Some(allowed) = allowed {
+        return allowed.contains(peer);
+    }
     let servers = |role: &Option<Role>| role.is_none_or(|role| role == Role::Server);
     named.contains_key(peer) || !named.values().any(servers)
 }
@@ -331,6 +339,8 @@ pub struct Membership {
     pub matched: BTreeMap<RaftId, u64>,
     /// The last committed entry.
     pub committed: u64,
+    /// Whom the leader's operator allows to be a server; `None`: whoever knows the committee secret.
+    pub allowed: Option<BTreeSet<PeerId>>,
 }
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
@@ -458,7 +468,17 @@ impl Membership {
         self.voters.iter().copied().find(|old| old.peer == new.peer && old.store != new.store)
     }
 
+    /// Whether a server may become a member. Whoever has a vote is one, also with another disk: to cut off voters that
+    /// other leaders let in would cost the majority.
+    fn may_be_in(&self, peer: PeerId) -> bool {
+        let listed = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer));
+        listed || self.voters.iter().any(|voter| voter.peer == peer)
+    }
+
     fn is_wanted(&self, peer: PeerId, checks: &impl Checks) -> bool {
+        if !self.may_be_in(peer) {
+            return false;
+        }
         match self.servers.get(&peer) {
             None | Some(ServerState::Registered | ServerState::Departed) => true,
             Some(ServerState::Leaving) => false,
@@ -641,7 +661,9 @@ mod tests {
             (named(&[(2, Some(Role::Aggregator)), (3, None)]), false, "and one that may be a server"),
         ];
         for (named, expected, why) in table {
-            assert_eq!(points_to(&peer(1), &named), expected, "{why}");
+            assert_eq!(points_to(&peer(1), &named, None), expected, "{why}");
+            assert!(points_to(&peer(1), &named, Some(&[peer(1)].into())), "it is allowed");
+            assert!(!points_to(&peer(1), &named, Some(&[peer(9)].into())), "it is not");
         }
     }
 
@@ -789,6 +811,7 @@ mod tests {
             voters,
             learners: BTreeSet::new(),
             committed: 1000,
+            allowed: None,
         }
     }
 
@@ -866,6 +889,27 @@ mod tests {
         );
         group.learners.insert(raft(3, 1));
         assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveLearner(raft(3, 1))));
+    }
+
+    #[test]
+    fn whoever_is_not_allowed_becomes_no_member_and_present_voters_stay() {
+        let mut group = three();
+        group.allowed = Some([1, 2].map(peer).into());
+        assert_eq!(membership_plan(&group, &Strict), None, "the third is a voter already");
+        group.linked.insert(peer(4), StoreId(1));
+        assert_eq!(membership_plan(&group, &Strict), None, "the fourth is not let in");
+        // Another leader has let it in as a learner, and it has caught up.
+        group.learners.insert(raft(4, 1));
+        group.matched.insert(raft(4, 1), 1000);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveLearner(raft(4, 1))));
+        group.allowed = Some([1, 2, 4].map(peer).into());
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
+
+        // A voter that lost its disk is a voter still.
+        let mut group = three();
+        group.allowed = Some([1, 2].map(peer).into());
+        group.linked.insert(peer(3), StoreId(2));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(3, 2))));
     }
 
     #[test]

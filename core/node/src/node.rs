@@ -207,6 +207,8 @@ struct Node<W: World, C: Checks> {
     allowances: Allowances,
     /// The last server with records of another log that was met: who, which log, when.
     other_log: Option<(PeerId, LogId, Time)>,
+    /// Voters that the operator does not allow.
+    unlisted: BTreeSet<PeerId>,
     /// How many logs without records this process has given up.
     yields: u32,
     dials: BTreeMap<Address, Dial>,
@@ -413,6 +415,7 @@ impl<W: World, C: Checks> Node<W, C> {
             rumoured: BTreeSet::new(),
             allowances: Allowances::new(),
             other_log: None,
+            unlisted: BTreeSet::new(),
             yields,
             dials: BTreeMap::new(),
             store,
@@ -757,6 +760,7 @@ impl<W: World, C: Checks> Node<W, C> {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
             self.book.expire(now);
+            self.look_for_unlisted_voters();
             self.other_log.take_if(|(.., at)| now.since(*at) >= OTHER_LOG_NOTED);
             let have = self.book.digest();
             let frame: Bytes = Frame::PeersWanted { have }.encode().into();

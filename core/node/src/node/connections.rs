@@ -1,5 +1,6 @@
 //! From a fresh connection to a link: hellos, refusals, duplicates, farewells, and what arrives.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,15 @@ use crate::frame::{Farewell, Frame, Hello, Present, Refusal, Stage, judge_hello}
 use crate::gossip;
 use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, points_to, two_logs};
 use crate::world::{Address, Channel, Connection, Link, World};
+
+/// What an operator reads about a voter that is not on the list.
+pub(super) fn unlisted_voter(peer: &PeerId) -> String {
+    format!(
+        "server {} has a vote and is not in ZIPNET_ALLOWED_SERVERS: another server has let it in; agree on the lists, or \
+         retire it",
+        peer.short()
+    )
+}
 
 /// How often a peer's pings are answered: a second node of one identity causes one each.
 const PINGS: Rate = Rate { most: 16, every: Duration::from_millis(250) };
@@ -160,6 +170,9 @@ impl<W: World, C: Checks> Node<W, C> {
         if hello.role == Role::Server && self.is_retired(&peer) {
             return self.refuse(id, peer, Refusal::Retired);
         }
+        if hello.role == Role::Server && !self.may_be_linked(&peer) {
+            return self.refuse(id, peer, Refusal::NotListed);
+        }
         if hello.role == Role::Server && self.own.committee_secret.is_some() {
             entry.connection.trust();
         }
@@ -228,7 +241,42 @@ impl<W: World, C: Checks> Node<W, C> {
             said.or_else(|| self.book.get(&named.peer).map(|entry| entry.role))
         };
         let named = self.config.bootstrap.iter().map(|named| (named.peer, role(named))).collect();
-        points_to(peer, &named)
+        points_to(peer, &named, self.allowed())
+    }
+
+    /// Whom the operator allows to be a server, if that was said.
+    pub(super) fn allowed(&self) -> Option<&BTreeSet<PeerId>> {
+        match &self.config.part {
+            Part::Server(part) => part.allowed.as_ref(),
+            Part::Aggregator(_) | Part::Client(_) | Part::Reader(_) => None,
+        }
+    }
+
+    /// Whether this server links with another one: with whom its operator allows, and with the voters of its group, whom
+    /// other servers may have let in.
+    fn may_be_linked(&self, peer: &PeerId) -> bool {
+        let Machine::Server { group, .. } = &self.machine else { return true };
+        let listed = self.allowed().is_none_or(|allowed| allowed.contains(peer));
+        listed || group.state().members.voters.iter().any(|voter| voter.peer == *peer)
+    }
+
+    /// Raises an alarm about voters that the operator does not allow.
+    pub(super) fn look_for_unlisted_voters(&mut self) {
+        let (Machine::Server { group, .. }, Some(allowed)) = (&self.machine, self.allowed()) else { return };
+        let voters = group.state().members.voters;
+        let unlisted: BTreeSet<PeerId> = voters
+            .iter()
+            .map(|voter| voter.peer)
+            .filter(|peer| *peer != self.own.peer && !allowed.contains(peer))
+            .collect();
+        for peer in &unlisted {
+            // Counted as long as it lasts, and said once.
+            self.rejected("voter", Refusal::NotListed.name(), *peer);
+            if !self.unlisted.contains(peer) {
+                self.world.observe(Event::Warned(unlisted_voter(peer)));
+            }
+        }
+        self.unlisted = unlisted;
     }
 
     pub(super) fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {

@@ -6,6 +6,7 @@ use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
 use zipnet_core::time::Time;
 
+use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
 use crate::config::Part;
 use crate::meeting::ServerState;
@@ -26,6 +27,7 @@ impl<W: World, C: Checks> Node<W, C> {
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
         view.aggregator = aggregator.map(|(peer, _)| *peer);
+        view.warnings.extend(self.unlisted.iter().map(unlisted_voter));
         if let Some((peer, log, _)) = self.other_log {
             view.warnings.push(format!(
                 "server {} has another log={} of this committee, with records: two servers were started as the first; \
