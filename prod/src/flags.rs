@@ -69,6 +69,12 @@ const HELP: &[Help] = &[
     ("ZIPNET_MIN_SERVERS", "N", "all; all pins", "Smallest roster"),
     ("ZIPNET_AGGREGATOR", "PEER", "the first seen", "The only aggregator this server approves"),
     ("ZIPNET_SERVERS", "PEER,…", "", "Servers that must be in every roster"),
+    (
+        "ZIPNET_ALLOWED_SERVERS",
+        "PEER,…",
+        "whoever knows the committee secret",
+        "Who may be a server of this committee",
+    ),
     ("ZIPNET_ROUND_PERIOD", "TIME", "3s", "How often a round is opened"),
     ("ZIPNET_ROUND_DEADLINE", "TIME", "15s", "After how long an unfinished round is given up"),
     ("ZIPNET_FOLD_DEADLINE", "TIME", "2s", "How long envelopes are collected"),

@@ -100,6 +100,8 @@ pub struct ServerPart {
     pub committee_secret: Arc<CommitteeSecret>,
     /// `ZIPNET_MIN_PARTICIPANTS` and `ZIPNET_MIN_SERVERS`.
     pub floors: Floors,
+    /// `ZIPNET_ALLOWED_SERVERS`: who may be a server of this committee; `None`: whoever knows its secret.
+    pub allowed: Option<BTreeSet<PeerId>>,
     /// `ZIPNET_AGGREGATOR`: the only aggregator this server approves; `None`: the first one seen.
     pub aggregator: Option<PeerId>,
     /// `ZIPNET_ROUND_PERIOD`.
@@ -469,6 +471,10 @@ impl fmt::Display for Warning {
                 f,
                 "ZIPNET_METRICS={address} listens on every interface: bind it to an address that only your monitoring reaches"
             ),
+            Self::Unused { variable: SERVERS, role: Role::Server } => f.write_str(
+                "ZIPNET_SERVERS has no effect on a server: it says which servers a client's rounds must have; who may be a \
+                 server is said by ZIPNET_ALLOWED_SERVERS",
+            ),
             Self::Unused { variable, role } => {
                 write!(f, "{variable} has no effect on {}", role_with_article(*role))
             }
@@ -603,6 +609,7 @@ const MIN_PARTICIPANTS: &str = "ZIPNET_MIN_PARTICIPANTS";
 const MIN_SERVERS: &str = "ZIPNET_MIN_SERVERS";
 const AGGREGATOR: &str = "ZIPNET_AGGREGATOR";
 const SERVERS: &str = "ZIPNET_SERVERS";
+const ALLOWED_SERVERS: &str = "ZIPNET_ALLOWED_SERVERS";
 const ROUND_PERIOD: &str = "ZIPNET_ROUND_PERIOD";
 const ROUND_DEADLINE: &str = "ZIPNET_ROUND_DEADLINE";
 const FOLD_DEADLINE: &str = "ZIPNET_FOLD_DEADLINE";
@@ -631,6 +638,7 @@ pub const VARIABLES: &[(&str, &[Role])] = &[
     (MIN_SERVERS, &[Role::Server, Role::Client]),
     (AGGREGATOR, SERVER),
     (SERVERS, CLIENT),
+    (ALLOWED_SERVERS, SERVER),
     (ROUND_PERIOD, SERVER),
     (ROUND_DEADLINE, SERVER),
     (FOLD_DEADLINE, &[Role::Aggregator]),
@@ -744,7 +752,10 @@ impl<'a> Reader<'a> {
         if new_log {
             self.warnings.push(Warning::NewLog);
         }
+        let allowed = self.text(ALLOWED_SERVERS).is_some().then(|| self.peers(ALLOWED_SERVERS));
+        let allowed = allowed.map(|peers| peers.into_iter().map(|peer| peer.peer).collect());
         Some(ServerPart {
+            allowed,
             // Stretching costs time, and a node with mistakes does not start.
             committee_secret: match committee_secret {
                 Some(text) if self.errors.is_empty() => Arc::new(CommitteeSecret::from_text(text)),
@@ -922,6 +933,25 @@ mod tests {
             [Some(Address("10.0.0.7:4000".to_owned())), Some(Address("[::1]:7".to_owned())), None]
         );
         assert!(!warnings.contains(&Warning::NoAnonymity { min_participants: 2 }));
+    }
+
+    #[test]
+    fn who_may_be_a_server_is_read_from_its_own_variable() {
+        let (config, _) = server(&[]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.allowed, None);
+        let other = HEX.replace('0', "9");
+        let (config, _) =
+            server(&[(ALLOWED_SERVERS, &format!("{HEX}@10.0.0.7:4000,{other}"))]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        let expected: BTreeSet<_> = [HEX, &other].map(|hex| parse_peer(hex).expect("64 digits")).into();
+        assert_eq!(part.allowed, Some(expected));
+        assert!(server(&[(ALLOWED_SERVERS, "server-1")]).is_err(), "a mistake does not leave the door open");
+
+        let (config, warnings) = server(&[(SERVERS, HEX)]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.allowed, None, "a client's list means something else");
+        assert!(sentences(&warnings)[0].ends_with("is said by ZIPNET_ALLOWED_SERVERS"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod membership;
 mod peers;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator};
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client, PublishError};
-use zipnet_core::id::{Epoch, PeerId, RaftId, StoreId};
+use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::Keyring;
@@ -51,6 +51,7 @@ use self::control::Control;
 pub use self::control::{Controls, Exit, Handle, control};
 use self::links::{Links, Routes};
 use self::member::Member;
+use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
 use crate::event::Event;
@@ -80,6 +81,9 @@ const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer it lives at the most if there is no pause. Longer than a round takes, so that no round of an honest
 /// committee is lost to it.
 const REKEY_GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// How long a server that was met with another log stands in the status page.
+const OTHER_LOG_NOTED: Duration = Duration::from_secs(10 * 60);
 
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
@@ -131,9 +135,9 @@ enum End {
 /// already. `checks` is [`zipnet_core::checks::Strict`] everywhere but in the simulator.
 pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut controls: Controls) -> Exit {
     let mut bootstrap = config.bootstrap.clone();
-    let mut joins = false;
+    let mut yields = 0_u32;
     loop {
-        let end = match Node::start(&world, &checks, &config, bootstrap, joins).await {
+        let end = match Node::start(&world, &checks, &config, bootstrap, yields).await {
             Ok(node) => node.run(&mut controls).await,
             Err(exit) => End::Exit(exit),
         };
@@ -141,8 +145,10 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
             End::Exit(exit) => exit,
             End::Yield(peers) => match set_aside(&world) {
                 Ok(()) => {
-                    bootstrap = peers;
-                    joins = true;
+                    // Whom the operator named is not forgotten for whoever has the other log.
+                    let others = config.bootstrap.iter().filter(|named| !peers.contains(named));
+                    bootstrap = peers.iter().chain(others).cloned().collect();
+                    yields = yields.saturating_add(1);
                     continue;
                 }
                 Err(exit) => exit,
@@ -197,6 +203,17 @@ struct Node<W: World, C: Checks> {
     admission: Admission,
     book: PeerBook,
     gossip: Option<Gossip>,
+    /// Whose entries and rumours no stranger keeps out.
+    members: BTreeSet<PeerId>,
+    /// Linked peers to which gossip has announced this node.
+    rumoured: BTreeSet<PeerId>,
+    allowances: Allowances,
+    /// The last server with records of another log that was met: who, which log, when.
+    other_log: Option<(PeerId, LogId, Time)>,
+    /// Voters that the operator does not allow.
+    unlisted: BTreeSet<PeerId>,
+    /// How many logs without records this process has given up.
+    yields: u32,
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
@@ -230,8 +247,9 @@ impl<W: World, C: Checks> Node<W, C> {
         checks: &C,
         config: &Config,
         bootstrap: Vec<PeerAddress>,
-        joins: bool,
+        yields: u32,
     ) -> Result<Self, Exit> {
+        let joins = yields > 0;
         let mut random = Random::new(world.entropy());
         let drawn = || Arc::new(NodeSecret::from_bytes(world.entropy()));
         let secret = config.secret.clone().unwrap_or_else(drawn);
@@ -399,6 +417,12 @@ impl<W: World, C: Checks> Node<W, C> {
             links,
             admission: Admission::new(),
             gossip,
+            members: BTreeSet::new(),
+            rumoured: BTreeSet::new(),
+            allowances: Allowances::new(),
+            other_log: None,
+            unlisted: BTreeSet::new(),
+            yields,
             dials: BTreeMap::new(),
             store,
             steadfast,
@@ -739,10 +763,13 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.part_from_other_logs();
         self.trust_aggregator();
+        self.look_after_book(now);
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
             self.book.expire(now);
+            self.look_for_unlisted_voters();
+            self.other_log.take_if(|(.., at)| now.since(*at) >= OTHER_LOG_NOTED);
             let have = self.book.digest();
             let frame: Bytes = Frame::PeersWanted { have }.encode().into();
             for (peer, hello) in self.links.linked() {

@@ -156,6 +156,36 @@ struct Promise {
     withheld: bool,
 }
 
+/// What a peer asks a server for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// The newest records.
+    Records,
+    /// The client registry.
+    Registry,
+    /// To be approved as the aggregator.
+    Approval,
+}
+
+impl Asked {
+    /// How often it is answered within [`Config::resend`]. An aggregator that is told of its last epoch, or that misses a
+    /// change of the registry while it gets another, asks again at once.
+    const fn most(self) -> u8 {
+        match self {
+            Self::Records => 1,
+            Self::Registry => 2,
+            Self::Approval => 4,
+        }
+    }
+}
+
+/// How often something was answered since when.
+#[derive(Clone, Copy, Debug)]
+struct Recently {
+    since: Time,
+    count: u8,
+}
+
 /// How far an orderly stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stopping {
@@ -173,6 +203,8 @@ pub struct Server<C> {
     committee: Committee<C>,
     now: Time,
     links: BTreeMap<PeerId, Role>,
+    /// What peers asked for within [`Config::resend`], and how often that was answered.
+    asked: BTreeMap<(PeerId, Asked), Recently>,
     failures: BTreeMap<PeerId, u32>,
     leader: Option<PeerId>,
     caught_up: bool,
@@ -240,6 +272,7 @@ impl<C: Checks> Server<C> {
             committee,
             now: Time::default(),
             links: BTreeMap::new(),
+            asked: BTreeMap::new(),
             failures: BTreeMap::new(),
             leader: None,
             caught_up: false,
@@ -491,13 +524,17 @@ impl<C: Checks> Server<C> {
             Message::Bundle(bundle) => self.offered(from, bundle, out),
             Message::Aggregate(aggregate) => self.aggregated(from, aggregate, out),
             Message::RegistryWanted => {
-                if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
-                    self.send_registry(from, out);
-                } else {
+                if self.committee.aggregator().is_none_or(|aggregator| aggregator.peer != from) {
                     refuse(out, "registry-wanted", Refused::NotAggregator, from);
+                } else if self.may_answer(from, Asked::Registry) {
+                    self.send_registry(from, out);
                 }
             }
-            Message::RecordsWanted { from: round } => self.send_records(from, round, out),
+            Message::RecordsWanted { from: round } => {
+                if self.may_answer(from, Asked::Records) {
+                    self.send_records(from, round, out);
+                }
+            }
             Message::TestifyWanted { server } => {
                 if role != Some(Role::Server) {
                     refuse(out, "testify-wanted", Refused::WrongRole, from);
@@ -519,6 +556,22 @@ impl<C: Checks> Server<C> {
             | Message::Retired { .. }
             | Message::Disclaimed { .. } => refuse(out, "message", Refused::WrongRole, from),
         }
+    }
+
+    /// Whether a request of a peer is answered: only so often within [`Config::resend`], after which whoever was honest
+    /// asks again. A request is a few bytes, and its answer can be megabytes. A new link changes nothing.
+    fn may_answer(&mut self, peer: PeerId, what: Asked) -> bool {
+        let (now, resend) = (self.now, self.config.resend);
+        let is_over = |recently: &Recently| recently.since.after(resend) <= now;
+        if self.asked.get(&(peer, what)).is_none_or(is_over) {
+            self.asked.retain(|_, recently| !is_over(recently));
+        }
+        let recently = self.asked.entry((peer, what)).or_insert(Recently { since: now, count: 0 });
+        if recently.count >= what.most() {
+            return false;
+        }
+        recently.count = recently.count.saturating_add(1);
+        true
     }
 
     /// A proposal came over a link. Servers propose what they like, since each command is judged when it is applied;
@@ -543,10 +596,16 @@ impl<C: Checks> Server<C> {
 
     /// An aggregator shows its bundle.
     fn offered(&mut self, from: PeerId, bundle: Bundle, out: &mut Outbox) {
-        let registered = self.committee.aggregator();
-        if registered == Some(&bundle) && bundle.peer == from {
-            return self.send_registry(from, out);
+        if self.committee.aggregator() == Some(&bundle) && bundle.peer == from {
+            if self.may_answer(from, Asked::Registry) {
+                self.send_registry(from, out);
+            }
+            return;
         }
+        if !self.may_answer(from, Asked::Approval) {
+            return;
+        }
+        let registered = self.committee.aggregator();
         let last = self.committee.last_aggregator(&from);
         let other = |known: &Bundle| known.peer != from;
         let reason = if bundle.peer != from || bundle.role != Role::Aggregator {

@@ -13,7 +13,7 @@ use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::consensus::Transport;
-use crate::frame::{Farewell, Frame, Hello};
+use crate::frame::{Farewell, Frame, Hello, Stage};
 use crate::meeting::ConnectionId;
 use crate::world::{Channel, Connection, LinkError};
 
@@ -37,6 +37,19 @@ pub(super) struct Entry<N> {
     /// The other end does.
     pub(super) welcomed: bool,
     pub(super) farewell: Option<Farewell>,
+}
+
+impl<N> Entry<N> {
+    /// How far this connection is.
+    pub(super) const fn stage(&self) -> Stage {
+        match (&self.hello, self.refused, self.used, self.welcomed) {
+            (_, true, ..) => Stage::Refused,
+            (None, false, ..) => Stage::Fresh,
+            (Some(_), false, false, _) => Stage::Waiting,
+            (Some(_), false, true, false) => Stage::Used,
+            (Some(_), false, true, true) => Stage::Linked,
+        }
+    }
 }
 
 /// A link that is gone.
@@ -121,6 +134,11 @@ impl<N: Connection> Links<N> {
     /// Every linked peer with its hello, in PeerId order.
     pub(super) fn linked(&self) -> impl Iterator<Item = (&PeerId, &Hello)> {
         self.links.iter().filter_map(|(peer, id)| Some((peer, self.entries.get(id)?.hello.as_ref()?)))
+    }
+
+    /// The hello of a linked peer.
+    pub(super) fn hello(&self, peer: &PeerId) -> Option<&Hello> {
+        self.entries.get(self.links.get(peer)?)?.hello.as_ref()
     }
 
     /// The links with peers of a role.

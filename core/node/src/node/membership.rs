@@ -114,6 +114,7 @@ impl<W: World, C: Checks> Node<W, C> {
             linked: linked.collect(),
             matched: matched.collect(),
             committed: state.committed.unwrap_or(0),
+            allowed: self.allowed().cloned(),
         };
         // A change of voters that another leader left half done comes first.
         let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };

@@ -6,6 +6,7 @@ use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
 use zipnet_core::time::Time;
 
+use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
 use crate::config::Part;
 use crate::meeting::ServerState;
@@ -17,13 +18,24 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
+        // What is kept for the next process is what would be handed on.
         let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
+        let known = known.filter(|entry| self.book.hands_on(&entry.peer));
         let known = known.filter_map(|entry| Some((entry.peer, entry.address.clone()?)));
         view.addresses = known.collect();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
         view.aggregator = aggregator.map(|(peer, _)| *peer);
+        view.warnings.extend(self.unlisted.iter().map(unlisted_voter));
+        if let Some((peer, log, _)) = self.other_log {
+            view.warnings.push(format!(
+                "server {} has another log={} of this committee, with records: two servers were started as the first; \
+                 decide which log goes on, and restart the others with ZIPNET_BOOTSTRAP",
+                peer.short(),
+                log.short()
+            ));
+        }
         match &self.machine {
             Machine::Server { member, group } => {
                 let member = lock(member);

@@ -964,6 +964,48 @@ fn records_reach_the_aggregator_confirmed_or_late_with_a_majority() {
 }
 
 #[test]
+fn requests_are_answered_so_often_and_no_more() {
+    let mut play = Play::at(Step::Confirmed);
+    let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
+    let (client, other) = (play.cast.client(0), play.cast.client(1));
+    let mut ask = |play: &mut Play, who, message: &Message| sent(&play.hear(who, message)).len();
+    let records = Message::RecordsWanted { from: Round(1) };
+    assert_eq!([(); 3].map(|()| ask(&mut play, client, &records)), [1, 0, 0]);
+    assert_eq!(ask(&mut play, other, &records), 1, "others are answered");
+    play.feed(Input::Unlinked { peer: client });
+    play.feed(Input::Linked { peer: client, role: Role::Client });
+    assert_eq!(ask(&mut play, client, &records), 0, "another link changes nothing");
+    play.wait(RESEND);
+    assert_eq!([(); 3].map(|()| ask(&mut play, client, &records)), [1, 0, 0]);
+
+    let registry = |effects: &[Effect]| {
+        sent(effects).iter().filter(|(_, message)| matches!(message, Message::Registry { .. })).count()
+    };
+    let own = Message::Bundle(play.cast.aggregator.bundle.clone());
+    let asked = [&Message::RegistryWanted, &own, &Message::RegistryWanted, &own];
+    assert_eq!(asked.map(|asked| registry(&play.hear(aggregator, asked))), [1, 1, 0, 0]);
+    play.wait(RESEND);
+    assert_eq!(asked.map(|asked| registry(&play.hear(aggregator, asked))), [1, 1, 0, 0]);
+
+    let offer = Message::Bundle(play.cast.rival.bundle.clone());
+    assert_eq!([(); 6].map(|()| ask(&mut play, rival, &offer)), [1, 1, 1, 1, 0, 0]);
+    play.wait(RESEND);
+    assert_eq!(ask(&mut play, rival, &offer), 1);
+}
+
+#[test]
+fn what_peers_have_asked_for_is_forgotten() {
+    let mut play = Play::at(Step::Confirmed);
+    for number in 0..50 {
+        play.hear(PeerId([number; 32]), &Message::RecordsWanted { from: Round(1) });
+    }
+    assert_eq!(play.server.asked.len(), 50);
+    play.wait(RESEND);
+    play.hear(PeerId([1; 32]), &Message::RecordsWanted { from: Round(1) });
+    assert_eq!(play.server.asked.len(), 1);
+}
+
+#[test]
 fn the_registry_is_for_the_aggregator_alone() {
     let mut play = Play::at(Step::Enrolled);
     let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
