@@ -13,6 +13,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::aggregator::{reason, succeeding};
 use crate::bitmap::index;
 use crate::checks::{Check, Checks};
@@ -294,7 +296,10 @@ impl<C: Checks> Client<C> {
                 self.aggregators.remove(&peer);
             }
             Input::Done(done) => self.done(done, out),
-            Input::Publish { request, payload } => self.publish(request, &payload, out),
+            Input::Publish { request, mut payload } => {
+                self.publish(request, &payload, out);
+                payload.zeroize();
+            }
             Input::Stop => {
                 self.stopped = true;
                 out.push(Effect::Stopped);
