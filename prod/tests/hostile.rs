@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{PeerId, StoreId, UNIVERSE};
+use zipnet_core::id::{LogId, Round, StoreId, UNIVERSE};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::message::{Message, Role};
@@ -21,7 +21,7 @@ use zipnet_core::params::RoundParams;
 use zipnet_core::wire;
 use zipnet_node::config::Build;
 use zipnet_node::consensus::codec::{self, Request};
-use zipnet_node::frame::{FRAME_BYTES_MAX, Frame, Hello, Own, Present};
+use zipnet_node::frame::{FRAME_BYTES_MAX, Frame, Hello, Own, Present, Refusal};
 use zipnet_node::gossip::book::PeerEntry;
 use zipnet_node::world::{Address, Channel, Connection, Link, LinkError};
 use zipnet_world::disk::Folder;
@@ -252,13 +252,12 @@ fn strangers_do_not_stop_a_committee() {
             connection.send(Channel::Bulk, rubbish(100, seed)).unwrap();
             connection.send(Channel::Datagram, rubbish(100, seed)).unwrap();
         }
-        // Where others are, in its own words.
-        let mut entry =
+        // Where others are, which no client is asked.
+        let entry =
             PeerEntry::sign(&stranger.identity, stranger.own.instance, Role::Server, Some(to.clone()), 1);
-        entry.peer = PeerId([9; 32]);
         say(&connection, &Frame::Peers { entries: vec![entry] });
         // Datagrams may be lost, and are dropped first.
-        while counted(target, "gossip", "malformed") == 0 {
+        while counted(target, "gossip", "wrong-role") == 0 {
             sleep(Duration::from_millis(50)).await;
             connection.send(Channel::Datagram, rubbish(100, 1)).unwrap();
         }
@@ -267,7 +266,7 @@ fn strangers_do_not_stop_a_committee() {
     // Channels are independent: what ends the connection may overtake the rest.
     wait_counted(target, "message", "malformed", 10);
     wait_counted(target, "consensus", "wrong-role", 20);
-    wait_counted(target, "peer-entry", "bad-signature", 1);
+    wait_counted(target, "peer-entry", "wrong-role", 1);
     connection.send(Channel::Control, rubbish(100, 4)).unwrap();
     runtime.block_on(shown_out(&connection));
     wait_counted(target, "hello", "malformed", malformed + 26);
@@ -458,4 +457,295 @@ fn lies_with_real_keys_are_refused_or_come_to_nothing() {
         assert_eq!(aggregator.stop().await.code, 0);
         assert_eq!(liar.stop().await.code, 0);
     });
+}
+
+/// A hello of somebody who is no server, about a log with records.
+fn hello_about_a_log(stranger: &Attacker, connection: &QuicConnection) -> Frame {
+    let mut hello = stranger.hello(connection);
+    hello.log = Some(LogId([0; 32]));
+    hello.has_records = true;
+    Frame::Hello(Box::new(hello))
+}
+
+/// Says such hellos to a node until the task is dropped.
+fn pester(runtime: &Runtime, name: &str, role: Role, to: Address) -> tokio::task::JoinHandle<()> {
+    let stranger = Attacker::new(name, role, None);
+    runtime.spawn(async move {
+        loop {
+            if let Ok(connection) = stranger.link.dial(&to).await {
+                let hello = hello_about_a_log(&stranger, &connection);
+                // The node may have closed it already.
+                connection.send(Channel::Control, hello.encode().into()).unwrap_or_default();
+                sleep(Duration::from_millis(30)).await;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
+
+#[test]
+fn strangers_that_speak_of_a_log_end_no_server_without_a_leader() {
+    let mut instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let leader = instance.leader();
+    let mut tasks = Vec::new();
+    for server in &instance.servers {
+        for (number, role) in [Role::Client, Role::Aggregator].into_iter().enumerate() {
+            let name = format!("stranger {number} of {}", server.name);
+            tasks.push(pester(&runtime, &name, role, address(server)));
+        }
+    }
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    for other in &others {
+        wait_counted(&instance.servers[*other], "hello", "malformed", 20);
+    }
+    // Nobody leads while the others elect, and then while two of three are away.
+    instance.servers[leader].process_mut().kill();
+    instance.servers[others[0]].process_mut().kill();
+    let last = &mut instance.servers[others[1]];
+    assert_eq!(last.process_mut().ended_within(Duration::from_secs(12)), None, "{}", last.process().tail());
+    // Nor does a server know a leader when it starts.
+    for number in [leader, others[0]] {
+        instance.servers[number].start();
+    }
+    instance.wait_rounds(2);
+    for task in tasks {
+        task.abort();
+    }
+    for server in &instance.servers {
+        let odd = |line: &&support::Line| ["log-yielded", "exiting"].contains(&line.event.as_str());
+        assert!(server.process().lines().iter().find(odd).is_none(), "{}", server.process().tail());
+    }
+}
+
+#[test]
+fn strangers_that_speak_of_a_log_take_none_from_fresh_servers() {
+    let mut instance = Instance::new(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let mut bootstrap: Option<String> = None;
+    let mut tasks = Vec::new();
+    for node in &mut instance.servers {
+        if let Some(bootstrap) = &bootstrap {
+            node.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap.clone());
+        }
+        node.start();
+        let name = format!("stranger of {}", node.name);
+        tasks.push(pester(&runtime, &name, Role::Client, address(node)));
+        bootstrap.get_or_insert_with(|| node.peer.clone());
+    }
+    instance.leader();
+    for server in &instance.servers {
+        wait_counted(server, "hello", "malformed", 50);
+    }
+    for node in instance.nodes_mut().skip(3) {
+        node.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap.clone().unwrap());
+        node.start();
+    }
+    instance.wait_rounds(2);
+    for task in tasks {
+        task.abort();
+    }
+    for server in &instance.servers {
+        let yielded = |line: &&support::Line| line.event == "log-yielded";
+        assert!(server.process().lines().iter().find(yielded).is_none(), "{}", server.process().tail());
+    }
+}
+
+/// Everything that a node says on the control channel within a while.
+async fn overhear(connection: &QuicConnection, within: Duration) -> Vec<Frame> {
+    let mut heard = Vec::new();
+    let listen = async {
+        while let Ok((channel, message)) = connection.receive().await {
+            if channel == Channel::Control {
+                heard.push(Frame::decode(&message).expect("a node says frames"));
+            }
+        }
+    };
+    // It ends when the node closes the connection, or when the time is over.
+    drop(timeout(within, listen).await);
+    heard
+}
+
+fn invented(stranger: &Attacker, batch: usize, role: Role) -> Frame {
+    let nowhere = Some(Address("127.0.0.1:1".to_owned()));
+    let one = |number| {
+        let invented = identity(&format!("invented by {} {batch} {number}", stranger.own.peer.short()));
+        PeerEntry::sign(&invented, stranger.own.instance, role, nowhere.clone(), 1)
+    };
+    Frame::Peers { entries: (0..64).map(one).collect() }
+}
+
+#[test]
+fn nothing_is_read_before_acceptance_and_the_book_keeps_the_committee() {
+    let instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let (server, aggregator) = (&instance.servers[0], &instance.aggregator);
+    let mut genuine: Vec<String> =
+        instance.servers.iter().chain([aggregator]).map(|node| node.id().to_owned()).collect();
+    genuine.sort();
+
+    let curious = Attacker::new("curious", Role::Client, None);
+    let heard = runtime.block_on(async {
+        let connection = curious.dial(&address(server)).await;
+        say(&connection, &Frame::PeersWanted { have: vec![] });
+        say(&connection, &Frame::Ping { nonce: 1 });
+        say(&connection, &Frame::Pong { nonce: 1 });
+        say(&connection, &Frame::Welcome);
+        say(&connection, &invented(&curious, 0, Role::Aggregator));
+        overhear(&connection, Duration::from_secs(2)).await
+    });
+    assert!(matches!(heard[..], [Frame::Hello(_)]), "it answers nothing: {heard:?}");
+    for kind in ["peers-wanted", "ping", "pong", "welcome", "peers"] {
+        wait_counted(server, kind, "out-of-turn", 1);
+    }
+
+    // Those who are let in tell of many that nobody has heard of, also in the place of the aggregator and of servers.
+    let crowd = runtime.block_on(async {
+        let mut crowd = Vec::new();
+        for number in 0..12 {
+            let role = [Role::Client, Role::Aggregator][number % 2];
+            let stranger = Attacker::new(&format!("teller {number}"), role, None);
+            let to_server = stranger.enter(&address(server)).await;
+            let pretender = Attacker::new(&format!("pretender {number}"), Role::Server, None);
+            let to_aggregator = pretender.enter(&address(aggregator)).await;
+            for batch in 0..5 {
+                say(&to_server, &invented(&stranger, batch, [Role::Aggregator, Role::Server][batch % 2]));
+                say(&to_aggregator, &invented(&pretender, batch, Role::Server));
+            }
+            crowd.push((stranger, to_server, pretender, to_aggregator));
+        }
+        crowd
+    });
+    wait_counted(server, "peer-entry", "wrong-role", 6);
+    wait_counted(server, "peer-entry", "stranger", 6 * 5 * 64);
+    wait_counted(aggregator, "peer-entry", "too-often", 12 * 200);
+    for node in [server, aggregator] {
+        let told = runtime.block_on(async {
+            let asker = Attacker::new(&format!("asker of {}", node.name), Role::Client, None);
+            let connection = asker.enter(&address(node)).await;
+            say(&connection, &Frame::PeersWanted { have: vec![] });
+            overhear(&connection, Duration::from_secs(1)).await
+        });
+        let told = told.into_iter().find_map(|frame| match frame {
+            Frame::Peers { entries } => Some(entries),
+            _ => None,
+        });
+        let told = told.expect("it tells");
+        let mut told: Vec<String> = told.iter().map(|entry| entry.peer.to_string()).collect();
+        told.sort();
+        assert_eq!(told, genuine, "{} tells of its own, and of nobody else", node.name);
+    }
+
+    // Whoever asks without end is answered now and then.
+    let heard = runtime.block_on(async {
+        let connection = curious.enter(&address(server)).await;
+        for nonce in 0..500 {
+            say(&connection, &Frame::Ping { nonce });
+            say(&connection, &Frame::PeersWanted { have: vec![] });
+        }
+        overhear(&connection, Duration::from_secs(3)).await
+    });
+    let count = |fits: fn(&Frame) -> bool| heard.iter().filter(|frame| fits(frame)).count();
+    let pongs = count(|frame| matches!(frame, Frame::Pong { .. }));
+    let answers = count(|frame| matches!(frame, Frame::Peers { entries } if entries.len() > 1));
+    assert!((1..=50).contains(&pongs) && (1..=10).contains(&answers), "{pongs} pongs, {answers} answers");
+    wait_counted(server, "ping", "too-often", 400);
+    wait_counted(server, "peers-wanted", "too-often", 400);
+    drop(crowd);
+    instance.wait_rounds(2);
+}
+
+#[test]
+fn requests_without_end_are_answered_with_a_pace() {
+    const ASKERS: usize = 4;
+    let instance = Instance::start(2, |_| {});
+    instance.wait_rounds(8);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let to = address(&instance.servers[instance.leader()]);
+    let begun = std::time::Instant::now();
+    let asking = Duration::from_secs(6);
+    let tasks: Vec<_> = (0..ASKERS)
+        .map(|number| {
+            let to = to.clone();
+            let stranger = Attacker::new(&format!("asker {number}"), Role::Client, None);
+            runtime.spawn(async move {
+                let connection = stranger.enter(&to).await;
+                let wanted = wire::encode(&Message::RecordsWanted { from: Round(1) });
+                let wanted: Bytes = wanted.to_vec().into();
+                let (mut asked, mut records) = (0, 0);
+                while begun.elapsed() < asking {
+                    for _ in 0..50 {
+                        asked += usize::from(connection.send(Channel::Protocol, wanted.clone()).is_ok());
+                    }
+                    while let Ok(heard) = timeout(Duration::from_millis(5), connection.receive()).await {
+                        let (channel, message) = heard.expect("it is not shown out for asking");
+                        let is_record = channel == Channel::Protocol
+                            && matches!(wire::decode(&message), Ok(Message::Record { .. }));
+                        records += usize::from(is_record);
+                    }
+                }
+                (asked, records)
+            })
+        })
+        .collect();
+    instance.wait_rounds(4);
+    // At most the eight newest records a second.
+    let most = 8 * (usize::try_from(asking.as_secs()).unwrap() + 2);
+    for task in tasks {
+        let (asked, records) = runtime.block_on(task).unwrap();
+        assert!(asked > 1_000 && (1..=most).contains(&records), "{records} records for {asked} requests");
+    }
+}
+
+#[test]
+fn a_refusal_by_somebody_met_by_rumour_ends_no_joiner() {
+    let mut instance = Instance::new(0, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    // The operator has named a server that does not answer yet, and somebody who tells of another one.
+    instance.servers[0].start();
+    let named = instance.servers[0].peer.clone();
+    instance.servers[0].process_mut().kill();
+    let teller = Attacker::new("teller", Role::Aggregator, None);
+    let joiner = &mut instance.servers[1];
+    let bootstrap = format!("{named},{}@{}", teller.own.peer, teller.link.address());
+    joiner.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap);
+    joiner.start();
+    let to = address(joiner);
+
+    let refuser = Attacker::new("refuser", Role::Server, Some(COMMITTEE_SECRET));
+    let entry = PeerEntry::sign(
+        &refuser.identity,
+        refuser.own.instance,
+        Role::Server,
+        Some(refuser.link.address()),
+        1,
+    );
+    let refusing = runtime.spawn(async move {
+        let mut kept = Vec::new();
+        for reason in [Refusal::WireVersion, Refusal::GroupProof, Refusal::Retired].into_iter().cycle() {
+            let connection = refuser.link.accept().await.unwrap();
+            say(&connection, &Frame::HelloRefused { reason });
+            kept.push(connection);
+        }
+    });
+    let _told = runtime.block_on(async {
+        let connection = teller.enter(&to).await;
+        say(&connection, &Frame::Peers { entries: vec![entry] });
+        connection
+    });
+    joiner.process().wait_event("refused-by-peer");
+    assert_eq!(joiner.process_mut().ended_within(Duration::from_secs(8)), None);
+    refusing.abort();
+    // The one that was named comes back and is believed.
+    instance.servers[0].start();
+    let voters = |node: &Node| {
+        let servers = node.data("/status")["servers"].as_array().cloned().unwrap_or_default();
+        servers.iter().filter(|server| server["vote"] == "voter").count()
+    };
+    until("the joiner to get a vote", || (voters(&instance.servers[1]) >= 2).then_some(()));
 }

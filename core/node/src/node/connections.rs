@@ -81,8 +81,10 @@ impl<W: World, C: Checks> Node<W, C> {
         let (role, store) = (hello.role, hello.store);
         match channel {
             Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
-            // Rumours of whoever is not trusted to tell who there is are none.
-            Channel::Datagram if !self.vouches(&peer, role) => self.rejected("gossip", "wrong-role", peer),
+            Channel::Datagram if role == Role::Client => self.rejected("gossip", "wrong-role", peer),
+            // Rumours of whoever is not trusted to tell who there is are none. An aggregator that is not approved yet is
+            // honest all the same.
+            Channel::Datagram if !self.vouches(&peer, role) => {}
             Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
             Channel::Consensus | Channel::Bulk => {
                 let received = match (&self.machine, role, store) {
