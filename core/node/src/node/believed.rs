@@ -116,3 +116,87 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex, MutexGuard};
+
+    use super::*;
+
+    /// A folder for one file, in memory.
+    #[derive(Clone, Debug, Default)]
+    struct Folder(Arc<Mutex<Option<Vec<u8>>>>);
+
+    impl Folder {
+        fn lock(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+            self.0.lock().expect("nobody panics while holding the lock")
+        }
+
+        fn with<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
+            Ok(act(self.lock().get_or_insert_default()))
+        }
+    }
+
+    impl Disk for Folder {
+        type Backend = Self;
+
+        fn open(&self, _: &str) -> io::Result<Self> {
+            self.with(|_| self.clone())
+        }
+
+        fn exists(&self, _: &str) -> io::Result<bool> {
+            Ok(self.lock().is_some())
+        }
+
+        fn set_aside(&self) -> io::Result<()> {
+            unreachable!("an aggregator sets nothing aside")
+        }
+    }
+
+    impl redb::StorageBackend for Folder {
+        fn len(&self) -> io::Result<u64> {
+            self.with(|file| u64::try_from(file.len()).expect("small"))
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let start = usize::try_from(offset).expect("small");
+            self.with(|file| out.copy_from_slice(&file[start..start + out.len()]))
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.with(|file| file.resize(usize::try_from(len).expect("small"), 0))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let start = usize::try_from(offset).expect("small");
+            self.with(|file| file[start..start + data.len()].copy_from_slice(data))
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_read_by_the_same_instance_only() {
+        let (folder, instance) = (Folder::default(), UniqueId::from_text("an instance"));
+        assert_eq!(read(&folder, instance), Ok(Believed::default()));
+        assert!(folder.lock().is_none(), "reading makes no file");
+        for servers in [1..=3, 2..=250, 9..=9] {
+            let servers: Vec<PeerId> = servers.map(|number| PeerId([number; 32])).collect();
+            let believed = Believed { named: servers[..1].to_vec(), servers };
+            write(&folder, instance, &believed).unwrap();
+            assert_eq!(read(&folder, instance), Ok(believed));
+            assert_eq!(read(&folder, UniqueId::from_text("another")), Ok(Believed::default()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_said_and_believed_in_nothing() {
+        let folder = Folder::default();
+        *folder.lock() = Some(vec![7; 5000]);
+        let refused = read(&folder, UniqueId::from_text("an instance")).expect_err("rubbish");
+        assert!(refused.contains(FILE), "{refused}");
+    }
+}
