@@ -156,16 +156,17 @@ mod tests {
 
     impl redb::StorageBackend for Folder {
         fn len(&self) -> io::Result<u64> {
-            self.with(|file| u64::try_from(file.len()).expect("small"))
+            self.with(|file| file.len() as u64)
         }
 
         fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).expect("small");
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
             self.with(|file| out.copy_from_slice(&file[start..start + out.len()]))
         }
 
         fn set_len(&self, len: u64) -> io::Result<()> {
-            self.with(|file| file.resize(usize::try_from(len).expect("small"), 0))
+            let len = usize::try_from(len).map_err(io::Error::other)?;
+            self.with(|file| file.resize(len, 0))
         }
 
         fn sync_data(&self) -> io::Result<()> {
@@ -173,7 +174,7 @@ mod tests {
         }
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).expect("small");
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
             self.with(|file| file[start..start + data.len()].copy_from_slice(data))
         }
     }
