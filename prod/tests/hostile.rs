@@ -849,3 +849,60 @@ fn strangers_who_call_themselves_servers_do_not_move_the_aggregator() {
     instance.wait_rounds(2);
     assert!(finalized(&instance.servers[1]) > before);
 }
+
+/// Takes whoever dials a false aggregator for a client of its own, and counts what it is sent.
+async fn receive_clients(stranger: Arc<Attacker>, greeted: Arc<AtomicU64>, envelopes: Arc<AtomicU64>) {
+    while let Ok(connection) = stranger.link.accept().await {
+        let (stranger, greeted, envelopes) =
+            (Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+        tokio::spawn(async move {
+            say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
+            while let Ok((channel, message)) = connection.receive().await {
+                match channel {
+                    Channel::Control => match Frame::decode(&message) {
+                        Ok(Frame::Hello(hello)) if hello.role == Role::Client => {
+                            say(&connection, &Frame::Welcome);
+                        }
+                        Ok(Frame::Welcome) => drop(greeted.fetch_add(1, Ordering::Relaxed)),
+                        _ => {}
+                    },
+                    Channel::Protocol => {
+                        if matches!(wire::decode(&message), Ok(Message::Envelope(_))) {
+                            envelopes.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn whoever_announces_himself_as_an_aggregator_gets_no_envelope() {
+    let instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let stranger = Arc::new(Attacker::new("false aggregator", Role::Aggregator, None));
+    let (greeted, envelopes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let receiving = receive_clients(Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+    drop(runtime.spawn(receiving));
+    let connections = runtime.block_on(async {
+        let own = Some(stranger.link.address());
+        let entry =
+            PeerEntry::sign(&stranger.identity, stranger.own.instance, Role::Aggregator, own, 1 << 40);
+        let mut connections = Vec::new();
+        for node in [&instance.aggregator, &instance.servers[0]] {
+            let connection = stranger.enter(&address(node)).await;
+            say(&connection, &Frame::Peers { entries: vec![entry.clone()] });
+            connections.push(connection);
+        }
+        connections
+    });
+    until("both clients to link with the false aggregator", || {
+        (greeted.load(Ordering::Relaxed) >= 2).then_some(())
+    });
+    instance.wait_rounds(5);
+    assert_eq!(envelopes.load(Ordering::Relaxed), 0, "envelopes go to the aggregator that the header names");
+    drop(connections);
+}

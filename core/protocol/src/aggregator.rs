@@ -853,6 +853,10 @@ impl<C: Checks> Aggregator<C> {
         if !self.speaks_of(from, log) {
             return refused(Refused::WrongLog);
         }
+        if live.header.aggregator != self.config.me {
+            // Another one folds this round, and clients send that one their envelopes.
+            return refused(Refused::NotAggregator);
+        }
         match self.headers.back() {
             Some(newest) if newest.round == round => return refused(Refused::Equivocation),
             Some(newest) if newest.round > round => return refused(Refused::WrongRound),

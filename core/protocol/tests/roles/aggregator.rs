@@ -746,3 +746,17 @@ fn rounds_rise_in_each_log() {
     }
     live(&mut play, &Plan::round(8));
 }
+
+#[test]
+fn header_that_names_another_aggregator_is_ignored() {
+    let mut play = registered(Strict);
+    let server = play.cast.server(0);
+    let mut header = play.cast.live(&Plan::round(1)).header;
+    header.aggregator = PeerId([0x66; 32]);
+    let other = play.cast.sign_header(header, &[0, 1, 2], &[]);
+    let effects = play.hear(server, &Message::Live(other));
+    assert_eq!(refusals(&effects), [("live", Refused::NotAggregator)]);
+    assert!(sent(&effects).is_empty(), "no client is shown it");
+    assert_eq!(play.machine.round(), None);
+    live(&mut play, &Plan::round(2));
+}
