@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use zipnet_core::checks::Check;
 use zipnet_core::committee::MACHINE_VERSION;
-use zipnet_core::id::{GroupId, PeerId};
+use zipnet_core::id::{GroupId, PeerId, UniqueId};
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::params::RoundParams;
@@ -462,9 +462,9 @@ pub(crate) fn instance_of(deployment: &Deployment) -> String {
     })
 }
 
-/// Who has this secret.
+/// Who has this secret of a scenario: 64 hexadecimal digits, so that no instance is needed and nothing is stretched.
 pub(crate) fn peer_of(secret: &str) -> PeerId {
-    Identity::from_secret(&NodeSecret::from_text(secret)).peer()
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(secret).0)).peer()
 }
 
 /// The group of a configuration; servers only.

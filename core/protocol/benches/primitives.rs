@@ -89,7 +89,7 @@ fn partial() -> Pair {
 /// The same as a server does it: keys from the cache, digests and signature included.
 fn job() -> Pair {
     let mut keyring = Keyring::new(
-        &NodeSecret::from_text("a server"),
+        &NodeSecret::from_bytes(UniqueId::from_text("a server").0),
         Role::Server,
         UniqueId::default(),
         None,

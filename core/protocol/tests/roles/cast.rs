@@ -74,8 +74,14 @@ impl Cast {
         let instance = UniqueId::from_text("the instance of the tests");
         let floors = Floors { participants: 2, servers: None };
         let member = |name: &str, role, group, floors| {
-            let mut keyring =
-                Keyring::new(&NodeSecret::from_text(name), role, instance, group, floors, [0x77; 32]);
+            let mut keyring = Keyring::new(
+                &NodeSecret::from_bytes(UniqueId::from_text(name).0),
+                role,
+                instance,
+                group,
+                floors,
+                [0x77; 32],
+            );
             let bundle = made(keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }));
             Member { name: String::new(), keyring, bundle }
         };

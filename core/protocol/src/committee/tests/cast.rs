@@ -3,6 +3,7 @@
 use super::*;
 use crate::checks::Strict;
 use crate::fold::Fold;
+use crate::id::UniqueId;
 use crate::key::NodeSecret;
 use crate::keyring::Keyring;
 use crate::machine::{Done, Job};
@@ -34,7 +35,7 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(name: &str, role: Role, floors: Option<Floors>) -> Self {
         let group = (role == Role::Server).then_some(Cast::GROUP);
-        let secret = NodeSecret::from_text(name);
+        let secret = NodeSecret::from_bytes(UniqueId::from_text(name).0);
         let mut keyring = Keyring::new(&secret, role, Cast::INSTANCE, group, floors, [0x77; 32]);
         let bundle = match keyring.perform(&Job::MakeBundle { epoch: Epoch(1), fresh_key: true }) {
             Done::BundleMade(bundle) => bundle,
