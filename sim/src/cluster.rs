@@ -7,7 +7,7 @@
 //! - `variables`: the environment of a process
 
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Check;
 use zipnet_core::committee::MACHINE_VERSION;
@@ -69,6 +69,8 @@ pub(crate) struct Member {
     process: Option<Process<Exit>>,
     /// How the latest process ended, if it ended by itself.
     exit: Option<Exit>,
+    /// The clients that its operator refuses.
+    refused: BTreeSet<PeerId>,
     /// An orderly stop was asked for.
     told_to_stop: bool,
     /// A step has stopped it: no fault may start it.
@@ -170,6 +172,7 @@ impl Cluster {
             handle: None,
             process: None,
             exit: None,
+            refused: BTreeSet::new(),
             told_to_stop: false,
             stopped_by_step: false,
             liar: Liar::default(),
@@ -300,6 +303,9 @@ impl Cluster {
         witness.lies(member.host.index(), lies);
         witness.started(member.host.index(), now, peer, Start { instance, build: info, floor, group });
         let (handle, controls) = node::control();
+        if !member.refused.is_empty() {
+            handle.refuse(member.refused.clone());
+        }
         member.handle = Some(handle);
         let tap = (member.role != Role::Client).then(|| member.liar.tap());
         member.host.set_tap(tap);
@@ -317,6 +323,22 @@ impl Cluster {
                 exit
             }
         }));
+    }
+
+    /// Has the operator of a server refuse clients, or withdraw that. It is remembered as a file of the server would.
+    pub(crate) fn refuse(&mut self, server: NodeId, clients: &[NodeId], withdraw: bool) {
+        let clients: Vec<_> = clients.iter().map(|client| self.peer(*client)).collect();
+        let member = self.get_mut(server);
+        for client in clients {
+            if withdraw {
+                member.refused.remove(&client);
+            } else {
+                member.refused.insert(client);
+            }
+        }
+        if let Some(handle) = &member.handle {
+            handle.refuse(member.refused.clone());
+        }
     }
 
     /// Which rules a node enforces.
