@@ -468,7 +468,7 @@ fn client_causes(view: &View) -> Vec<String> {
         Some(aggregator) if !view.linked.contains(&aggregator) => {
             causes.push(format!("the aggregator {} is not reachable", aggregator.short()));
         }
-        Some(_) if view.barred && !view.enrolled => causes.push(
+        Some(_) if view.barred => causes.push(
             "refused: the operator of a server refuses this client, or has done so within the last 16 rounds"
                 .to_owned(),
         ),

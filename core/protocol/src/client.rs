@@ -584,9 +584,9 @@ impl<C: Checks> Client<C> {
                 return Err(reason);
             }
         };
+        self.barred = false;
         if !self.enrolled {
             self.enrolled = true;
-            self.barred = false;
             out.report(Report::Enrolled { version: header.clients.version });
         }
         if refused.get(place) {
