@@ -707,18 +707,18 @@ fn one_server_refuses_a_quarter_of_the_registry_or_sixteen() {
 
     // Neither withdrawals nor new keys make room at once: whoever was refused may not come back yet.
     let first = stage.machine.refused_by(&me).next().copied().expect("there are some");
-    let withdrawal = stage.cast.servers[0].refuse(17, &Bundle { peer: first, ..seventeenth.clone() }, false);
+    let withdrawal = stage.cast.servers[0].refuse(17, &Bundle { peer: first, ..seventeenth }, false);
     let reports = stage.accepts(&Command::RefuseClient(withdrawal));
     assert!(
         matches!(reports[..], [Report::RefusalWithdrawn { server, client }] if (server, client) == (me, first))
     );
     let one_more = stage.cast.servers[0].refuse(18, &seventeenth, true);
-    stage.refuses("after a withdrawal", Refused::TooMany, &Command::RefuseClient(one_more.clone()));
+    stage.refuses("after a withdrawal", Refused::TooMany, &Command::RefuseClient(one_more));
     stage.cast.servers[0].renew(2);
     let registration = stage.cast.servers[0].register(2);
     stage.accepts(&registration);
     assert_eq!(stage.machine.refused_by(&me).count(), 0);
-    stage.refuses("after new keys", Refused::TooMany, &Command::RefuseClient(one_more.clone()));
+    stage.refuses("after new keys", Refused::TooMany, &Command::RefuseClient(one_more));
 
     // Another server has its own room, and that of the first one comes back with the end of the bars.
     let other = stage.cast.servers[1].refuse(1, &seventeenth, true);
