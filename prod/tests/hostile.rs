@@ -88,6 +88,21 @@ impl Attacker {
         self.own.hello(&connection.exporter(), &connection.peer(), present)
     }
 
+    /// Dials, and is let in unless the node is away or going.
+    async fn try_enter(&self, to: &Address) -> Option<QuicConnection> {
+        let connection = self.link.dial(to).await.ok()?;
+        let hello = Frame::Hello(Box::new(self.hello(&connection)));
+        connection.send(Channel::Control, hello.encode().into()).ok()?;
+        loop {
+            let (channel, frame) = connection.receive().await.ok()?;
+            if channel == Channel::Control && matches!(Frame::decode(&frame), Ok(Frame::Welcome)) {
+                break;
+            }
+        }
+        connection.send(Channel::Control, Frame::Welcome.encode().into()).ok()?;
+        Some(connection)
+    }
+
     /// Dials and is let in.
     async fn enter(&self, to: &Address) -> QuicConnection {
         let connection = self.dial(to).await;
@@ -779,13 +794,12 @@ async fn usurp(to: Address, number: usize, genuine: Arc<Header>, stop: Arc<Atomi
     let registry = Message::Registry { log: LogId([9; 32]), version, counter, clients: vec![] };
     let lies = [wire::encode(&registry), wire::encode(&Message::Live(live))];
     while !stop.load(Ordering::Relaxed) {
-        // The aggregator may be away, or busy with the others.
-        let Ok(connection) = stranger.link.dial(&to).await else {
+        // The aggregator may be away, or on its way out.
+        let entered = timeout(Duration::from_secs(2), stranger.try_enter(&to)).await;
+        let Ok(Some(connection)) = entered else {
             sleep(Duration::from_millis(20)).await;
             continue;
         };
-        say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
-        say(&connection, &Frame::Welcome);
         for _ in 0..20 {
             for lie in &lies {
                 drop(connection.send(Channel::Protocol, lie.to_vec().into()));
