@@ -925,4 +925,38 @@ fn whoever_calls_himself_an_aggregator_gets_no_envelope() {
     instance.wait_rounds(2);
     assert_eq!(count(&envelopes), 0, "envelopes go to the aggregator that the header names");
     runtime.block_on(async { assert_eq!(client.stop().await.code, 0) });
+#[test]
+fn whoever_is_not_listed_is_not_let_in_and_a_voter_is_not_cut_off() {
+    let list = |names: &[&str]| {
+        names.iter().map(|name| identity(name).peer().to_string()).collect::<Vec<_>>().join(",")
+    };
+    let mut instance = Instance::start(2, |node| {
+        if node.role == "server" {
+            let all = list(&["server-1", "server-2", "server-3"]);
+            node.variables.insert("ZIPNET_ALLOWED_SERVERS".to_owned(), all);
+        }
+    });
+    let mut fourth = instance.servers[0].sibling("server-4");
+    fourth.variables.remove("ZIPNET_ALLOWED_SERVERS");
+    fourth.start();
+    let refused = fourth.process().wait_event("refused-by-peer");
+    assert_eq!(refused.field("reason"), Some("not-listed;"), "{}", refused.raw);
+    instance.wait_rounds(3);
+    assert_eq!(fourth.process_mut().ended_within(Duration::from_secs(1)), None, "it waits to be listed");
+    let status = instance.servers[0].data("/status");
+    let known = status["servers"].as_array().expect("servers are listed");
+    assert!(known.iter().all(|server| server["peer"] != fourth.id()), "{status}");
+    assert_eq!(known.iter().filter(|server| server["vote"] == "voter").count(), 3, "{status}");
+
+    // One operator forgets a server that has a vote.
+    let forgetful = &mut instance.servers[1];
+    forgetful.process().signal(Signal::SIGTERM);
+    assert_eq!(forgetful.process_mut().code(), 0);
+    forgetful.variables.insert("ZIPNET_ALLOWED_SERVERS".to_owned(), list(&["server-1", "server-2"]));
+    forgetful.start();
+    forgetful.process().wait_text("has a vote and is not in ZIPNET_ALLOWED_SERVERS");
+    wait_counted(forgetful, "voter", "not-listed", 2);
+    instance.wait_rounds(2);
+    let status = instance.servers[1].data("/status");
+    assert!(status["notes"].to_string().contains("is not in ZIPNET_ALLOWED_SERVERS"), "{status}");
 }
