@@ -317,6 +317,8 @@ pub struct Membership {
     pub matched: BTreeMap<RaftId, u64>,
     /// The last committed entry.
     pub committed: u64,
+    /// The entry that made the present voters.
+    pub members_at: u64,
 }
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
@@ -383,9 +385,15 @@ impl fmt::Display for Change {
 /// In this order: votes of servers that are gone for good end; a server back with a new disk gets its vote back; who has
 /// caught up gets a vote; who is linked gets the log; who is not needed stops getting it. A change that would leave the
 /// group without a living majority is never planned.
+///
+/// Nothing changes before every linked voter that stays has the change before: whoever lacks it does not take the one whom
+/// it made a voter for one.
 #[must_use]
 pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<Change> {
     let m = membership;
+    if !m.is_known_to_all(checks) {
+        return None;
+    }
     let changes = m.removable_voters(checks).map(Change::RemoveVoter);
     let changes = changes.chain(m.ready_learners(checks).map(|new| match m.old_voter(new) {
         Some(old) => Change::ReplaceStore { old, new },
@@ -442,6 +450,15 @@ impl Membership {
     /// The voter with another disk of the same server.
     fn old_voter(&self, new: RaftId) -> Option<RaftId> {
         self.voters.iter().copied().find(|old| old.peer == new.peer && old.store != new.store)
+    }
+
+    /// Whether every linked voter that stays has the entry that made the present voters.
+    fn is_known_to_all(&self, checks: &impl Checks) -> bool {
+        let leaves: BTreeSet<RaftId> = self.removable_voters(checks).collect();
+        self.voters
+            .difference(&leaves)
+            .filter(|id| **id != self.leader && self.is_linked(**id))
+            .all(|id| self.matched.get(id).is_some_and(|matched| *matched >= self.members_at))
     }
 
     fn is_wanted(&self, peer: PeerId, checks: &impl Checks) -> bool {
@@ -744,6 +761,7 @@ mod tests {
             voters,
             learners: BTreeSet::new(),
             committed: 1000,
+            members_at: 900,
         }
     }
 
@@ -772,6 +790,28 @@ mod tests {
         assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
         group.linked.remove(&peer(4));
         assert_eq!(membership_plan(&group, &Strict), None, "a vote is for those who are here");
+    }
+
+    #[test]
+    fn the_next_change_waits_until_every_linked_voter_that_stays_has_the_last_one() {
+        let mut group = three();
+        group.linked.insert(peer(4), StoreId(1));
+        group.matched.insert(raft(3, 1), 899);
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.remove(&raft(3, 1));
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))), "it is not here");
+        group.linked.insert(peer(3), StoreId(1));
+        group.servers.insert(peer(3), ServerState::Retired);
+        assert_eq!(
+            membership_plan(&group, &Strict),
+            Some(Change::RemoveVoter(raft(3, 1))),
+            "whoever goes can not hold up that it goes"
+        );
+        group.servers.remove(&peer(3));
+        group.matched.insert(raft(3, 1), 900);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))));
     }
 
     #[test]
@@ -836,6 +876,7 @@ mod tests {
         for code in 0..256_u32 {
             let mut group = three();
             group.voters.insert(raft(4, 1));
+            group.matched.insert(raft(4, 1), 1000);
             group.linked.insert(peer(4), StoreId(1));
             for number in 2..=4_u8 {
                 match code >> (2 * (number - 1)) & 3 {

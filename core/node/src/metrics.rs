@@ -334,6 +334,7 @@ impl Metrics {
             | consensus::Event::VoteSynced { .. }
             | consensus::Event::Appended { .. }
             | consensus::Event::Truncated { .. }
+            | consensus::Event::Refused { .. }
             | consensus::Event::SnapshotTaken { .. } => {}
         }
     }

@@ -22,7 +22,7 @@ mod membership;
 mod peers;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -113,6 +113,10 @@ enum Happening<N> {
     Failed { fault: Fault, reason: String },
     /// A change of membership came to its end.
     Changed,
+    /// Other votes count in the log than before.
+    MembersChanged,
+    /// What this proposal builds on survives a crash.
+    Firm(Command),
 }
 
 /// How the loop ends.
@@ -200,6 +204,12 @@ struct Node<W: World, C: Checks> {
     /// Who leads, as the machine was told last.
     leader: Option<PeerId>,
     changing: bool,
+    /// The voters that linked servers were told last.
+    told_voters: (Option<u64>, BTreeSet<RaftId>),
+    /// When a server that this one does not know last spoke as a member.
+    stranger_at: Option<Time>,
+    /// The operator was told that no server that this one knows leads.
+    warned_strangers: bool,
     /// What was read back from the disk was reported.
     restored: bool,
     stopping: bool,
@@ -398,6 +408,9 @@ impl<W: World, C: Checks> Node<W, C> {
             steadfast,
             leader: None,
             changing: false,
+            told_voters: (None, BTreeSet::new()),
+            stranger_at: None,
+            warned_strangers: false,
             restored: false,
             stopping: false,
             end: None,
@@ -528,6 +541,11 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.exit(code, reason);
             }
             Happening::Changed => self.changing = false,
+            Happening::MembersChanged => {
+                self.tell_voters();
+                self.look_whom_to_believe();
+            }
+            Happening::Firm(command) => self.propose(command),
         }
     }
 
@@ -679,6 +697,8 @@ impl<W: World, C: Checks> Node<W, C> {
             Effect::Send { to, bytes } => {
                 self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes))
             }
+            // A record is signed once: what it is made of must not be replaced after a crash.
+            Effect::Propose(command @ Command::SignRecord(_)) => self.propose_firmly(command),
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => {
@@ -705,6 +725,17 @@ impl<W: World, C: Checks> Node<W, C> {
             let bytes = wire::encode(&Message::Propose(command));
             self.links.send_to(&leader, Channel::Protocol, Bytes::from_owner(bytes));
         }
+    }
+
+    /// Proposes once what was applied until then is on disk as committed. What the disk refuses, it says elsewhere.
+    fn propose_firmly(&self, command: Command) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let (group, sender) = (group.clone(), self.sender.clone());
+        drop(W::Runtime::spawn(async move {
+            if group.sync_committed().await.is_ok() {
+                drop(sender.unbounded_send(Happening::Firm(command)));
+            }
+        }));
     }
 
     /// Partials are made away from the loop; everything else takes microseconds.
@@ -793,8 +824,13 @@ async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc
 /// Hands on what consensus tells, and wakes the loop where it has to act.
 fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
     Arc::new(move |event| {
+        if let consensus::Event::Refused { from, refusal } = event {
+            let (kind, reason, peer) = ("consensus", refusal.name(), from.peer);
+            return world.observe(Event::Rejected { kind, reason, peer });
+        }
         let happening = match &event {
             consensus::Event::Leader { leader, .. } => Some(Happening::Led(leader.map(|leader| leader.peer))),
+            consensus::Event::MembersChanged { .. } => Some(Happening::MembersChanged),
             consensus::Event::Failed { fault, reason } => {
                 Some(Happening::Failed { fault: *fault, reason: reason.clone() })
             }

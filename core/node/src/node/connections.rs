@@ -73,6 +73,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 // What was refused is repeated by whoever was honest.
                 if let Err(reason) = received {
+                    if reason == consensus::Refusal::NotMember.name() {
+                        self.stranger_at = Some(self.world.now());
+                    }
                     self.rejected("consensus", reason, peer);
                 }
             }
@@ -117,6 +120,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 }
             }
             Frame::Peers { entries } => self.learn(peer, entries),
+            Frame::Members { log, index, voters } => self.voters_named(id, log, index, voters),
         }
     }
 
@@ -266,6 +270,10 @@ impl<W: World, C: Checks> Node<W, C> {
             Role::Client => {}
         }
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
+        if role == Role::Server {
+            self.name_voters(id);
+            self.look_whom_to_believe();
+        }
         self.feed(Feed::Linked { peer, role });
         match (&self.config.part, role) {
             (Part::Client(_) | Part::Reader(_), Role::Aggregator) | (Part::Reader(_), Role::Server) => {
@@ -307,6 +315,9 @@ impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn unlinked(&mut self, gone: Option<Gone>) {
         if let Some(Gone { peer, role, farewell }) = gone {
             self.world.observe(Event::Unlinked { peer, role, farewell });
+            if role == Role::Server {
+                self.look_whom_to_believe();
+            }
             self.feed(Feed::Unlinked { peer });
         }
     }

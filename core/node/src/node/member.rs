@@ -13,7 +13,7 @@ use zipnet_core::machine::{Effect, Outbox, Report};
 use zipnet_core::server::{Input, Server};
 
 use super::Happening;
-use crate::consensus::{CorruptSnapshot, Machine, Members};
+use crate::consensus::{CorruptSnapshot, Machine, Members, Source};
 use crate::event::Event;
 use crate::world::{Link, World};
 
@@ -100,7 +100,7 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
         self.server.committee().snapshot()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
+    fn restore(&mut self, snapshot: &[u8], _: Source) -> Result<(), CorruptSnapshot> {
         let restored = self.server.restore(snapshot);
         restored.map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
     }
@@ -110,4 +110,10 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
         copy.restore(snapshot)
             .map_err(|_| CorruptSnapshot("it is no snapshot of the committee machine".to_owned()))
     }
+
+    fn followed(&self) -> Option<u64> {
+        None
+    }
+
+    fn follow(&mut self, _: Option<u64>) {}
 }
