@@ -61,7 +61,9 @@ mod tests {
     fn the_operator_points_and_only_a_server_without_voters_believes_whoever_has_the_secret() {
         let linked: BTreeSet<_> = (1..=3).map(raft).collect();
         let all: &[u8] = &[1, 2, 3];
-        let table: [(&[u8], &[u8], bool, &[u8]); 9] = [
+        // What the operator named, what of it is no server, whether there are voters, who is believed.
+        type Row<'a> = (&'a [u8], &'a [u8], bool, &'a [u8]);
+        let table: [Row<'_>; 9] = [
             (&[1], &[], false, &[1]),
             (&[1], &[], true, &[1]),
             (&[1, 2, 8], &[], false, &[1, 2]),

@@ -92,7 +92,6 @@ type Alarm<W> = (Time, Pin<Box<<<W as World>::Runtime as AsyncRuntime>::Sleep>>)
 type Group<W, C> = Consensus<W, Member<W, C>, Routes<Conn<W>>>;
 
 /// What the loop waits for.
-#[expect(clippy::large_enum_variant, reason = "each is moved once, from its task into the loop")]
 #[derive(Debug)]
 enum Happening<N> {
     /// Another node opened a connection.

@@ -20,6 +20,7 @@
 //! | `MembershipState::truncate`, debug | all memberships of a log but the last one are committed | [`judge_append`] |
 //! | `RaftCore::apply_to_state_machine`, `sm::Worker::apply`, unwrap and assert | what a leader calls committed is in the log | [`judge_append`] replaces it by an entry that is |
 //! | `RaftState::accept_log_io`, debug | a term has one leader, also across a restart of this node | [`one_leader`] |
+//! | `IOProgress::submit`, debug | a leader's log does not go back, and a snapshot ends above what was taken from its leader | [`judge_append`], [`judge_snapshot`]: what it has sent before is remembered |
 //! | `Leader::new`, debug | no entry is of a later term than the vote of who sent it | `codec`, [`check_numbers`] |
 //! | `VoteHandler::become_leader`, `Engine::establish_leader`, debug | nobody answers with a vote for this node that it never asked for | [`check_reply`] |
 //! | `Updater::update_conflicting`, debug | a follower does not lose what it has acknowledged | `network` remembers what each acknowledged |
@@ -427,7 +428,7 @@ fn judge_commit(
 /// What to do with a snapshot that contradicts nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Installation {
-    /// This node has all that it covers.
+    /// This node has the entry that it ends with, so it has all that it covers.
     Known,
     /// Install it.
     Replace,
@@ -445,10 +446,14 @@ pub(super) fn judge_snapshot(
         return Err(Refusal::Numbers);
     };
     standing.check(last)?;
-    if standing.is_committed(last.index) {
+    if standing.has(last) {
         return Ok(Installation::Known);
     }
     if standing.committed.is_some_and(|committed| term(last) < term(&committed)) {
+        return Err(Refusal::Contradiction);
+    }
+    // What this leader has sent comes before the snapshot in its own log.
+    if standing.taken.is_some_and(|taken| term(last) < term(&taken)) {
         return Err(Refusal::Contradiction);
     }
     standing.check(at)?;
@@ -630,7 +635,9 @@ mod tests {
     #[test]
     fn entries_do_not_contradict_what_is_firm() {
         let no = Err(Refusal::Contradiction);
-        let table: [(Option<LogId>, Vec<Entry>, Option<LogId>, Result<Option<LogId>, Refusal>); 22] = [
+        // Before the entries, the entries, what the leader calls committed, what of that is handed on.
+        type Row = (Option<LogId>, Vec<Entry>, Option<LogId>, Result<Option<LogId>, Refusal>);
+        let table: [Row; 22] = [
             (Some(place(4, 29)), vec![blank(5, 30)], Some(place(5, 30)), Ok(Some(place(5, 30)))),
             // More is committed than this node has: as far as it has.
             (Some(place(4, 29)), vec![blank(5, 30)], Some(place(5, 99)), Ok(Some(place(5, 30)))),
@@ -695,7 +702,8 @@ mod tests {
             (place(4, 40), place(4, 27), &three, Ok(Installation::Replace)),
             (place(4, 40), place(4, 22), &two, Ok(Installation::Replace)),
             (place(5, 40), place(5, 33), &two, Ok(Installation::Replace)),
-            (place(4, 26), place(4, 22), &two, Ok(Installation::Replace)),
+            (place(4, 26), place(4, 22), &two, Ok(Installation::Known)),
+            (place(5, 26), place(4, 22), &two, Ok(Installation::Replace)),
             (place(5, 29), place(4, 22), &two, Ok(Installation::Replace)),
             (place(4, 24), place(4, 22), &two, Ok(Installation::Known)),
             (place(3, 12), place(3, 12), &two, Ok(Installation::Known)),
@@ -716,6 +724,20 @@ mod tests {
             let found = judge(None, |standing| judge_snapshot(standing, &vote, &meta));
             assert_eq!(found, expected, "{meta:?}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_does_not_contradict_what_its_leader_has_sent() {
+        let vote = Vote::new_committed(6, NodeId(id(2)));
+        let meta = |last| SnapshotMeta {
+            last_log_id: Some(last),
+            last_membership: StoredMembership::new(Some(place(4, 22)), members(&[&[1, 2]], &[])),
+        };
+        let found = |taken, last| judge(taken, |standing| judge_snapshot(standing, &vote, &meta(last)));
+        let taken = Some(place(5, 30));
+        assert_eq!(found(taken, place(4, 40)), Err(Refusal::Contradiction));
+        assert_eq!(found(taken, place(5, 40)), Ok(Installation::Replace));
+        assert_eq!(found(Some(place(4, 28)), place(5, 28)), Err(Refusal::Contradiction));
     }
 
     #[test]

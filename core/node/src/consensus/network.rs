@@ -366,7 +366,7 @@ impl<T: Transport> Calls<T> {
         snapshot: Bytes,
     ) -> Result<Reply, Refusal> {
         one_leader(taker.log.vote().as_ref(), &vote)?;
-        let turn = self.0.turns.lock().await;
+        let mut turn = self.0.turns.lock().await;
         let taken = turn.filter(|(of, _)| *of == vote).map(|(_, taken)| taken);
         let (meta, verdict) = match follow(&taker.raft, vote, taken, meta, move |standing, meta| {
             judge_snapshot(standing, &vote, meta).map(|installation| (installation, standing.committed))
@@ -391,9 +391,14 @@ impl<T: Transport> Calls<T> {
                 return Ok(Reply::Failed);
             }
         }
-        let installed = taker.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await;
-        drop(turn);
-        Ok(installed.map_or(Reply::Failed, |response| Reply::SnapshotInstalled(response.vote)))
+        let last = meta.last_log_id;
+        let Ok(installed) = taker.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await else {
+            return Ok(Reply::Failed);
+        };
+        if installed.vote == vote {
+            *turn = last.map(|last| (vote, last));
+        }
+        Ok(Reply::SnapshotInstalled(installed.vote))
     }
 }
 
