@@ -358,8 +358,7 @@ fn no_message_of_a_member_stops_a_follower() {
             }
             // It goes on: whoever leads next is heard, once what came before is through.
             assert_ne!(node.state().role, Role::Stopped);
-            let at_the_end = node.state().last_log.is_some_and(|last| last + 9 > COUNTER_MAX);
-            let mut conflicts = at_the_end;
+            let mut conflicts = false;
             for _ in 0..200 {
                 let vote = Vote::new_committed(node.state().term + 1, NodeId(id(1)));
                 let beyond =
@@ -614,7 +613,8 @@ fn any_number(random: &mut Random, near: &[u64]) -> u64 {
     let at = near[usize::try_from(random.below(near.len() as u64)).expect("it is short")];
     match random.below(24) {
         0 => (1 << 62) - 1 - random.below(2),
-        1 => COUNTER_MAX + random.below(2),
+        // Not the highest itself: a snapshot that ends there ends what can be tried.
+        1 => COUNTER_MAX + 1 + random.below(2),
         2 => 0,
         3 => at + TERM_AHEAD_MAX + random.below(2),
         4..=8 => at.saturating_sub(random.below(4)),
