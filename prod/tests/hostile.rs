@@ -925,6 +925,8 @@ fn whoever_calls_himself_an_aggregator_gets_no_envelope() {
     instance.wait_rounds(2);
     assert_eq!(count(&envelopes), 0, "envelopes go to the aggregator that the header names");
     runtime.block_on(async { assert_eq!(client.stop().await.code, 0) });
+}
+
 #[test]
 fn whoever_is_not_listed_is_not_let_in_and_a_voter_is_not_cut_off() {
     let list = |names: &[&str]| {
