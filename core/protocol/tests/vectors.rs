@@ -28,6 +28,13 @@ use zipnet_core::signing::{Context, chain_digest};
 use zipnet_core::slot::tag;
 use zipnet_core::wire::{WIRE_VERSION, encode};
 
+#[path = "vectors/machine.rs"]
+mod machine;
+#[path = "vectors/messages.rs"]
+mod messages;
+#[path = "primitives/sample.rs"]
+mod sample;
+
 const GROUP: GroupId = GroupId([0x47; 32]);
 const LOG: LogId = LogId([0x4c; 32]);
 
@@ -505,13 +512,15 @@ fn the_python_reference_computes_the_same() {
         eprintln!("the vectors are being written: the reference is consulted without UPDATE");
         return;
     }
-    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/zipnet_reference.py");
-    let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
-    match run {
-        Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    for part in ["zipnet_reference.py", "zipnet_messages.py"] {
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(part);
+        let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
+        match run {
+            Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+            }
         }
     }
 }
