@@ -506,6 +506,25 @@ fn wire() {
 }
 
 #[test]
+fn the_page_names_every_context_and_every_reason() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
+    let page = std::fs::read_to_string(page).expect("the page is part of the source");
+    for context in Context::ALL {
+        let name = context.text().strip_prefix("zipnet v1 ").expect("all begin alike");
+        let spelt = [format!("\"{name}\""), format!("`{name}`"), format!("`zipnet v1 {name}`")];
+        // How a node draws is its own affair.
+        let own = *context == Context::RandomFork;
+        assert!(
+            own || spelt.iter().any(|name| page.contains(name)),
+            "the page does not say what {name:?} is"
+        );
+    }
+    for reason in messages::reasons() {
+        assert!(page.contains(&format!("`{reason}`")), "the page does not name {reason}");
+    }
+}
+
+#[test]
 #[expect(clippy::print_stderr, reason = "whoever runs the test should know what it did not do")]
 fn the_python_reference_computes_the_same() {
     if std::env::var_os("UPDATE").is_some() {

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from zipnet_reference import P, broadcast_slots, derive, merkle_root, same, u32, u64, unhex, vector, xor
+from zipnet_reference import P, broadcast_slots, derive, keyed, merkle_root, same, u32, u64, unhex, vector, xor
 
 
 class Refused(Exception):
@@ -575,6 +575,76 @@ class Machine:
 
 
 
+# --- Links, section 13 -------------------------------------------------------------------------------------------------
+
+TEXT = BODY
+STORED = record_of("stored peer", ("peer", ID), ("store", NUMBER))
+HELLO = record_of("hello", ("wire_version", fixed(1)), ("role", ROLE), ("instance", ID), ("universe", ID),
+                  ("group_proof", optional(ID)), ("num_slots", SHORT), ("slot_bytes", SHORT), ("tag_len", SHORT),
+                  ("machine_signature", ID), ("log", optional(ID)), ("has_records", BOOL), ("steadfast", BOOL),
+                  ("store", optional(NUMBER)), ("address", optional(TEXT)), ("incarnation", fixed(16)),
+                  ("attestation", optional(BODY)))
+ENTRY = record_of("peer entry", ("peer", ID), ("instance", ID), ("role", ROLE), ("address", optional(TEXT)),
+                  ("sequence", NUMBER), ("signature", SIGNATURE))
+KNOWN = record_of("known", ("peer", ID), ("sequence", NUMBER))
+REFUSALS = (
+    "malformed universe instance wire-version parameters machine-signature role group-proof attestation retired "
+    "duplicate-identity two-logs myself not-listed").split()
+FAREWELLS = "departing leaving spare replaced yielding".split()
+FRAMES = {
+    1: HELLO, 2: below(len(REFUSALS)), 3: NUMBER, 4: NUMBER, 5: below(len(FAREWELLS)), 6: listed(KNOWN, 256),
+    7: listed(ENTRY, 64), 8: record_of("welcome")}
+
+BLANK = record_of("nothing")
+VOTE = record_of("vote", ("term", NUMBER), ("node", STORED), ("committed", BOOL))
+POSITION = record_of("position", ("term", NUMBER), ("index", NUMBER))
+VOTERS = listed(STORED, 1024)
+MEMBERSHIP = record_of("membership", ("configs", listed(VOTERS, 2)), ("nodes", VOTERS))
+LOG_ENTRY = record_of("entry", ("at", POSITION), ("payload", choice(BLANK, BODY, MEMBERSHIP)))
+BALLOT = record_of("ballot", ("vote", VOTE), ("last", optional(POSITION)), ("transfer", BOOL))
+META = record_of("meta", ("last", optional(POSITION)), ("membership_at", optional(POSITION)), ("membership", MEMBERSHIP))
+REQUEST = choice(
+    record_of("append", ("vote", VOTE), ("prev", optional(POSITION)), ("entries", listed(LOG_ENTRY, 1024)),
+              ("commit", optional(POSITION))),
+    BALLOT, BALLOT, record_of("snapshot", ("vote", VOTE), ("meta", META), ("state", BODY)),
+    record_of("transfer", ("from", VOTE), ("to", STORED), ("last", optional(POSITION))))
+REPLY = choice(
+    BLANK, optional(POSITION), BLANK, VOTE,
+    record_of("voted", ("vote", VOTE), ("granted", BOOL), ("last", optional(POSITION))), VOTE, BLANK,
+    record_of("vote changed", ("expected", VOTE), ("actual", VOTE)),
+    record_of("log behind", ("expected", optional(POSITION)), ("actual", optional(POSITION))), BLANK)
+CONSENSUS = choice(record_of("request", ("number", NUMBER), ("request", REQUEST)),
+                   record_of("reply", ("number", NUMBER), ("reply", REPLY)))
+
+
+def check_links(v):
+    sender, receiver = unhex(v["sender"]), unhex(v["receiver"])
+    key = derive("zipnet v1 group proof", unhex(v["committee_secret"]))
+    entries = []
+    for case in v["frames"]:
+        data = unhex(case["frame"])
+        same("version of a frame", data[0], 1)
+        kind = FRAMES[data[1]]
+        value = whole(kind, data[2:])
+        same(case["why"], kind[1](value), data[2:].hex())
+        refuses("a byte more", lambda: whole(kind, data[2:] + b"\0"))
+        if data[1] == 1:
+            proof = keyed(key, unhex(v["exporter"]) + bytes([value["role"]]) + sender + receiver)
+            same("group proof", value["group_proof"] == (proof if value["role"] == 0 else None), True)
+        if data[1] == 7:
+            entries += value
+    same("entries", [digest(entry).hex() for entry in entries], v["entry_digests"])
+    for entry in entries:
+        same("an entry's signature", is_signed(entry), True)
+        same("an entry of another sequence", is_signed(dict(entry, sequence=0)), False)
+    for case in v["consensus"]:
+        data = unhex(case["message"])
+        same(case["why"], decode(CONSENSUS, data)[0] in (0, 1), True)
+        refuses("a byte less", lambda: decode(CONSENSUS, data[:-1]))
+    same("announcement", b"\1" + sender + u64(v["incarnation"]) + bytes(2) + receiver + u64(0) + b"\6",
+         v["announcement"])
+
+
 # --- The vectors -------------------------------------------------------------------------------------------------------
 
 def refuses(what, attempt):
@@ -713,6 +783,9 @@ def main():
     check_messages(load("messages.json"))
     check_proofs(load("proofs.json"))
     check_machine(load("machine.json"))
+    if len(sys.argv) > 2:
+        directory = pathlib.Path(sys.argv[2])
+        check_links(load("links.json"))
     print("every message was read and every record audited")
 
 

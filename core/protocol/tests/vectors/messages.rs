@@ -118,7 +118,7 @@ fn refused() -> Vec<Value> {
 }
 
 /// The names of all reasons, by their numbers.
-fn reasons() -> Vec<String> {
+pub(super) fn reasons() -> Vec<String> {
     let reason = |number: u8| match decode(&[1, 2, number, 0]) {
         Ok(Message::BundleRefused { reason, last: None }) => Some(reason.name()),
         _ => None,
