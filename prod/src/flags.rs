@@ -68,7 +68,12 @@ const HELP: &[Help] = &[
     ),
     ("ZIPNET_MIN_SERVERS", "N", "all; all pins", "Smallest roster"),
     ("ZIPNET_AGGREGATOR", "PEER", "the first seen", "The only aggregator this server approves"),
-    ("ZIPNET_SERVERS", "PEER,…", "", "Servers that must be in every roster"),
+    (
+        "ZIPNET_SERVERS",
+        "PEER,…",
+        "",
+        "Client: servers that must be in every roster. Aggregator: servers that it believes",
+    ),
     (
         "ZIPNET_ALLOWED_SERVERS",
         "PEER,…",

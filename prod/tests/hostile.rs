@@ -13,10 +13,10 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{LogId, Round, StoreId, UNIVERSE};
+use zipnet_core::id::{Counter, Epoch, LogId, RegistryVersion, Round, StoreId, UNIVERSE};
 use zipnet_core::instance::machine_signature;
-use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
-use zipnet_core::message::{Message, Role};
+use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, Signature};
+use zipnet_core::message::{Header, HeaderSignature, LiveHeader, Message, Role, RosterServer};
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire;
 use zipnet_node::config::Build;
@@ -748,4 +748,161 @@ fn a_refusal_by_somebody_met_by_rumour_ends_no_joiner() {
         servers.iter().filter(|server| server["vote"] == "voter").count()
     };
     until("the joiner to get a vote", || (voters(&instance.servers[1]) >= 2).then_some(()));
+}
+
+/// Rounds that a server has finished.
+fn finalized(server: &Node) -> u64 {
+    server.metric("zipnet_rounds_finalized_total", "")
+}
+
+/// A stranger who calls himself a server comes to the aggregator, and comes again, until he is stopped: each time he says that
+/// the committee works for another log, and that a round far ahead is live.
+async fn usurp(to: Address, number: usize, genuine: Arc<Header>, stop: Arc<AtomicBool>) {
+    let stranger = Attacker::new(&format!("usurper {number}"), Role::Server, None);
+    let peer = stranger.own.peer;
+    let mut header = Header::clone(&genuine);
+    header.round = Round(header.round.0 + 1_000_000_000);
+    header.servers = vec![RosterServer { peer, epoch: Epoch(1), round_key: PublicKey([9; 32]) }];
+    let mut signature = HeaderSignature {
+        log: header.log,
+        round: header.round,
+        header: header.digest(),
+        server: peer,
+        refused: Bitmap::new(header.clients.count),
+        signature: Signature::default(),
+    };
+    signature.signature = stranger.identity.sign(&signature.signed_digest());
+    let live = LiveHeader { header, signatures: vec![signature] };
+    let (version, counter) = (RegistryVersion(1), Counter(1));
+    let registry = Message::Registry { log: LogId([9; 32]), version, counter, clients: vec![] };
+    let lies = [wire::encode(&registry), wire::encode(&Message::Live(live))];
+    while !stop.load(Ordering::Relaxed) {
+        // The aggregator may be away, or busy with the others.
+        let Ok(connection) = stranger.link.dial(&to).await else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
+        say(&connection, &Frame::Welcome);
+        for _ in 0..20 {
+            for lie in &lies {
+                drop(connection.send(Channel::Protocol, lie.to_vec().into()));
+            }
+            sleep(Duration::from_millis(50)).await;
+            let open =
+                timeout(Duration::from_millis(1), async { while connection.receive().await.is_ok() {} });
+            if open.await.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn strangers_who_call_themselves_servers_do_not_move_the_aggregator() {
+    let mut instance = Instance::start(2, |node| {
+        if node.role == "client" {
+            node.variables.insert("ZIPNET_MIN_SERVERS".to_owned(), "2".to_owned());
+        }
+    });
+    instance.wait_rounds(2);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let to = address(&instance.aggregator);
+    // What is public of a round is shown to anybody who says that he is a client.
+    let header = runtime.block_on(async {
+        let eavesdropper = Attacker::new("eavesdropper", Role::Client, None).enter(&to).await;
+        loop {
+            if let (Channel::Protocol, message) = hear(&eavesdropper).await.unwrap()
+                && let Ok(Message::LiveFor { live, .. }) = wire::decode(&message)
+            {
+                return Arc::new(live.header.clone());
+            }
+        }
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let attack: Vec<_> = (0..5)
+        .map(|number| runtime.spawn(usurp(to.clone(), number, Arc::clone(&header), Arc::clone(&stop))))
+        .collect();
+    wait_counted(&instance.aggregator, "message", "not-in-roster", 50);
+    instance.wait_rounds(5);
+
+    // The aggregator comes back while they are at its door, and while the one server that it was pointed to is away: it knows
+    // the others of old.
+    instance.aggregator.process().signal(Signal::SIGTERM);
+    assert_eq!(instance.aggregator.process_mut().code(), 0);
+    instance.servers[0].process().signal(Signal::SIGTERM);
+    assert_eq!(instance.servers[0].process_mut().code(), 0);
+    instance.aggregator.start();
+    assert_eq!(address(&instance.aggregator), to, "it has the same port");
+    wait_counted(&instance.aggregator, "message", "not-in-roster", 50);
+    instance.servers[1].wait_rounds(3);
+    instance.servers[0].start();
+    instance.wait_rounds(2);
+
+    stop.store(true, Ordering::Relaxed);
+    for task in attack {
+        runtime.block_on(task).unwrap();
+    }
+    assert_eq!(counted(&instance.aggregator, "live", "wrong-round"), 0);
+    let before = finalized(&instance.servers[1]);
+    instance.wait_rounds(2);
+    assert!(finalized(&instance.servers[1]) > before);
+}
+
+/// Takes whoever dials a false aggregator for a client of its own, and counts what it is sent.
+async fn receive_clients(stranger: Arc<Attacker>, greeted: Arc<AtomicU64>, envelopes: Arc<AtomicU64>) {
+    while let Ok(connection) = stranger.link.accept().await {
+        let (stranger, greeted, envelopes) =
+            (Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+        tokio::spawn(async move {
+            say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
+            while let Ok((channel, message)) = connection.receive().await {
+                match channel {
+                    Channel::Control => match Frame::decode(&message) {
+                        Ok(Frame::Hello(hello)) if hello.role == Role::Client => {
+                            say(&connection, &Frame::Welcome);
+                        }
+                        Ok(Frame::Welcome) => drop(greeted.fetch_add(1, Ordering::Relaxed)),
+                        _ => {}
+                    },
+                    Channel::Protocol => {
+                        if matches!(wire::decode(&message), Ok(Message::Envelope(_))) {
+                            envelopes.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn whoever_announces_himself_as_an_aggregator_gets_no_envelope() {
+    let instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let stranger = Arc::new(Attacker::new("false aggregator", Role::Aggregator, None));
+    let (greeted, envelopes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let receiving = receive_clients(Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+    drop(runtime.spawn(receiving));
+    let connections = runtime.block_on(async {
+        let own = Some(stranger.link.address());
+        let entry =
+            PeerEntry::sign(&stranger.identity, stranger.own.instance, Role::Aggregator, own, 1 << 40);
+        let mut connections = Vec::new();
+        for node in [&instance.aggregator, &instance.servers[0]] {
+            let connection = stranger.enter(&address(node)).await;
+            say(&connection, &Frame::Peers { entries: vec![entry.clone()] });
+            connections.push(connection);
+        }
+        connections
+    });
+    until("both clients to link with the false aggregator", || {
+        (greeted.load(Ordering::Relaxed) >= 2).then_some(())
+    });
+    instance.wait_rounds(5);
+    assert_eq!(envelopes.load(Ordering::Relaxed), 0, "envelopes go to the aggregator that the header names");
+    drop(connections);
 }

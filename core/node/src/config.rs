@@ -119,6 +119,8 @@ pub struct ServerPart {
 pub struct AggregatorPart {
     /// `ZIPNET_FOLD_DEADLINE`.
     pub fold_deadline: Duration,
+    /// `ZIPNET_SERVERS`: servers that are believed.
+    pub pins: BTreeSet<PeerId>,
 }
 
 /// What only a client has.
@@ -227,7 +229,11 @@ impl Config {
             Role::Server => reader.server().map(Part::Server),
             Role::Aggregator => {
                 let fold_deadline = reader.duration(FOLD_DEADLINE, Duration::from_secs(2));
-                Some(Part::Aggregator(AggregatorPart { fold_deadline }))
+                let pins: BTreeSet<_> = reader.peers(SERVERS).into_iter().map(|pin| pin.peer).collect();
+                if pins.is_empty() && bootstrap.is_empty() {
+                    reader.warnings.push(Warning::NobodyToBelieve);
+                }
+                Some(Part::Aggregator(AggregatorPart { fold_deadline, pins }))
             }
             Role::Client => Some(Part::Client(reader.client(&build.params))),
         };
@@ -414,6 +420,8 @@ pub enum Warning {
     },
     /// Any aggregator will do.
     AnyAggregator,
+    /// An aggregator is told of no server.
+    NobodyToBelieve,
     /// A client pins no server.
     NoPins,
     /// A reader pins no server.
@@ -459,6 +467,9 @@ impl fmt::Display for Warning {
             ),
             Self::AnyAggregator => f.write_str(
                 "ZIPNET_AGGREGATOR is not set: the first aggregator seen is approved, and it chooses who takes part",
+            ),
+            Self::NobodyToBelieve => f.write_str(
+                "neither ZIPNET_SERVERS nor ZIPNET_BOOTSTRAP is set: at its first start this aggregator believes the first servers that it meets",
             ),
             Self::NoPins => f.write_str(
                 "ZIPNET_SERVERS is not set: this client's anonymity rests on the network's word about who the servers are",
@@ -637,7 +648,7 @@ pub const VARIABLES: &[(&str, &[Role])] = &[
     (MIN_PARTICIPANTS, SERVER),
     (MIN_SERVERS, &[Role::Server, Role::Client]),
     (AGGREGATOR, SERVER),
-    (SERVERS, CLIENT),
+    (SERVERS, &[Role::Aggregator, Role::Client]),
     (ALLOWED_SERVERS, SERVER),
     (ROUND_PERIOD, SERVER),
     (ROUND_DEADLINE, SERVER),
@@ -900,9 +911,10 @@ mod tests {
         assert_eq!(warnings, [Warning::NoAnonymity { min_participants: 1 }, Warning::AnyAggregator]);
 
         let mut all = env(&[(INSTANCE, "acme.mainnet"), (SECRET, HEX)]);
-        let (config, _) = Config::from_env(Role::Aggregator, &all, build()).expect("complete");
+        let (config, warnings) = Config::from_env(Role::Aggregator, &all, build()).expect("complete");
         let Part::Aggregator(part) = config.part else { panic!("an aggregator has its part") };
-        assert_eq!(part.fold_deadline, Duration::from_secs(2));
+        assert_eq!((part.fold_deadline, part.pins.len()), (Duration::from_secs(2), 0));
+        assert_eq!(warnings, [Warning::NobodyToBelieve]);
 
         all.remove(SECRET);
         let (config, warnings) = Config::from_env(Role::Client, &all, build()).expect("complete");

@@ -481,6 +481,11 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("registering client bundle client={}", client.short());
             (Info, target::AGGREGATOR_ROLE, "client-seen", text)
         }
+        Report::ServersBelieved { servers } => {
+            let names: Vec<_> = servers.iter().map(PeerId::short).collect();
+            let text = format!("aggregator: believing servers={}", names.join(","));
+            (Info, target::AGGREGATOR_ROLE, "servers-believed", text)
+        }
         Report::Enrolled { version } => {
             let text = format!("client: enrolled registry={}", version.0);
             (Info, target::CLIENT_ROLE, "enrolled", text)
@@ -725,6 +730,7 @@ mod tests {
             Report::Disclaimed { round, header: header_digest },
             Report::AggregateForwarded { round, participants: 3 },
             Report::ClientSeen { client: peer(0xc1) },
+            Report::ServersBelieved { servers: vec![peer(1), peer(2)] },
             Report::Enrolled { version: RegistryVersion(5) },
             Report::Sealed {
                 log,

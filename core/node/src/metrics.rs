@@ -317,6 +317,7 @@ impl Metrics {
             | Report::AggregateForwarded { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
+            | Report::ServersBelieved { .. }
             | Report::Sealed { .. }
             | Report::Published { .. }
             | Report::RecordSeen { .. } => {}

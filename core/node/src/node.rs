@@ -4,6 +4,7 @@
 //! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
 //! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
 //!
+//! - `believed`: whom an aggregator believed, across its restarts
 //! - `connections`: from a fresh connection to a link, and what arrives
 //! - `control`: how the node's owner talks to it
 //! - `identity`: the store id in the state folder
@@ -13,6 +14,7 @@
 //! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
+mod believed;
 mod connections;
 mod control;
 mod identity;
@@ -32,7 +34,7 @@ use futures_channel::mpsc;
 use futures_util::future::{AbortHandle, Either, abortable, select};
 use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
-use zipnet_core::aggregator::{self, Aggregator};
+use zipnet_core::aggregator::{self, Aggregator, Believed};
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client, PublishError};
 use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
@@ -112,6 +114,8 @@ enum Happening<N> {
     Closed(ConnectionId, LinkError),
     /// Heavy work is done.
     Done(Done),
+    /// What an aggregator keeps of whom it believes was written, or not.
+    Kept(Result<(), String>),
     /// The member machine has effects.
     Effects,
     /// Consensus has another leader, or none.
@@ -231,6 +235,10 @@ struct Node<W: World, C: Checks> {
     timed_out: bool,
     /// The newest record that this node has seen, and when; a server asks its committee machine instead.
     last_seen: Option<(Finalized, Time)>,
+    /// Whom an aggregator believed when that was last written or read.
+    kept: Believed,
+    /// It is being written.
+    keeping: bool,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -285,6 +293,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let links = Links::new();
         let mut steadfast = false;
         let mut store = None;
+        let mut kept = Believed::default();
         let machine = match &config.part {
             Part::Server(part) => {
                 let group = group.expect("servers have a committee secret");
@@ -350,10 +359,15 @@ impl<W: World, C: Checks> Node<W, C> {
                 Machine::Server { member, group }
             }
             Part::Aggregator(part) => {
+                kept = believed::load(world, own.instance).await;
                 let settings = aggregator::Config {
                     instance: own.instance,
                     me,
                     epoch: Epoch(1),
+                    params: build.params,
+                    pins: part.pins.iter().copied().collect(),
+                    bootstrap: bootstrap.iter().map(|peer| peer.peer).collect(),
+                    believed: kept.clone(),
                     fold_deadline: part.fold_deadline,
                     resend: RESEND,
                     expire_after: config.announce_interval.saturating_mul(2),
@@ -435,6 +449,8 @@ impl<W: World, C: Checks> Node<W, C> {
             bonded_at: now,
             timed_out: false,
             last_seen: None,
+            kept,
+            keeping: false,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -546,6 +562,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.closed(id, None);
             }
             Happening::Done(done) => self.feed(Feed::Done(done)),
+            Happening::Kept(result) => self.believed_kept(result),
             Happening::Effects => {}
             Happening::Led(leader) => self.led(leader),
             Happening::Failed { fault, reason } => {
@@ -764,6 +781,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.part_from_other_logs();
         self.trust_aggregator();
         self.look_after_book(now);
+        self.keep_believed();
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();

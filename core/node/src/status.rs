@@ -64,6 +64,8 @@ pub struct View {
     pub addresses: BTreeMap<PeerId, Address>,
     /// How long a round may take: period and deadline together.
     pub patience: Duration,
+    /// Whether an aggregator is linked with servers, and believes none of them.
+    pub strangers_only: bool,
     /// Whether a client is in the registry.
     pub enrolled: bool,
     /// How long a client has been without an aggregator or out of the registry, or a reader without anybody to ask.
@@ -154,6 +156,7 @@ impl View {
             records: Vec::new(),
             addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
+            strangers_only: false,
             enrolled: false,
             unbonded: Duration::ZERO,
             reads: false,
@@ -415,6 +418,11 @@ fn aggregator_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
     if view.linked.is_empty() {
         causes.push("no server is linked: compare ZIPNET_BOOTSTRAP".to_owned());
+    } else if view.strangers_only {
+        causes.push(
+            "no server it knows is linked: if all servers were replaced, restart this aggregator with ZIPNET_BOOTSTRAP"
+                .to_owned(),
+        );
     }
     match view.aggregator {
         None => {
@@ -761,6 +769,8 @@ mod tests {
             causes(&aggregator),
             ["not approved yet: a majority of the servers must approve this aggregator"]
         );
+        let lost = View { strangers_only: true, ..aggregator.clone() };
+        assert!(causes(&lost)[0].starts_with("no server it knows is linked"), "{:?}", causes(&lost));
         let aggregator = View { aggregator: Some(peer(8)), ..aggregator };
         assert_eq!(causes(&aggregator), ["the committee has another aggregator: 0808080808"]);
     }

@@ -519,6 +519,11 @@ pub enum Report {
         /// The publisher's number of the message in it; `None` for cover traffic.
         request: Option<RequestId>,
     },
+    /// This aggregator takes the word of these servers, and of those that its operator named.
+    ServersBelieved {
+        /// In rising order.
+        servers: Vec<PeerId>,
+    },
     /// This client does not take part under a header.
     HeaderUntrusted {
         /// The round.

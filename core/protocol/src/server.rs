@@ -934,6 +934,7 @@ impl<C: Checks> Server<C> {
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
             | Report::Sealed { .. }
+            | Report::ServersBelieved { .. }
             | Report::HeaderUntrusted { .. }
             | Report::Published { .. }
             | Report::RecordSeen { .. }

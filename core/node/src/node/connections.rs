@@ -357,7 +357,7 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// A client that has its aggregator needs no server, and a reader needs one.
     fn part_from_spare_servers(&mut self) {
-        if self.links.of_role(Role::Aggregator).is_empty() {
+        if self.links.of_role(Role::Aggregator).is_empty() || self.wanted_aggregator().is_some() {
             return;
         }
         let mut servers = self.links.of_role(Role::Server);

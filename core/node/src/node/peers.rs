@@ -219,14 +219,26 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    /// Whether a client is linked with an aggregator, or knows one that it has not dialled in vain.
+    /// The aggregator that a client needs and is not linked with, if a header has named one.
+    pub(super) fn wanted_aggregator(&self) -> Option<PeerId> {
+        match &self.machine {
+            Machine::Client(client) => client.wanted_aggregator(),
+            Machine::Server { .. } | Machine::Aggregator(_) | Machine::Reader(_) => None,
+        }
+    }
+
+    /// Whether a client is linked with its aggregator, or knows it and has not dialled it in vain. As long as no header
+    /// has named one, any will do.
     pub(super) fn finds_aggregator(&self) -> bool {
-        let aggregators = self.book.iter().filter(|entry| entry.role == Role::Aggregator);
+        let wanted = self.wanted_aggregator();
+        let will_do = |peer: &PeerId| wanted.is_none_or(|wanted| wanted == *peer);
+        let aggregators =
+            self.book.iter().filter(|entry| entry.role == Role::Aggregator && will_do(&entry.peer));
         let reachable = |entry: &PeerEntry| {
             let dial = entry.address.as_ref().map(|address| self.dials.get(address));
             dial.is_some_and(|dial| dial.is_none_or(|dial| dial.failures == 0))
         };
-        self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator)
+        self.links.linked().any(|(peer, hello)| hello.role == Role::Aggregator && will_do(peer))
             || aggregators.into_iter().any(reachable)
     }
 

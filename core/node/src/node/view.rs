@@ -96,6 +96,8 @@ impl<W: World, C: Checks> Node<W, C> {
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
                 view.clients = aggregator.registry().map_or(0, |registry| registry.len());
+                let has_servers = self.links.linked().any(|(_, hello)| hello.role == Role::Server);
+                view.strangers_only = has_servers && !aggregator.knows_server();
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();

@@ -968,7 +968,7 @@ fn requests_are_answered_so_often_and_no_more() {
     let mut play = Play::at(Step::Confirmed);
     let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
     let (client, other) = (play.cast.client(0), play.cast.client(1));
-    let mut ask = |play: &mut Play, who, message: &Message| sent(&play.hear(who, message)).len();
+    let ask = |play: &mut Play, who, message: &Message| sent(&play.hear(who, message)).len();
     let records = Message::RecordsWanted { from: Round(1) };
     assert_eq!([(); 3].map(|()| ask(&mut play, client, &records)), [1, 0, 0]);
     assert_eq!(ask(&mut play, other, &records), 1, "others are answered");
