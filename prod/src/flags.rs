@@ -158,7 +158,9 @@ pub fn command(role: Role) -> Command {
                 .about("About this node's keys")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
-                .subcommand(Command::new("id").about("Print the peer id that belongs to the secret")),
+                .subcommand(
+                    Command::new("id").about("Print the peer id that belongs to the secret in this instance"),
+                ),
         )
         .subcommand(about_command())
         .subcommand(completions_command())

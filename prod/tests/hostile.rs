@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Counter, Epoch, LogId, RegistryVersion, Round, StoreId, UNIVERSE};
+use zipnet_core::id::{Counter, Epoch, LogId, PeerId, RegistryVersion, Round, StoreId, UNIVERSE, UniqueId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, Signature};
 use zipnet_core::message::{Header, HeaderSignature, LiveHeader, Message, Role, RosterServer};
@@ -52,15 +52,17 @@ impl Attacker {
     fn new(name: &str, role: Role, committee_secret: Option<&str>) -> Self {
         let identity = identity(name);
         let build = Build::CURRENT;
+        let instance = zipnet_core::instance::Instance::new(NAME).expect("it is a name");
         let own = Own {
             peer: identity.peer(),
             role,
-            instance: zipnet_core::instance::Instance::new(NAME).expect("it is a name").id(),
+            instance: instance.id(),
             universe: UNIVERSE,
             wire_version: build.wire_version,
             params: RoundParams::DEFAULT,
             machine_signature: machine_signature(build.wire_version, build.machine_version, &build.params),
-            committee_secret: committee_secret.map(|secret| Arc::new(CommitteeSecret::from_text(secret))),
+            committee_secret: committee_secret
+                .map(|secret| Arc::new(CommitteeSecret::from_text(secret, &instance))),
             incarnation: [7; 16],
         };
         let any = (Ipv4Addr::LOCALHOST, 0).into();
@@ -107,7 +109,7 @@ impl Attacker {
 }
 
 fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(&secret_of(name)))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&secret_of(name)).0))
 }
 
 fn say(connection: &QuicConnection, frame: &Frame) {

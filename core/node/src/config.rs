@@ -203,7 +203,7 @@ impl Config {
         }
         let universe =
             if universe_name == UNIVERSE_NAME { UNIVERSE } else { UniqueId::from_text(&universe_name) };
-        let secret = reader.secret();
+        let secret = reader.secret(instance.as_ref());
         let bootstrap = reader.peers(BOOTSTRAP);
         let listen = reader.address(LISTEN).unwrap_or_else(|| Address("0.0.0.0:0".to_owned()));
         let advertise = reader.address(ADVERTISE);
@@ -226,7 +226,7 @@ impl Config {
             }
         };
         let part = match role {
-            Role::Server => reader.server().map(Part::Server),
+            Role::Server => reader.server(instance.as_ref()).map(Part::Server),
             Role::Aggregator => {
                 let fold_deadline = reader.duration(FOLD_DEADLINE, Duration::from_secs(2));
                 let pins: BTreeSet<_> = reader.peers(SERVERS).into_iter().map(|pin| pin.peer).collect();
@@ -715,7 +715,8 @@ impl<'a> Reader<'a> {
         self.errors.push(ConfigError::Invalid { variable, value, expected });
     }
 
-    fn secret(&mut self) -> Option<Arc<NodeSecret>> {
+    /// Texts are stretched for the instance, so that there is no secret without one.
+    fn secret(&mut self, instance: Option<&Instance>) -> Option<Arc<NodeSecret>> {
         let text = match self.role {
             Role::Server | Role::Aggregator => self.required(SECRET),
             Role::Client => self.text(SECRET),
@@ -723,10 +724,10 @@ impl<'a> Reader<'a> {
         if NodeSecret::is_short(text) {
             self.warnings.push(Warning::ShortSecret);
         }
-        Some(Arc::new(NodeSecret::from_text(text)))
+        Some(Arc::new(NodeSecret::from_text(text, instance?)))
     }
 
-    fn server(&mut self) -> Option<ServerPart> {
+    fn server(&mut self, instance: Option<&Instance>) -> Option<ServerPart> {
         let committee_secret = self.required(COMMITTEE_SECRET);
         if committee_secret.is_some_and(CommitteeSecret::weak) {
             self.warnings.push(Warning::ShortCommitteeSecret);
@@ -768,9 +769,11 @@ impl<'a> Reader<'a> {
         Some(ServerPart {
             allowed,
             // Stretching costs time, and a node with mistakes does not start.
-            committee_secret: match committee_secret {
-                Some(text) if self.errors.is_empty() => Arc::new(CommitteeSecret::from_text(text)),
-                Some(_) | None => return None,
+            committee_secret: match (committee_secret, instance) {
+                (Some(text), Some(instance)) if self.errors.is_empty() => {
+                    Arc::new(CommitteeSecret::from_text(text, instance))
+                }
+                _ => return None,
             },
             floors: Floors { participants, servers },
             aggregator,
@@ -892,6 +895,26 @@ mod tests {
 
     fn sentences<T: fmt::Display>(all: &[T]) -> Vec<String> {
         all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_text_is_another_secret_in_another_instance_and_digits_are_not() {
+        let secrets = |instance: &str, text: &str| {
+            let (config, _) =
+                server(&[(INSTANCE, instance), (SECRET, text), (COMMITTEE_SECRET, text)]).expect("complete");
+            let Part::Server(part) = config.part else { panic!("a server") };
+            (config.secret.expect("it was set"), part.committee_secret)
+        };
+        let text = "a text that is long enough for no warning";
+        let (here, there) = (secrets("acme.here", text), secrets("acme.there", text));
+        assert!(here.0 != there.0 && here.1 != there.1);
+        assert_eq!(secrets("acme.here", HEX), secrets("acme.there", HEX));
+        // Without an instance there is no secret, and the instance is what is asked for.
+        let errors = server(&[(INSTANCE, ""), (SECRET, text)]).expect_err("no instance");
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["ZIPNET_INSTANCE is not set: a server requires it"]
+        );
     }
 
     #[test]

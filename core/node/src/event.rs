@@ -9,6 +9,7 @@ use zipnet_core::evidence::Contradiction;
 use zipnet_core::id::{LogId, PeerId, StoreId, UniqueId};
 use zipnet_core::machine::{Abandonment, Outcome, Report};
 use zipnet_core::message::Role;
+use zipnet_core::refused::Refused;
 
 use crate::config::role_name;
 use crate::consensus;
@@ -455,6 +456,24 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("committee: client registry changed version={} clients={count}", version.0);
             (Debug, target::COMMITTEE, "clients-changed", text)
         }
+        Report::ClientRefused { server, client } => {
+            let text =
+                format!("committee: client refused client={} by server={}", client.short(), server.short());
+            (Info, target::COMMITTEE, "client-refused", text)
+        }
+        Report::RefusalWithdrawn { server, client } => {
+            let text = format!(
+                "committee: refusal withdrawn client={} by server={}",
+                client.short(),
+                server.short()
+            );
+            (Info, target::COMMITTEE, "refusal-withdrawn", text)
+        }
+        Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(_) } => {
+            let text = "client: refused by a server of the committee: this client is in no round before that server's \
+                        operator withdraws it, and 16 rounds have passed";
+            (Warn, target::CLIENT_ROLE, "client-barred", text.to_owned())
+        }
         Report::Refused { kind, reason, from } => {
             let from = from.map_or_else(|| "log".to_owned(), |peer| peer.short());
             let text = format!("refused {kind} reason={} from={from}", reason.name());
@@ -494,6 +513,13 @@ fn report_line(report: &Report) -> Option<Line> {
         // Whether an envelope carried a message is for nobody to read.
         Report::Sealed { round, .. } => {
             (Debug, target::CLIENT_ROLE, "sealed", format!("client: sealed envelope round={round}"))
+        }
+        Report::HeaderUntrusted { round, reason: Refused::RefusedClient } => {
+            let text = format!(
+                "client: does not take part round={round} reason=refused-client: the operator of a server refuses this \
+                 client"
+            );
+            (Warn, target::CLIENT_ROLE, "header-untrusted", text)
         }
         Report::HeaderUntrusted { round, reason } => {
             let text = format!("client: does not take part round={round} reason={}", reason.name());
@@ -718,6 +744,9 @@ mod tests {
             Report::ServerRetired { server: peer(2), forced: true },
             Report::AggregatorRegistered { aggregator: peer(9) },
             Report::ClientsChanged { version: RegistryVersion(5), count: 4 },
+            Report::ClientRefused { server: peer(2), client: peer(0xc1) },
+            Report::RefusalWithdrawn { server: peer(2), client: peer(0xc1) },
+            Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(peer(9)) },
             Report::Refused { kind: "partial", reason: Refused::WrongRound, from: Some(peer(3)) },
             Report::Refused { kind: "open-round", reason: Refused::BelowFloor, from: None },
             Report::HeaderSigned { round, header: header_digest },
@@ -744,6 +773,7 @@ mod tests {
                 request: Some(RequestId(1)),
             },
             Report::HeaderUntrusted { round, reason: Refused::PinMissing },
+            Report::HeaderUntrusted { round, reason: Refused::RefusedClient },
             Report::Published { request: RequestId(1), outcome: Outcome::Landed, round },
             Report::Published { request: RequestId(2), outcome: Outcome::Unknown, round },
             Report::RecordSeen { record: record(), digest: Digest([9; 32]), confirmed: true },

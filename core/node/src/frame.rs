@@ -597,7 +597,7 @@ mod tests {
     const B: PeerId = PeerId([2; 32]);
 
     fn own(peer: PeerId, role: Role) -> Own {
-        let secret = Arc::new(CommitteeSecret::from_text(&"5c".repeat(32)));
+        let secret = Arc::new(CommitteeSecret::from_bytes([0x5c; 32]));
         Own {
             peer,
             role,
@@ -632,7 +632,7 @@ mod tests {
     }
 
     fn entry() -> PeerEntry {
-        let identity = Identity::from_secret(&NodeSecret::from_text(&"1d".repeat(32)));
+        let identity = Identity::from_secret(&NodeSecret::from_bytes([0x1d; 32]));
         PeerEntry::sign(
             &identity,
             UniqueId([3; 32]),

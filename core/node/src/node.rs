@@ -598,7 +598,22 @@ impl<W: World, C: Checks> Node<W, C> {
             (Control::RetireDead(server), Machine::Server { member, .. }) => {
                 lock(member).handle(server::Input::RetireDead { server });
             }
-            (Control::Retire | Control::RetireDead(_), _) => {}
+            (Control::Refuse(clients), Machine::Server { member, .. }) => {
+                lock(member).handle(server::Input::Refuse { clients });
+            }
+            (Control::Retire | Control::RetireDead(_) | Control::Refuse(_), _) => {}
+            (Control::Clients { begins, reply }, machine) => {
+                let found = match machine {
+                    Machine::Server { member, .. } => {
+                        let member = lock(member);
+                        let clients = member.server.committee().clients().iter().map(|(client, _)| *client);
+                        clients.filter(|client| client.to_string().starts_with(&begins)).take(2).collect()
+                    }
+                    Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => Vec::new(),
+                };
+                // Whoever asked may be gone.
+                drop(reply.send(found));
+            }
             // Whoever asked may be gone.
             (Control::View(reply), _) => drop(reply.send(self.view())),
         }

@@ -47,7 +47,6 @@ fn entry(name: u8, address: Option<Address>) -> PeerEntry {
 }
 
 fn hello(role: Role) -> Hello {
-    let digits = hex(&SECRET);
     let own = Own {
         peer: identity(1).peer(),
         role,
@@ -56,7 +55,7 @@ fn hello(role: Role) -> Hello {
         wire_version: 1,
         params: RoundParams::DEFAULT,
         machine_signature: Digest([0x6d; 32]),
-        committee_secret: (role == Role::Server).then(|| Arc::new(committee_secret(&digits))),
+        committee_secret: (role == Role::Server).then(|| Arc::new(CommitteeSecret::from_bytes(SECRET))),
         incarnation: [0x63; 16],
     };
     let server = role == Role::Server;
@@ -68,10 +67,6 @@ fn hello(role: Role) -> Hello {
         address: (role != Role::Client).then(address),
     };
     own.hello(&EXPORTER, &identity(2).peer(), present)
-}
-
-fn committee_secret(digits: &str) -> CommitteeSecret {
-    CommitteeSecret::from_text(digits)
 }
 
 fn frames() -> Vec<(&'static str, Frame)> {

@@ -213,6 +213,8 @@ struct Batch {
     counter: Counter,
     register: Vec<PeerId>,
     expire: Vec<PeerId>,
+    /// Servers that say of a client to register that it may not.
+    barred: BTreeMap<PeerId, BTreeSet<PeerId>>,
     /// Once signed.
     message: Option<Arc<[u8]>>,
     retry: Retry,
@@ -471,6 +473,10 @@ impl<C: Checks> Aggregator<C> {
             Message::Envelope(envelope) if is_client => self.envelope(from, &envelope),
             Message::RecordsWanted { from: round } if is_client => {
                 self.records_wanted(from, round, out);
+                Ok(())
+            }
+            Message::BundleRefused { reason: Refused::Barred, last: Some(bundle) } if is_server => {
+                self.client_barred(from, &bundle.peer, out);
                 Ok(())
             }
             Message::BundleRefused { reason, last } if is_server => self.bundle_refused(reason, last, out),
@@ -1297,6 +1303,33 @@ impl<C: Checks> Aggregator<C> {
         }
     }
 
+    /// A server says that a client of the outstanding batch may not register. Once most servers say so, the client is
+    /// set aside and told: one server alone must not be able to keep a client out.
+    fn client_barred(&mut self, server: PeerId, client: &PeerId, out: &mut Outbox) {
+        let servers = self.servers.values().filter(|server| server.log == self.log).count();
+        let Some(batch) = &mut self.batch else { return };
+        if !batch.register.contains(client) {
+            return;
+        }
+        let says = batch.barred.entry(*client).or_default();
+        let fresh = says.insert(server);
+        if !is_majority(says.len(), servers) {
+            // Another one may take it.
+            if fresh {
+                batch.retry.due = self.now;
+            }
+            return;
+        }
+        let not_before = self.now.after(self.config.resend.saturating_mul(CLIENT_PENALTY));
+        if let Some(client) = self.clients.get_mut(client) {
+            client.not_before = not_before;
+        }
+        for peer in self.end_batch() {
+            self.enqueue(peer);
+        }
+        send(out, *client, &Message::BundleRefused { reason: Refused::Barred, last: None });
+    }
+
     /// Has the next change of the registry signed, if there is something to change.
     fn plan_batch(&mut self, out: &mut Outbox) {
         let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
@@ -1337,6 +1370,7 @@ impl<C: Checks> Aggregator<C> {
             counter,
             register: register.iter().map(|bundle| bundle.peer).collect(),
             expire: expire.iter().map(|(peer, _)| *peer).collect(),
+            barred: BTreeMap::new(),
             message: None,
             retry: Retry::at(Time::NEVER),
         });

@@ -162,6 +162,8 @@ pub struct Client<C> {
     elsewhere_due: Time,
     /// The present bundle stood in the client set of a header.
     enrolled: bool,
+    /// The aggregator has said that servers refuse this client.
+    barred: bool,
     bundle_due: Time,
     /// The log of the last header with this client in it.
     log: Option<LogId>,
@@ -266,6 +268,7 @@ impl<C: Checks> Client<C> {
             named: None,
             elsewhere_due: Time::default(),
             enrolled: false,
+            barred: false,
             bundle_due: Time::default(),
             log: None,
             sealed: BTreeMap::new(),
@@ -379,6 +382,12 @@ impl<C: Checks> Client<C> {
     #[must_use]
     pub fn wanted_aggregator(&self) -> Option<PeerId> {
         self.named.filter(|named| !self.aggregators.contains(named))
+    }
+
+    /// Whether the aggregator has said that servers refuse this client, since it was last in a client set.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.barred
     }
 
     /// How many messages wait for their round, and how many wait for their outcome.
@@ -517,6 +526,10 @@ impl<C: Checks> Client<C> {
     /// The aggregator does not take this bundle. If it knows a later one that is really this node's, the next epoch is
     /// free.
     fn bundle_refused(&mut self, reason: Refused, last: Option<Bundle>, out: &mut Outbox) -> Verdict {
+        if reason == Refused::Barred {
+            // It is said again with every attempt to register.
+            return if core::mem::replace(&mut self.barred, true) { Ok(()) } else { Err(("bundle", reason)) };
+        }
         if reason != Refused::StaleEpoch {
             return Err(("bundle", reason));
         }
@@ -611,6 +624,7 @@ impl<C: Checks> Client<C> {
                 return Err(reason);
             }
         };
+        self.barred = false;
         if !self.enrolled {
             self.enrolled = true;
             out.report(Report::Enrolled { version: header.clients.version });

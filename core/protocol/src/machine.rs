@@ -441,6 +441,20 @@ pub enum Report {
         /// Clients in it.
         count: u32,
     },
+    /// Applied: a server refuses a client, which is out of the registry.
+    ClientRefused {
+        /// Who refuses.
+        server: PeerId,
+        /// Whom.
+        client: PeerId,
+    },
+    /// Applied: a server no longer refuses a client, by its own word.
+    RefusalWithdrawn {
+        /// Who refused.
+        server: PeerId,
+        /// Whom.
+        client: PeerId,
+    },
     /// A command, message or header was refused; nothing changed.
     Refused {
         /// What it was.

@@ -22,6 +22,7 @@ use crate::message::{
 use crate::pad::End;
 use crate::random::Random;
 use crate::refused::Refused;
+use crate::registry::ClientRegistry;
 use crate::retry::Retry;
 use crate::time::Time;
 use crate::wire;
@@ -122,6 +123,11 @@ pub enum Input {
         /// Who.
         server: PeerId,
     },
+    /// All clients that the operator of this server refuses. Whoever is not among them is refused no more.
+    Refuse {
+        /// Whom.
+        clients: BTreeSet<PeerId>,
+    },
     /// Leave now, in order.
     Stop,
 }
@@ -139,6 +145,8 @@ enum Want {
     Open(Round),
     Retire,
     Testify(PeerId),
+    Refuse(PeerId),
+    Withdraw(PeerId),
     Depart,
 }
 
@@ -247,6 +255,8 @@ pub struct Server<C> {
     /// The aggregator that asks to be approved and may be: the configured one, or else the first one seen.
     offer: Option<Bundle>,
     retiring: bool,
+    /// The clients that the operator of this server refuses.
+    unwanted: BTreeSet<PeerId>,
     dead: BTreeSet<PeerId>,
     stopping: Option<Stopping>,
     tried: BTreeMap<Want, Retry>,
@@ -297,6 +307,7 @@ impl<C: Checks> Server<C> {
             held_at: Time::default(),
             offer: None,
             retiring: false,
+            unwanted: BTreeSet::new(),
             dead: BTreeSet::new(),
             stopping: None,
             tried: BTreeMap::new(),
@@ -330,6 +341,7 @@ impl<C: Checks> Server<C> {
             Input::StartLog { log } => self.new_log = Some(log),
             Input::Retire => self.retiring = true,
             Input::RetireDead { server } => self.retire_dead(server, out),
+            Input::Refuse { clients } => self.unwanted = clients,
             Input::Stop => {
                 let stopping = Stopping { since: self.now, handed_over: None, finished: false };
                 self.stopping.get_or_insert(stopping);
@@ -498,6 +510,12 @@ impl<C: Checks> Server<C> {
         self.finalized_at
     }
 
+    /// The clients that the operator of this server refuses, whatever the log says of them.
+    #[must_use]
+    pub fn unwanted(&self) -> &BTreeSet<PeerId> {
+        &self.unwanted
+    }
+
     /// Whether an orderly stop was asked for.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -585,13 +603,31 @@ impl<C: Checks> Server<C> {
             }
             Some(Role::Aggregator) if matches!(command, Command::ChangeClients(_)) => {
                 if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
-                    out.push(Effect::Propose(command));
+                    if !self.turns_away(from, &command, out) {
+                        out.push(Effect::Propose(command));
+                    }
                 } else {
                     refuse(out, "propose", Refused::NotAggregator, from);
                 }
             }
             Some(Role::Aggregator | Role::Client) | None => refuse(out, "propose", Refused::WrongRole, from),
         }
+    }
+
+    /// Whether a change of the registry lists clients that may not register. It would be refused as a whole, so the
+    /// aggregator is told who they are.
+    fn turns_away(&self, aggregator: PeerId, command: &Command, out: &mut Outbox) -> bool {
+        let Command::ChangeClients(batch) = command else { return false };
+        let barred: Vec<_> =
+            batch.register.iter().filter(|bundle| self.committee.is_barred(&bundle.peer)).collect();
+        for bundle in &barred {
+            let (reason, last) = (Refused::Barred, Some(Bundle::clone(bundle)));
+            send(out, aggregator, &Message::BundleRefused { reason, last });
+        }
+        if !barred.is_empty() {
+            refuse(out, "propose", Refused::Barred, aggregator);
+        }
+        !barred.is_empty()
     }
 
     /// An aggregator shows its bundle.
@@ -925,6 +961,8 @@ impl<C: Checks> Server<C> {
             | Report::RecordConfirmed { .. }
             | Report::PartialApplied { .. }
             | Report::ServerDeparted { .. }
+            | Report::ClientRefused { .. }
+            | Report::RefusalWithdrawn { .. }
             | Report::Refused { .. }
             | Report::HeaderSigned { .. }
             | Report::HeaderDeclined { .. }
@@ -1023,6 +1061,8 @@ impl<C: Checks> Server<C> {
                     | Want::Open(_)
                     | Want::Retire
                     | Want::Testify(_)
+                    | Want::Refuse(_)
+                    | Want::Withdraw(_)
                     | Want::Depart => retry.again(self.now, self.config.resend),
                 }
                 self.attempt(want, out);
@@ -1056,6 +1096,7 @@ impl<C: Checks> Server<C> {
                     wanted.push(Want::SignRecord(kept.digest));
                 }
             }
+            wanted.extend(self.want_refusal());
         }
         if self.committee.voters().contains(&me) {
             if self.stopping.is_none() && self.caught_up && !self.is_registered() && !self.is_leaving() {
@@ -1116,6 +1157,47 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    /// The next difference between what the operator of this server refuses and what the log says. One at a time, since
+    /// refusals of one server are numbered.
+    fn want_refusal(&self) -> Option<Want> {
+        let (committee, me) = (&self.committee, &self.config.me);
+        // A signature under way leaves out as many clients as there was room for when it was made.
+        let signs = |open: &OpenRound| open.lists(me) && !open.signatures.contains_key(me);
+        if !self.caught_up || self.stopping.is_some() || committee.open().is_some_and(signs) {
+            return None;
+        }
+        let refused: BTreeSet<_> = committee.refused_by(me).collect();
+        let registered = |client: &&PeerId| committee.clients().get(client).is_some();
+        let next = self.unwanted.iter().filter(|client| !refused.contains(client)).find(registered);
+        let room = || committee.kept_out_by(me).len() < self.refused_max(committee.clients().len());
+        let withdrawn = || refused.iter().find(|client| !self.unwanted.contains(*client));
+        let refuse = next.filter(|_| room()).map(|client| Want::Refuse(*client));
+        refuse.or_else(|| withdrawn().map(|client| Want::Withdraw(**client)))
+    }
+
+    fn refused_max(&self, registered: u32) -> usize {
+        if self.checks.enforce(Check::FewRefused) { committee::refused_max(registered) } else { usize::MAX }
+    }
+
+    /// The registered clients that this server would leave out of a round over them.
+    fn leaves_out(&self, clients: &ClientRegistry) -> Bitmap {
+        let mut left_out = Bitmap::new(clients.len());
+        if self.unwanted.is_empty() {
+            return left_out;
+        }
+        let kept_out = self.committee.kept_out_by(&self.config.me);
+        let mut room = self.refused_max(clients.len()).saturating_sub(kept_out.len());
+        for client in &self.unwanted {
+            let Some(place) = clients.index_of(client) else { continue };
+            if !kept_out.contains(client) {
+                let Some(less) = room.checked_sub(1) else { continue };
+                room = less;
+            }
+            left_out.set(place);
+        }
+        left_out
+    }
+
     fn attempt(&mut self, want: Want, out: &mut Outbox) {
         let log = self.committee.log();
         match (want, log) {
@@ -1156,6 +1238,14 @@ impl<C: Checks> Server<C> {
                     out.push(Effect::Work(Job::Testify { log, server, epoch }));
                 }
             }
+            (Want::Refuse(client), Some(log)) => {
+                if let Some(bundle) = self.committee.clients().get(&client) {
+                    self.attempt_refusal(log, client, bundle.epoch, true, out);
+                }
+            }
+            (Want::Withdraw(client), Some(log)) => {
+                self.attempt_refusal(log, client, Epoch::default(), false, out);
+            }
             (_, None) => unreachable!("without a log, only its start is wanted"),
         }
     }
@@ -1184,12 +1274,21 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    fn attempt_refusal(&self, log: LogId, client: PeerId, epoch: Epoch, refuse: bool, out: &mut Outbox) {
+        if let Some(entry) = self.committee.servers().get(&self.config.me) {
+            let counter = entry.refusal_counter.next();
+            out.push(Effect::Work(Job::Refuse { log, counter, client, epoch, refuse }));
+        }
+    }
+
     fn attempt_sign_header(&mut self, log: LogId, header: Digest, out: &mut Outbox) {
         let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
         match &promise.signature {
             Some(signature) => out.push(Effect::Propose(Command::SignHeader(signature.clone()))),
             None => {
-                let (round, refused) = (open.header.round, Bitmap::new(open.header.clients.count));
+                let round = open.header.round;
+                // Signed once more, it says the same, whatever the operator has said since: the keyring sees to that.
+                let refused = self.leaves_out(&open.clients);
                 let key_epoch = promise.key_epoch;
                 self.signed = Some((log, round));
                 out.push(Effect::Work(Job::SignHeader { key_epoch, log, round, header, refused }));
@@ -1251,7 +1350,9 @@ impl<C: Checks> Server<C> {
         }
         let roster = self.next_roster();
         let floor = self.committee.participant_floor(roster.iter().map(|server| &server.peer));
-        let enough = self.committee.clients().len() >= floor || !self.checks.enforce(Check::ParticipantFloor);
+        let clients = self.committee.clients();
+        let left = clients.len().saturating_sub(self.leaves_out(clients).count_ones());
+        let enough = left >= floor || !self.checks.enforce(Check::ParticipantFloor);
         // The first rosters of a log must not race the registration of the voters that the first round waits for.
         let gathered = !first || roster.len() >= self.config.first_round_voters;
         !roster.is_empty() && roster.len() >= self.committee.roster_floor() && enough && gathered

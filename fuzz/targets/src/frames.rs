@@ -39,7 +39,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Verdict {
 
 fn own(place: usize, role: Role) -> Own {
     static SECRET: LazyLock<Arc<CommitteeSecret>> =
-        LazyLock::new(|| Arc::new(CommitteeSecret::from_text(&"5c".repeat(32))));
+        LazyLock::new(|| Arc::new(CommitteeSecret::from_bytes([0x5c; 32])));
     Own {
         peer: peer(place),
         role,
@@ -82,7 +82,7 @@ pub(crate) fn frame_seeds() -> Vec<(String, Vec<u8>)> {
 }
 
 fn identity(number: u16) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(&format!("stranger {number}")))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&format!("stranger {number}")).0))
 }
 
 fn entry(number: u16, sequence: u64) -> PeerEntry {

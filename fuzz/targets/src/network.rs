@@ -36,7 +36,7 @@ pub(crate) fn params() -> RoundParams {
 
 /// The secret of the node at this place.
 fn secret(place: usize) -> NodeSecret {
-    NodeSecret::from_text(&format!("node {place} of the fuzz targets"))
+    NodeSecret::from_bytes(UniqueId::from_text(&format!("node {place} of the fuzz targets")).0)
 }
 
 /// The nodes' ids by place.

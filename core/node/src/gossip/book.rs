@@ -409,7 +409,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(15);
 
     fn identity(number: usize) -> Identity {
-        Identity::from_secret(&NodeSecret::from_text(&format!("{number:064x}")))
+        Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&format!("{number:064x}")).0))
     }
 
     fn entry(number: usize, sequence: u64) -> PeerEntry {

@@ -1,7 +1,10 @@
 //! What a node shows of itself to status pages and operators.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use zipnet_core::checks::Checks;
 use zipnet_core::committee;
+use zipnet_core::id::PeerId;
 use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
 use zipnet_core::time::Time;
@@ -82,6 +85,16 @@ impl<W: World, C: Checks> Node<W, C> {
                     },
                 });
                 view.clients = committee.clients().len();
+                let mut refusals: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
+                for (client, servers) in committee.refusals() {
+                    for server in servers {
+                        refusals.entry(*server).or_default().insert(*client);
+                    }
+                }
+                view.refusals = refusals;
+                let registered = |client: &&PeerId| committee.clients().get(client).is_some();
+                view.unrefused = member.server.unwanted().iter().filter(registered).copied().collect();
+                view.refused_max = committee::refused_max(committee.clients().len());
                 view.min_participants = committee.participant_floor(committee.servers().keys());
                 let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
                 let set = floors.into_iter().any(|floors| floors.servers.is_some());
@@ -101,6 +114,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();
+                view.barred = client.is_barred();
                 view.unbonded = now.since(self.bonded_at);
             }
             Machine::Reader(reader) => {
@@ -122,9 +136,7 @@ impl<W: World, C: Checks> Node<W, C> {
 }
 
 /// What the committee machine says about each server it has heard of.
-pub(super) fn server_states<C: Checks>(
-    committee: &committee::Committee<C>,
-) -> std::collections::BTreeMap<zipnet_core::id::PeerId, ServerState> {
+pub(super) fn server_states<C: Checks>(committee: &committee::Committee<C>) -> BTreeMap<PeerId, ServerState> {
     let standing = |entry: &committee::Server| match entry.standing {
         Standing::Registered => ServerState::Registered,
         Standing::Departed => ServerState::Departed,

@@ -445,7 +445,7 @@ STATE_FIELDS = [
     ("log", optional(ID)), ("voters", SET), ("servers", mapped(ID, SERVER)), ("retired", SET),
     ("farewells", listed(ANNOUNCEMENT, 16)), ("aggregator", optional(BUNDLE)), ("replaced", mapped(ID, BUNDLE)),
     ("candidates", mapped(ID, CANDIDATE)), ("clients", REGISTRY), ("refusals", mapped(ID, SET)),
-    ("barred", mapped(ID, NUMBER)), ("opened", NUMBER), ("open", optional(OPEN)), ("previous", PREVIOUS),
+    ("barred", mapped(ID, mapped(ID, NUMBER))), ("opened", NUMBER), ("open", optional(OPEN)), ("previous", PREVIOUS),
     ("records", listed(KEPT, 8)), ("chain", ID)]
 
 
@@ -467,7 +467,7 @@ class Machine:
         except Refused:
             return None
         apply = (self.start, self.open, self.sign, self.aggregate, None, self.sign_record, self.register, None,
-                 self.leave, self.testify, self.approve, self.change, None)[kind]
+                 self.leave, self.testify, self.approve, self.change, self.refuse)[kind]
         return self.partial(index, value) if kind == 4 else apply(value)
 
     def start(self, value):
@@ -510,6 +510,15 @@ class Machine:
         kept.update((bundle["peer"], bundle) for bundle in batch["register"])
         self.state["clients"] = {"version": clients["version"] + 1, "counter": batch["counter"],
                                  "bundles": [kept[peer] for peer in sorted(kept)]}
+
+    def refuse(self, refusal):
+        need(is_signed(refusal) and refusal["refuse"], "a refusal does not verify")
+        self.state["servers"][refusal["server"]]["refusal_counter"] = refusal["counter"]
+        self.state["refusals"].setdefault(refusal["client"], []).append(refusal["server"])
+        self.state["barred"].setdefault(refusal["client"], {})[refusal["server"]] = self.state["opened"] + 16
+        clients = self.state["clients"]
+        left = [bundle for bundle in clients["bundles"] if bundle["peer"] != refusal["client"]]
+        self.state["clients"] = dict(clients, version=clients["version"] + 1, bundles=left)
 
     def client_set(self):
         clients = self.state["clients"]

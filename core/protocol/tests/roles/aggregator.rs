@@ -305,6 +305,49 @@ fn batch_that_is_never_applied_is_made_smaller_and_does_not_hold_up_others() {
 }
 
 #[test]
+fn client_that_most_servers_bar_is_set_aside_and_told_and_the_others_are_registered() {
+    let cast = Cast::new();
+    let machine = Aggregator::new(cast.aggregator_config(), Strict);
+    let mut play = Play::new(cast, machine);
+    let servers: Vec<_> = (0..3).map(|index| play.cast.server(index)).collect();
+    let message = registry(&play.cast, 0, &[]);
+    for server in &servers {
+        play.feed(Input::Linked { peer: *server, role: Role::Server });
+        play.hear(*server, &message);
+    }
+    for index in 0..2 {
+        let peer = play.cast.client(index);
+        play.feed(Input::Linked { peer, role: Role::Client });
+        let bundle = play.cast.clients[index].bundle.clone();
+        play.hear(peer, &Message::Bundle(bundle));
+    }
+    let barred = play.cast.clients[0].bundle.clone();
+    let says = Message::BundleRefused { reason: Refused::Barred, last: Some(barred.clone()) };
+    // The first client has a batch of its own, and the second waits for its end.
+    let asked_next = |effects: &[Effect]| {
+        let to: Vec<_> = sent(effects)
+            .into_iter()
+            .filter(|(_, message)| matches!(message, Message::Propose(Command::ChangeClients(_))))
+            .map(|(to, _)| to)
+            .collect();
+        to
+    };
+    let effects = play.hear(servers[0], &says);
+    assert_eq!(
+        asked_next(&effects),
+        [servers[1]],
+        "one server does not decide, and another is asked at once"
+    );
+    assert!(play.hear(servers[0], &says).is_empty(), "nor by saying it twice");
+    let effects = play.hear(servers[1], &says);
+    let told = Message::BundleRefused { reason: Refused::Barred, last: None };
+    assert!(sent(&effects).contains(&(barred.peer, told)), "{effects:?}");
+    let [batch] = &batches(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(batch.register, [play.cast.clients[1].bundle.clone()]);
+    assert!(play.hear(servers[2], &says).is_empty(), "a late word changes nothing");
+}
+
+#[test]
 fn registry_of_another_log_waits_until_most_servers_speak_of_it() {
     let mut play = registered(Strict);
     let other = LogId([0x99; 32]);

@@ -90,7 +90,7 @@ impl Cast {
             let entropy = *blake3::hash(name.as_bytes()).as_bytes();
             let mut keyring = Keyring::with_checks(
                 Unbound,
-                &NodeSecret::from_text(name),
+                &NodeSecret::from_bytes(UniqueId::from_text(name).0),
                 role,
                 instance,
                 group,

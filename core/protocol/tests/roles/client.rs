@@ -108,6 +108,20 @@ fn hear_record<C: Checks>(play: &mut Play<Client<C>>, record: &Record, signers: 
 }
 
 #[test]
+fn client_that_is_refused_says_so_once_until_it_is_in_again() {
+    let mut play = plain();
+    let from = aggregator(&play);
+    let barred = Message::BundleRefused { reason: Refused::Barred, last: None };
+    assert!(!play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [Refused::Barred]);
+    assert!(play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [], "with each attempt to register it is said again");
+    join(&mut play, &Plan::round(1));
+    assert!(!play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [Refused::Barred]);
+}
+
+#[test]
 fn header_that_gives_no_reason_to_trust_gets_no_envelope() {
     type Change = fn(&mut LiveHeader, &mut Option<Proof>);
     let table: [(&str, Change, Refused); 9] = [

@@ -231,6 +231,10 @@ fn machine() {
     story.approve(2, &second);
     story.approve(0, &third);
     let gone = story.clients[1].peer();
+    let job = Job::Refuse { log: LOG, counter: Counter(1), client: gone, epoch: Epoch(1), refuse: true };
+    let refusal = done!(story.servers[2], job, RefusalSigned);
+    story.enter(&Command::RefuseClient(refusal));
+    // It is gone already: nothing changes but version and counter.
     story.change(&mut second, 2, Vec::new(), &[gone]);
     story.round(&mut second, 2, &[0, 1], &[]);
 
