@@ -595,6 +595,7 @@ fn consensus_line(event: &consensus::Event) -> Option<Line> {
         consensus::Event::Voted { .. }
         | consensus::Event::VoteSynced { .. }
         | consensus::Event::Appended { .. }
+        | consensus::Event::Refused { .. }
         | consensus::Event::Applied { .. } => return None,
     };
     Some(Line { level, target: target::CONSENSUS, name, text })
@@ -849,6 +850,7 @@ mod tests {
                 consensus::Event::MembersChanged { index: 10, members },
                 consensus::Event::SnapshotTaken { index: 10 },
                 consensus::Event::SnapshotInstalled { index: 10 },
+                consensus::Event::Refused { from: raft(4, 1), refusal: consensus::Refusal::Contradiction },
                 consensus::Event::Failed {
                     fault: consensus::Fault::Disk,
                     reason: "the disk failed".to_owned(),

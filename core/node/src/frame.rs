@@ -19,17 +19,19 @@
 //! use the connection already, and ask over it whether this node lives.
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::id::{Digest, LogId, PeerId, StoreId, UniqueId};
+use zipnet_core::id::{Digest, LogId, PeerId, RaftId, StoreId, UniqueId};
 use zipnet_core::key::CommitteeSecret;
 use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire::is_canonical;
 
 use crate::config::ADDRESS_LEN_MAX;
+use crate::consensus::codec::MEMBERS_MAX;
 use crate::gossip::book::{DIGEST_LEN_MAX, ENTRIES_LEN_MAX, PeerEntry};
 use crate::world::Address;
 
@@ -41,6 +43,9 @@ pub const FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// The longest attestation evidence.
 pub const ATTESTATION_BYTES_MAX: usize = 32 << 10;
+
+/// The most voters in a frame.
+pub const VOTERS_LEN_MAX: usize = MEMBERS_MAX;
 
 /// A message about the connection itself, or about how others are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +83,15 @@ pub enum Frame {
     Peers {
         /// Each signed by its peer.
         entries: Vec<PeerEntry>,
+    },
+    /// From server to server: whose votes count in the sender's log. Sent when a link is up, and when they change.
+    Members {
+        /// The sender's log, if it has one.
+        log: Option<LogId>,
+        /// The entry of the log since which this holds.
+        index: u64,
+        /// In ascending order. At most [`VOTERS_LEN_MAX`].
+        voters: BTreeSet<RaftId>,
     },
 }
 
@@ -475,6 +489,7 @@ const GOODBYE: u8 = 5;
 const PEERS_WANTED: u8 = 6;
 const PEERS: u8 = 7;
 const WELCOME: u8 = 8;
+const MEMBERS: u8 = 9;
 
 impl Frame {
     /// The bytes of this frame.
@@ -493,6 +508,7 @@ impl Frame {
             Self::PeersWanted { have } => body(PEERS_WANTED, have),
             Self::Peers { entries } => body(PEERS, entries),
             Self::Welcome => body(WELCOME, &()),
+            Self::Members { log, index, voters } => body(MEMBERS, &(log, index, voters)),
         };
         assert!(bytes.len() <= FRAME_BYTES_MAX, "the limits of a frame's parts keep it short");
         bytes
@@ -519,6 +535,7 @@ impl Frame {
             PEERS_WANTED => Self::PeersWanted { have: whole(rest)? },
             PEERS => Self::Peers { entries: whole(rest)? },
             WELCOME => whole(rest).map(|()| Self::Welcome)?,
+            MEMBERS => whole(rest).map(|(log, index, voters)| Self::Members { log, index, voters })?,
             kind => return Err(FrameError::Kind(kind)),
         };
         if frame.within_limits() { Ok(frame) } else { Err(FrameError::Limit) }
@@ -536,6 +553,7 @@ impl Frame {
             Self::Goodbye { .. } => "goodbye",
             Self::PeersWanted { .. } => "peers-wanted",
             Self::Peers { .. } => "peers",
+            Self::Members { .. } => "members",
         }
     }
 
@@ -548,7 +566,9 @@ impl Frame {
             Self::Welcome => matches!(stage, Stage::Waiting | Stage::Used),
             Self::Ping { .. } => matches!(stage, Stage::Waiting | Stage::Used | Stage::Linked),
             Self::Pong { .. } => matches!(stage, Stage::Used | Stage::Linked),
-            Self::PeersWanted { .. } | Self::Peers { .. } => matches!(stage, Stage::Linked),
+            Self::PeersWanted { .. } | Self::Peers { .. } | Self::Members { .. } => {
+                matches!(stage, Stage::Linked)
+            }
         }
     }
 
@@ -562,6 +582,7 @@ impl Frame {
             Self::Peers { entries } => {
                 entries.len() <= ENTRIES_LEN_MAX && entries.iter().all(PeerEntry::within_limits)
             }
+            Self::Members { voters, .. } => voters.len() <= VOTERS_LEN_MAX,
             Self::HelloRefused { .. }
             | Self::Welcome
             | Self::Ping { .. }
@@ -654,7 +675,14 @@ mod tests {
             Frame::Goodbye { reason: Farewell::Departing },
             Frame::PeersWanted { have: vec![(A, 1), (B, u64::MAX)] },
             Frame::Peers { entries: vec![entry(), entry()] },
+            Frame::Members { log: Some(LogId([6; 32])), index: 300, voters: voters(3) },
+            Frame::Members { log: None, index: 0, voters: voters(0) },
         ]
+    }
+
+    fn voters(count: usize) -> BTreeSet<RaftId> {
+        let voter = |number: usize| RaftId { peer: A, store: StoreId(u64::MAX - number as u64) };
+        (0..count).map(voter).collect()
     }
 
     #[test]
@@ -701,6 +729,8 @@ mod tests {
         assert_eq!(Frame::decode(&body(PEERS_WANTED, &many)), Err(FrameError::Limit));
         let many = vec![entry(); ENTRIES_LEN_MAX + 1];
         assert_eq!(Frame::decode(&body(PEERS, &many)), Err(FrameError::Limit));
+        let many = (Some(LogId([6; 32])), 1_u64, voters(VOTERS_LEN_MAX + 1));
+        assert_eq!(Frame::decode(&body(MEMBERS, &many)), Err(FrameError::Limit));
         assert_eq!(Frame::decode(&vec![FRAME_VERSION; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLong));
         assert_eq!(Frame::decode(&[2, PING, 0]), Err(FrameError::Version(2)));
         assert_eq!(Frame::decode(&[FRAME_VERSION, 99, 0]), Err(FrameError::Kind(99)));
@@ -726,6 +756,7 @@ mod tests {
             Frame::Hello(Box::new(full)),
             Frame::PeersWanted { have: vec![(B, u64::MAX); DIGEST_LEN_MAX] },
             Frame::Peers { entries: vec![far; ENTRIES_LEN_MAX] },
+            Frame::Members { log: Some(LogId([0xff; 32])), index: u64::MAX, voters: voters(VOTERS_LEN_MAX) },
         ] {
             assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
         }
@@ -853,8 +884,8 @@ mod tests {
 
     #[test]
     fn refusals_have_distinct_names_and_sentences() {
-        let names: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
-        let sentences: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(ToString::to_string).collect();
+        let names: BTreeSet<_> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
+        let sentences: BTreeSet<_> = Refusal::ALL.iter().map(ToString::to_string).collect();
         assert_eq!((names.len(), sentences.len()), (Refusal::ALL.len(), Refusal::ALL.len()));
     }
 

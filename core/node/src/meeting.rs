@@ -341,6 +341,8 @@ pub struct Membership {
     pub committed: u64,
     /// Whom the leader's operator allows to be a server; `None`: whoever knows the committee secret.
     pub allowed: Option<BTreeSet<PeerId>>,
+    /// The entry that made the present voters.
+    pub members_at: u64,
 }
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
@@ -407,9 +409,15 @@ impl fmt::Display for Change {
 /// In this order: votes of servers that are gone for good end; a server back with a new disk gets its vote back; who has
 /// caught up gets a vote; who is linked gets the log; who is not needed stops getting it. A change that would leave the
 /// group without a living majority is never planned.
+///
+/// Nothing changes before every linked voter that stays has the change before: whoever lacks it does not take the one whom
+/// it made a voter for one.
 #[must_use]
 pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<Change> {
     let m = membership;
+    if !m.is_known_to_all(checks) {
+        return None;
+    }
     let changes = m.removable_voters(checks).map(Change::RemoveVoter);
     let changes = changes.chain(m.ready_learners(checks).map(|new| match m.old_voter(new) {
         Some(old) => Change::ReplaceStore { old, new },
@@ -473,6 +481,15 @@ impl Membership {
     fn may_be_in(&self, peer: PeerId) -> bool {
         let listed = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer));
         listed || self.voters.iter().any(|voter| voter.peer == peer)
+    }
+
+    /// Whether every linked voter that stays has the entry that made the present voters.
+    fn is_known_to_all(&self, checks: &impl Checks) -> bool {
+        let leaves: BTreeSet<RaftId> = self.removable_voters(checks).collect();
+        self.voters
+            .difference(&leaves)
+            .filter(|id| **id != self.leader && self.is_linked(**id))
+            .all(|id| self.matched.get(id).is_some_and(|matched| *matched >= self.members_at))
     }
 
     fn is_wanted(&self, peer: PeerId, checks: &impl Checks) -> bool {
@@ -812,6 +829,7 @@ mod tests {
             learners: BTreeSet::new(),
             committed: 1000,
             allowed: None,
+            members_at: 900,
         }
     }
 
@@ -840,6 +858,28 @@ mod tests {
         assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
         group.linked.remove(&peer(4));
         assert_eq!(membership_plan(&group, &Strict), None, "a vote is for those who are here");
+    }
+
+    #[test]
+    fn the_next_change_waits_until_every_linked_voter_that_stays_has_the_last_one() {
+        let mut group = three();
+        group.linked.insert(peer(4), StoreId(1));
+        group.matched.insert(raft(3, 1), 899);
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.remove(&raft(3, 1));
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))), "it is not here");
+        group.linked.insert(peer(3), StoreId(1));
+        group.servers.insert(peer(3), ServerState::Retired);
+        assert_eq!(
+            membership_plan(&group, &Strict),
+            Some(Change::RemoveVoter(raft(3, 1))),
+            "whoever goes can not hold up that it goes"
+        );
+        group.servers.remove(&peer(3));
+        group.matched.insert(raft(3, 1), 900);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))));
     }
 
     #[test]
@@ -925,6 +965,7 @@ mod tests {
         for code in 0..256_u32 {
             let mut group = three();
             group.voters.insert(raft(4, 1));
+            group.matched.insert(raft(4, 1), 1000);
             group.linked.insert(peer(4), StoreId(1));
             for number in 2..=4_u8 {
                 match code >> (2 * (number - 1)) & 3 {

@@ -341,6 +341,7 @@ impl Metrics {
             | consensus::Event::VoteSynced { .. }
             | consensus::Event::Appended { .. }
             | consensus::Event::Truncated { .. }
+            | consensus::Event::Refused { .. }
             | consensus::Event::SnapshotTaken { .. } => {}
         }
     }

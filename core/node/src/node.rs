@@ -101,7 +101,6 @@ type Alarm<W> = (Time, Pin<Box<<<W as World>::Runtime as AsyncRuntime>::Sleep>>)
 type Group<W, C> = Consensus<W, Member<W, C>, Routes<Conn<W>>>;
 
 /// What the loop waits for.
-#[expect(clippy::large_enum_variant, reason = "each is moved once, from its task into the loop")]
 #[derive(Debug)]
 enum Happening<N> {
     /// Another node opened a connection.
@@ -124,6 +123,10 @@ enum Happening<N> {
     Failed { fault: Fault, reason: String },
     /// A change of membership came to its end.
     Changed,
+    /// Other votes count in the log than before.
+    MembersChanged,
+    /// What this proposal builds on survives a crash.
+    Firm(Command),
 }
 
 /// How the loop ends.
@@ -224,6 +227,12 @@ struct Node<W: World, C: Checks> {
     /// Who leads, as the machine was told last.
     leader: Option<PeerId>,
     changing: bool,
+    /// The voters that linked servers were told last.
+    told_voters: (Option<u64>, BTreeSet<RaftId>),
+    /// When a server that this one does not know last spoke as a member.
+    stranger_at: Option<Time>,
+    /// The operator was told that no server that this one knows leads.
+    warned_strangers: bool,
     /// What was read back from the disk was reported.
     restored: bool,
     stopping: bool,
@@ -442,6 +451,9 @@ impl<W: World, C: Checks> Node<W, C> {
             steadfast,
             leader: None,
             changing: false,
+            told_voters: (None, BTreeSet::new()),
+            stranger_at: None,
+            warned_strangers: false,
             restored: false,
             stopping: false,
             end: None,
@@ -575,6 +587,11 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.exit(code, reason);
             }
             Happening::Changed => self.changing = false,
+            Happening::MembersChanged => {
+                self.tell_voters();
+                self.look_whom_to_believe();
+            }
+            Happening::Firm(command) => self.propose(command),
         }
     }
 
@@ -741,6 +758,8 @@ impl<W: World, C: Checks> Node<W, C> {
             Effect::Send { to, bytes } => {
                 self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes))
             }
+            // A record is signed once: what it is made of must not be replaced after a crash.
+            Effect::Propose(command @ Command::SignRecord(_)) => self.propose_firmly(command),
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => {
@@ -767,6 +786,17 @@ impl<W: World, C: Checks> Node<W, C> {
             let bytes = wire::encode(&Message::Propose(command));
             self.links.send_to(&leader, Channel::Protocol, Bytes::from_owner(bytes));
         }
+    }
+
+    /// Proposes once what was applied until then is on disk as committed. What the disk refuses, it says elsewhere.
+    fn propose_firmly(&self, command: Command) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let (group, sender) = (group.clone(), self.sender.clone());
+        drop(W::Runtime::spawn(async move {
+            if group.sync_committed().await.is_ok() {
+                drop(sender.unbounded_send(Happening::Firm(command)));
+            }
+        }));
     }
 
     /// Partials are made away from the loop; everything else takes microseconds.
@@ -866,8 +896,13 @@ async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc
 /// Hands on what consensus tells, and wakes the loop where it has to act.
 fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
     Arc::new(move |event| {
+        if let consensus::Event::Refused { from, refusal } = event {
+            let (kind, reason, peer) = ("consensus", refusal.name(), from.peer);
+            return world.observe(Event::Rejected { kind, reason, peer });
+        }
         let happening = match &event {
             consensus::Event::Leader { leader, .. } => Some(Happening::Led(leader.map(|leader| leader.peer))),
+            consensus::Event::MembersChanged { .. } => Some(Happening::MembersChanged),
             consensus::Event::Failed { fault, reason } => {
                 Some(Happening::Failed { fault: *fault, reason: reason.clone() })
             }

@@ -86,6 +86,14 @@ fn frames() -> Vec<(&'static str, Frame)> {
             Frame::Peers { entries: vec![entry(1, Some(address())), entry(2, None)] },
         ),
         ("a welcome", Frame::Welcome),
+        (
+            "who has a vote",
+            Frame::Members {
+                log: Some(LogId([0x4c; 32])),
+                index: 300,
+                voters: [node(1), node(2), RaftId { store: StoreId(70_000), ..node(2) }].into(),
+            },
+        ),
     ]
 }
 

@@ -599,6 +599,12 @@ impl<C: Checks> Aggregator<C> {
         let client = self.clients.get_mut(&from).expect("the caller has looked");
         let mut known = client.bundle.as_ref();
         if known == Some(&bundle) {
+            // It came before the registry was known, and is not the newest one.
+            if let Some(last) = registered.filter(|last| bundle.epoch <= last.epoch && **last != bundle) {
+                let last = Some(last.clone());
+                send(out, from, &Message::BundleRefused { reason: Refused::StaleEpoch, last });
+                return refused(Refused::StaleEpoch);
+            }
             // It repeats itself because it has not seen its place in a header.
             let lately = client.shown.is_some_and(|at| self.now < at.after(self.config.resend));
             if registered == known && !lately {
@@ -918,7 +924,14 @@ impl<C: Checks> Aggregator<C> {
         let said = self.believed_servers().filter(|(_, server)| server.said == Some(digest));
         let signed = live.header.servers.iter().map(|server| server.peer);
         let vouchers = said.map(|(server, _)| *server).chain(signed).collect();
-        self.belief.is_vouched(&vouchers, |server| self.farewells.contains_key(server))
+        self.stand_for(&vouchers)
+    }
+
+    /// Whether these are a majority of the believed.
+    fn stand_for(&self, vouchers: &BTreeSet<PeerId>) -> bool {
+        let has_left = |server: &PeerId| self.farewells.contains_key(server);
+        let speaks = |server: &PeerId| self.servers.get(server).is_some_and(|known| known.log == self.log);
+        self.belief.is_vouched(vouchers, has_left, speaks)
     }
 
     /// The roster of a header that is vouched for is believed.
@@ -1071,8 +1084,7 @@ impl<C: Checks> Aggregator<C> {
         }
         // Without its header, the roster is the record's own word.
         let signers = kept.signatures.keys().copied().collect();
-        let has_left = |server: &PeerId| self.farewells.contains_key(server);
-        if !is_known && (self.belief.is_blank() || !self.belief.is_vouched(&signers, has_left)) {
+        if !is_known && (self.belief.is_blank() || !self.stand_for(&signers)) {
             return refused(Refused::WrongRoster);
         }
         if let Some(current) = &mut self.current

@@ -111,8 +111,14 @@ impl Belief {
     ///
     /// Of the believed means of the last roster, or of all that were listed lately, or of the pins: each is a majority
     /// that strangers can not make up, and the committee may keep one and lose another, by servers that die or that are
-    /// left out in turn.
-    pub(crate) fn is_vouched(&self, vouchers: &BTreeSet<PeerId>, has_left: impl Fn(&PeerId) -> bool) -> bool {
+    /// left out in turn. Before anything was learnt, the bootstrap servers that speak of the log decide: one of them may
+    /// be on its way in, or have lost its way.
+    pub(crate) fn is_vouched(
+        &self,
+        vouchers: &BTreeSet<PeerId>,
+        has_left: impl Fn(&PeerId) -> bool,
+        speaks: impl Fn(&PeerId) -> bool,
+    ) -> bool {
         let holds = |believed: &mut dyn Iterator<Item = &PeerId>| {
             let (mut some, mut all) = (0_usize, 0_usize);
             for server in believed.filter(|server| !has_left(server)) {
@@ -125,7 +131,7 @@ impl Belief {
             return true;
         }
         if self.learnt.is_empty() {
-            return self.pins.is_empty() && holds(&mut self.vouched.iter());
+            return self.pins.is_empty() && holds(&mut self.vouched.iter().filter(|server| speaks(server)));
         }
         holds(&mut self.roster.iter()) || holds(&mut self.learnt.keys())
     }
@@ -182,6 +188,10 @@ mod tests {
         false
     }
 
+    fn speaks(_: &PeerId) -> bool {
+        true
+    }
+
     fn kept(servers: &[u8], named: &[u8]) -> Believed {
         Believed { servers: peers(servers), named: peers(named) }
     }
@@ -219,7 +229,7 @@ mod tests {
         let mut belief = Belief::new(&[], &peers(&[1]), kept(&[4, 5, 6], &[1]));
         assert!(!belief.meet(peer(1)));
         assert_eq!(believed(&belief), [1, 4, 5, 6]);
-        assert!(!belief.is_vouched(&set(&[1]), stayed), "alone it says nothing about headers");
+        assert!(!belief.is_vouched(&set(&[1]), stayed, speaks), "alone it says nothing about headers");
         // Another word of the operator, about the same committee.
         let mut belief = Belief::new(&[], &peers(&[4]), kept(&[4, 5, 6], &[1]));
         assert!(!belief.meet(peer(4)));
@@ -237,34 +247,44 @@ mod tests {
     #[test]
     fn only_a_majority_of_the_believed_vouches() {
         let mut belief = Belief::new(&[], &[], kept(&[1, 2, 3, 4], &[]));
-        assert!(!belief.is_vouched(&set(&[]), stayed));
-        assert!(!belief.is_vouched(&set(&[1, 2]), stayed));
-        assert!(!belief.is_vouched(&set(&[1, 2, 7, 8, 9]), stayed), "strangers count for nothing");
-        assert!(belief.is_vouched(&set(&[1, 2, 3]), stayed));
-        assert!(belief.is_vouched(&set(&[1, 2]), |server| *server == peer(4)), "4 said farewell");
-        assert!(!belief.is_vouched(&set(&[]), |_| true), "nobody is left to vouch");
+        assert!(!belief.is_vouched(&set(&[]), stayed, speaks));
+        assert!(!belief.is_vouched(&set(&[1, 2]), stayed, speaks));
+        assert!(!belief.is_vouched(&set(&[1, 2, 7, 8, 9]), stayed, speaks), "strangers count for nothing");
+        assert!(belief.is_vouched(&set(&[1, 2, 3]), stayed, speaks));
+        assert!(belief.is_vouched(&set(&[1, 2]), |server| *server == peer(4), speaks), "4 said farewell");
+        assert!(!belief.is_vouched(&set(&[]), |_| true, speaks), "nobody is left to vouch");
 
         // Two are left out, then two others: all four still count.
         belief.learn(peers(&[1, 2, 3]));
-        assert!(belief.is_vouched(&set(&[2, 3, 4]), stayed));
-        assert!(belief.is_vouched(&set(&[1, 2]), stayed), "a majority of the last roster");
+        assert!(belief.is_vouched(&set(&[2, 3, 4]), stayed, speaks));
+        assert!(belief.is_vouched(&set(&[1, 2]), stayed, speaks), "a majority of the last roster");
+        let mut pointed = Belief::new(&[], &peers(&[1, 2]), Believed::default());
+        pointed.meet(peer(1));
+        pointed.meet(peer(2));
+        assert!(!pointed.is_vouched(&set(&[1, 3, 4]), stayed, speaks));
+        assert!(pointed.is_vouched(&set(&[1, 3, 4]), stayed, |server| *server == peer(1)), "2 says nothing");
+        assert!(!pointed.is_vouched(&set(&[3, 4]), stayed, |server| *server == peer(1)));
         let pinned = Belief::new(&peers(&[1, 2, 3]), &[], Believed::default());
-        assert!(!pinned.is_vouched(&set(&[1]), stayed));
-        assert!(pinned.is_vouched(&set(&[1, 2]), stayed));
+        assert!(!pinned.is_vouched(&set(&[1]), stayed, speaks));
+        assert!(pinned.is_vouched(&set(&[1, 2]), stayed, speaks));
     }
 
     #[test]
     fn belief_follows_the_committee_one_majority_at_a_time() {
         let mut belief = Belief::new(&[], &peers(&[1]), Believed::default());
         assert!(belief.meet(peer(1)), "whoever was heard before may have been a stranger");
-        assert!(belief.is_vouched(&set(&[1, 2, 3]), stayed));
+        assert!(belief.is_vouched(&set(&[1, 2, 3]), stayed, speaks));
         assert!(belief.learn(peers(&[1, 2, 3])));
         assert!(!belief.learn(peers(&[1, 2, 3])));
         for next in 4..200_u8 {
             let roster = [next - 2, next - 1, next];
-            assert!(belief.is_vouched(&set(&roster), stayed), "{next} comes and {} is dead", next - 3);
+            assert!(
+                belief.is_vouched(&set(&roster), stayed, speaks),
+                "{next} comes and {} is dead",
+                next - 3
+            );
             assert!(belief.learn(peers(&roster)));
-            assert!(!belief.is_vouched(&set(&[1, 250, 251]), stayed));
+            assert!(!belief.is_vouched(&set(&[1, 250, 251]), stayed, speaks));
             belief.check();
         }
         for _ in 0..=HEADERS_REMEMBERED {

@@ -237,6 +237,10 @@ impl PeerBook {
             .filter(|(peer, kept)| self.rank(peer, kept.vouched) == Rank::Stranger && peers.contains(*peer));
         let fresh = fresh.map(|(_, kept)| kept.entry.clone()).collect();
         self.precious = peers;
+        // Whoever mattered once is no stranger later.
+        for (peer, kept) in &mut self.kept {
+            kept.vouched |= self.precious.contains(peer);
+        }
         fresh
     }
 
@@ -295,7 +299,8 @@ impl PeerBook {
             return Err(EntryRefused::Stale);
         }
         let known = self.kept.get(&entry.peer);
-        let vouched = source.vouches || known.is_some_and(|kept| kept.vouched);
+        let matters = self.precious.contains(&entry.peer);
+        let vouched = source.vouches || matters || known.is_some_and(|kept| kept.vouched);
         let from = known.map_or(source.from, |kept| kept.from);
         let victim =
             if known.is_none() { self.victim(self.rank(&entry.peer, vouched), source.from)? } else { None };
@@ -604,6 +609,8 @@ mod tests {
         assert_eq!(told(&book), [me, second].into());
         assert_eq!(book.set_precious(BTreeSet::from([third, second])), [entry(3, 1)]);
         assert_eq!(told(&book), [me, second, third].into());
+        assert_eq!(book.set_precious(BTreeSet::new()), []);
+        assert!(book.hands_on(&third), "whoever mattered once is no stranger later");
     }
 
     #[test]

@@ -95,6 +95,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 // What was refused is repeated by whoever was honest.
                 if let Err(reason) = received {
+                    if reason == consensus::Refusal::NotMember.name() {
+                        self.stranger_at = Some(self.world.now());
+                    }
                     self.rejected("consensus", reason, peer);
                 }
             }
@@ -124,7 +127,8 @@ impl<W: World, C: Checks> Node<W, C> {
             | Frame::Welcome
             | Frame::Pong { .. }
             | Frame::Goodbye { .. }
-            | Frame::Peers { .. } => true,
+            | Frame::Peers { .. }
+            | Frame::Members { .. } => true,
         };
         if !answered {
             return self.rejected(frame.name(), "too-often", peer);
@@ -156,6 +160,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 }
             }
             Frame::Peers { entries } => self.learn(peer, entries),
+            Frame::Members { log, index, voters } => self.voters_named(id, log, index, voters),
         }
     }
 
@@ -346,6 +351,10 @@ impl<W: World, C: Checks> Node<W, C> {
         self.world.observe(Event::Linked { peer, role });
         self.rumour_with(peer, role);
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
+        if role == Role::Server {
+            self.name_voters(id);
+            self.look_whom_to_believe();
+        }
         self.feed(Feed::Linked { peer, role });
         match (&self.config.part, role) {
             (Part::Client(_) | Part::Reader(_), Role::Aggregator) | (Part::Reader(_), Role::Server) => {
@@ -389,6 +398,9 @@ impl<W: World, C: Checks> Node<W, C> {
             self.world.observe(Event::Unlinked { peer, role, farewell });
             if self.rumoured.remove(&peer) {
                 self.gossip(gossip::Input::Forget { peer });
+            }
+            if role == Role::Server {
+                self.look_whom_to_believe();
             }
             self.feed(Feed::Unlinked { peer });
         }

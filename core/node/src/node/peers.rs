@@ -34,7 +34,7 @@ impl<W: World, C: Checks> Node<W, C> {
     fn named(&self) -> impl Iterator<Item = PeerId> + '_ {
         let (pins, aggregator) = match &self.config.part {
             Part::Server(part) => (None, part.aggregator),
-            Part::Aggregator(_) => (None, None),
+            Part::Aggregator(part) => (Some(&part.pins), None),
             Part::Client(part) => (Some(&part.pins), None),
             Part::Reader(part) => (Some(&part.pins), None),
         };
@@ -50,10 +50,12 @@ impl<W: World, C: Checks> Node<W, C> {
     /// Whether a linked peer is trusted to tell who else there is.
     ///
     /// Servers trust those that have proven the committee secret, and the aggregator of the log. The others, who can not
-    /// check a proof, trust whom the operator named and whom those vouch for; if nobody was named, whoever they find.
+    /// check a proof, trust whom the operator named and whom those vouch for; if nobody was named, whoever they find. An
+    /// aggregator also trusts the servers that it believes.
     pub(super) fn vouches(&self, peer: &PeerId, role: Role) -> bool {
         let named = self.named().any(|named| named == *peer);
         match (&self.machine, role) {
+            (Machine::Aggregator(machine), _) if machine.believed().servers.contains(peer) => true,
             (_, Role::Client) => false,
             (Machine::Server { .. }, Role::Server) => true,
             (Machine::Server { member, .. }, Role::Aggregator) => {
@@ -66,7 +68,8 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    /// Peers whose entries and rumours no stranger keeps out: whom the operator named, and the members of the log.
+    /// Peers whose entries and rumours no stranger keeps out: whom the operator named, the members of the log, and the
+    /// servers that an aggregator believes.
     fn members(&self) -> BTreeSet<PeerId> {
         let mut members: BTreeSet<PeerId> = self.named().collect();
         if let Machine::Server { member, group } = &self.machine {
@@ -76,6 +79,9 @@ impl<W: World, C: Checks> Node<W, C> {
             members.extend(state.members.voters.iter().chain(&state.members.learners).map(|id| id.peer));
             members.extend(committee.servers().keys());
             members.extend(committee.aggregator().map(|bundle| bundle.peer));
+        }
+        if let Machine::Aggregator(machine) = &self.machine {
+            members.extend(machine.believed().servers);
         }
         members.remove(&self.own.peer);
         members

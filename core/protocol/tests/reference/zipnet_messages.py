@@ -602,7 +602,8 @@ REFUSALS = (
 FAREWELLS = "departing leaving spare replaced yielding".split()
 FRAMES = {
     1: HELLO, 2: below(len(REFUSALS)), 3: NUMBER, 4: NUMBER, 5: below(len(FAREWELLS)), 6: listed(KNOWN, 256),
-    7: listed(ENTRY, 64), 8: record_of("welcome")}
+    7: listed(ENTRY, 64), 8: record_of("welcome"),
+    9: record_of("members", ("log", optional(ID)), ("index", NUMBER), ("voters", listed(STORED, 1024)))}
 
 BLANK = record_of("nothing")
 VOTE = record_of("vote", ("term", NUMBER), ("node", STORED), ("committed", BOOL))

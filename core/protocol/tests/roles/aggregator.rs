@@ -803,3 +803,23 @@ fn header_that_names_another_aggregator_is_ignored() {
     assert_eq!(play.machine.round(), None);
     live(&mut play, &Plan::round(2));
 }
+
+#[test]
+fn bundle_that_came_before_the_registry_is_judged_by_it_when_it_comes_again() {
+    let mut play = told(|_, _| ());
+    let (server, client) = (play.cast.server(0), play.cast.client(0));
+    play.feed(Input::Linked { peer: client, role: Role::Client });
+    // The client has restarted and counts from one again; so has the aggregator.
+    let stale = play.cast.clients[0].bundle.clone();
+    assert_eq!(refusals(&play.hear(client, &Message::Bundle(stale.clone()))), []);
+    let job = Job::MakeBundle { epoch: Epoch(4), fresh_key: true };
+    let newest = made(play.cast.clients[0].keyring.perform(&job, || [0x5a; 32]));
+    play.cast.clients[0].bundle = newest.clone();
+    let message = registry(&play.cast, 9, &[0]);
+    play.hear(server, &message);
+    let effects = play.hear(client, &Message::Bundle(stale));
+    assert_eq!(refusals(&effects), [("bundle", Refused::StaleEpoch)]);
+    let answers = sent(&effects);
+    let told = |message: &Message| matches!(message, Message::BundleRefused { last: Some(last), .. } if *last == newest);
+    assert!(answers.iter().any(|(to, message)| *to == client && told(message)), "{answers:?}");
+}
