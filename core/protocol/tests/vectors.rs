@@ -526,7 +526,7 @@ fn wire() {
                 case(
                     "a bundle with the word of a boot key",
                     booted.digest(),
-                    Message::Bundle(booted.clone()),
+                    Message::Bundle(booted),
                 ),
             ],
         }),

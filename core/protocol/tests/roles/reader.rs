@@ -286,7 +286,7 @@ fn who_signed_both_is_convicted_once_whichever_came_first() {
     assert_eq!(pairs.iter().map(Contradiction::server).collect::<Vec<_>>(), [play.cast.server(1)]);
     // The third one signs the record that was believed after the other one.
     let from = aggregator(&play);
-    let signed = Message::RecordSigned { signatures: late.clone() };
+    let signed = Message::RecordSigned { signatures: late };
     let pairs = convicted(&play.hear(from, &signed));
     assert_eq!(pairs.iter().map(Contradiction::server).collect::<Vec<_>>(), [play.cast.server(2)]);
     assert_eq!(pairs[0].verify(), Ok(()));
