@@ -7,7 +7,7 @@
 //! - `refusing`: refuse clients
 //! - `compat`: may two binaries serve one instance
 //! - `bench`: a committee under load
-//! - `tail`: what an instance broadcasts
+//! - `tail`: what an instance broadcasts; `evidence`: files that it writes about servers that lie
 //! - `local`: a network of processes on this machine; `processes`: how they are run
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use crate::process::print_about;
 
 mod bench;
 mod compat;
+mod evidence;
 mod keeping;
 mod leaving;
 mod local;
@@ -80,6 +81,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("restore", matches)) => keeping::restore(matches),
         Some(("compat", matches)) => compat::compare(matches),
         Some(("tail", matches)) => tail::run(matches, environment).await,
+        Some(("evidence", matches)) => evidence::run(matches),
         Some(("local", matches)) => local::run(matches).await,
         Some(("bench", matches)) => bench::run(matches).await,
         Some(("keys", _)) => {
@@ -226,6 +228,7 @@ fn command() -> Command {
                 .arg(Arg::new("new").required(true).value_name("NEW").help("The same of the other version")),
         )
         .subcommand(tail::command())
+        .subcommand(evidence::command())
         .subcommand(local::command())
         .subcommand(bench::command())
         .subcommand(Command::new("keys").about("Print a fresh random secret: 64 hexadecimal digits"))

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use zipnet_core::evidence::Contradiction;
 use zipnet_core::id::{LogId, PeerId, StoreId, UniqueId};
 use zipnet_core::machine::{Abandonment, Outcome, Report};
 use zipnet_core::message::Role;
@@ -545,13 +546,15 @@ fn report_line(report: &Report) -> Option<Line> {
             );
             (Warn, target::CLIENT_ROLE, "records-missing", text)
         }
-        Report::RecordContradicted { log, round, seen, other, servers } => {
+        Report::RecordContradicted { log, round, seen, other, servers, evidence } => {
+            let convicted: Vec<_> = evidence.iter().map(Contradiction::server).collect();
             let text = format!(
-                "reader: two signed records of one round log={} round={round} seen={} other={}{}",
+                "reader: two signed records of one round log={} round={round} seen={} other={}{}{}",
                 log.short(),
                 seen.short(),
                 other.short(),
-                list("servers", servers)
+                list("servers", servers),
+                list("both", &convicted)
             );
             (Error, target::CLIENT_ROLE, "record-contradicted", text)
         }
@@ -782,6 +785,7 @@ mod tests {
                 seen: Digest([9; 32]),
                 other: Digest([8; 32]),
                 servers: vec![peer(1), peer(2)],
+                evidence: vec![],
             },
         ]
     }

@@ -13,7 +13,7 @@
 //! | welcome | | | read | read | |
 //! | ping | | | read | read | read |
 //! | pong | | | | read | read |
-//! | peers-wanted, peers | | | | | read |
+//! | peers-wanted, peers, members | | | | | read |
 //!
 //! A welcome is said once, so it is read while this end has not decided between two connections. The other end may then
 //! use the connection already, and ask over it whether this node lives.
@@ -845,7 +845,7 @@ mod tests {
                 "welcome" => &STAGES[2..4],
                 "ping" => &STAGES[2..],
                 "pong" => &STAGES[3..],
-                "peers-wanted" | "peers" => &STAGES[4..],
+                "peers-wanted" | "peers" | "members" => &STAGES[4..],
                 name => panic!("{name} stands in no table"),
             };
             assert_eq!(read, expected, "{}", frame.name());

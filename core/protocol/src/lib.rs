@@ -4,7 +4,7 @@
 //! replicated log means; [`server`], [`aggregator`] and [`client`] are the roles, and a [`reader`] follows the broadcasts
 //! without taking part, all driven as [`machine`] tells. They compute with [`pad`], [`slot`], [`seal`], [`fold`] and
 //! [`partial`], over [`bitmap`]s of the client [`registry`]. Secrets are in [`key`] and used by the [`keyring`] only; what
-//! is signed stands in [`signing`], what travels in [`wire`].
+//! is signed stands in [`signing`], what travels in [`wire`], and what convicts a server in [`evidence`].
 #![no_std]
 #![forbid(unsafe_code)]
 // No bytes from a peer may panic, wrap or be cut, and a new variant must break every place that has not thought of it.
@@ -26,6 +26,7 @@ pub mod bitmap;
 pub mod checks;
 pub mod client;
 pub mod committee;
+pub mod evidence;
 pub mod fold;
 pub mod id;
 pub mod instance;

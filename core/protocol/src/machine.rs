@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
+use crate::evidence::Contradiction;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Disclaimer, Envelope,
@@ -585,5 +586,7 @@ pub enum Report {
         other: Digest,
         /// Who signed the other one, of those whom this reader has reason to believe.
         servers: Vec<PeerId>,
+        /// Of those who signed both, the signatures. Each server is convicted once for each round.
+        evidence: Vec<Contradiction>,
     },
 }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Records are shown in the order of their chain. One that lacks its predecessor waits for it; if nobody has it, the gap is
-//! reported, and the chain begins anew behind it. Two records of one round are reported with the servers that signed both.
+//! reported, and the chain begins anew behind it. Two records of one round are reported with the servers that signed the other
+//! one, and with both signatures of those who signed both.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -22,6 +23,7 @@ use crate::aggregator::RECORD_BYTES_KEPT;
 use crate::bitmap::index;
 use crate::checks::Checks;
 use crate::committee::{RECORDS_KEPT, is_majority};
+use crate::evidence::Contradiction;
 use crate::id::{Digest, LogId, PeerId, Round};
 use crate::machine::{Deadline, Effect, Outbox, Report};
 use crate::message::{Message, Record, RecordSignature, Role};
@@ -105,6 +107,9 @@ const QUIET: u32 = 8;
 /// Digests of believed records that are remembered to notice contradictions, for each log.
 const SEEN_MAX: usize = 1024;
 
+/// Rounds whose signatures are remembered to convict who signs another record, for each log.
+const SIGNED_MAX: usize = 64;
+
 /// The most records that are kept whole, for each log.
 const KEPT_MAX: usize = 64;
 
@@ -147,6 +152,8 @@ struct Chain {
     from: Option<Round>,
     /// Of believed records, the newest.
     seen: BTreeMap<Round, Seen>,
+    /// The first good signature of each trusted server, for the newest rounds; `None` once the server is convicted.
+    signed: BTreeMap<Round, BTreeMap<PeerId, Option<RecordSignature>>>,
     /// Believed records that are not confirmed or not shown.
     kept: BTreeMap<Round, Kept>,
     /// The last record that is chained.
@@ -341,14 +348,14 @@ impl<C: Checks> Reader<C> {
         let (log, round, digest) = (record.log, record.round, record.digest());
         let seen = self.chains.get(&log).and_then(|chain| chain.seen.get(&round)).copied();
         if seen.is_some_and(|seen| seen.digest == digest) {
-            return self.more_signatures(log, round, signatures);
+            return self.more_signatures(log, round, signatures, out);
         }
         self.judge_record(&record).map_err(|reason| ("record", reason))?;
         let signers = self.signers(&record, &digest, signatures).map_err(|reason| ("record", reason))?;
         if seen.is_some() {
             let trusted = self.trusted(&record);
-            let servers: Vec<PeerId> = signers.intersection(&trusted).copied().collect();
-            return self.contradicted(log, round, digest, servers, out);
+            let theirs = signatures.iter().filter(|signature| trusted.contains(&signature.server));
+            return self.contradicted(log, round, digest, theirs.copied().collect(), out);
         }
         let trusted = self.trusted(&record);
         if !is_majority(signers.len(), record.servers.len())
@@ -380,6 +387,13 @@ impl<C: Checks> Reader<C> {
         let kept = Kept { record: Arc::new(record), digest, signers, from, stage: Stage::Held };
         if !chain.keep(kept, previous, kept_max) {
             return Ok(());
+        }
+        let theirs = signatures.iter().filter(|signature| trusted.contains(&signature.server));
+        // Of a record of this round that had to go again.
+        let evidence: Vec<_> = theirs.filter_map(|signature| chain.note(signature)).collect();
+        if let Some(pair) = evidence.first() {
+            let (other, servers) = (pair.one.record, evidence.iter().map(Contradiction::server).collect());
+            out.report(Report::RecordContradicted { log, round, seen: digest, other, servers, evidence });
         }
         self.in_vain = 0;
         if self.newest.as_ref().is_none_or(|newest| newest.log != log || newest.round < round) {
@@ -463,7 +477,7 @@ impl<C: Checks> Reader<C> {
             let seen = self.chains.get(&log).and_then(|chain| chain.seen.get(&round)).copied();
             let Some(seen) = seen else { continue };
             if seen.digest == record {
-                self.more_signatures(log, round, core::slice::from_ref(signature))?;
+                self.more_signatures(log, round, core::slice::from_ref(signature), out)?;
             } else {
                 let pinned = self.config.pins.contains(&signature.server);
                 let newest = self.newest.as_ref();
@@ -471,8 +485,7 @@ impl<C: Checks> Reader<C> {
                 if !(pinned || rostered) || !signature.verify_with(&self.checks) {
                     return Err(("record-signature", Refused::BadSignature));
                 }
-                let servers = [signature.server].into();
-                self.contradicted(log, round, record, servers, out)
+                self.contradicted(log, round, record, [*signature].into(), out)
                     .map_err(|(_, why)| ("record-signature", why))?;
             }
         }
@@ -480,36 +493,60 @@ impl<C: Checks> Reader<C> {
     }
 
     /// Adds signatures to a believed record that lacks some.
-    fn more_signatures(&mut self, log: LogId, round: Round, signatures: &[RecordSignature]) -> Verdict {
+    fn more_signatures(
+        &mut self,
+        log: LogId,
+        round: Round,
+        signatures: &[RecordSignature],
+        out: &mut Outbox,
+    ) -> Verdict {
         let Some(kept) = self.chains.get(&log).and_then(|chain| chain.kept.get(&round)) else {
             return Ok(());
         };
         let signers = self
             .signers(&kept.record, &kept.digest, signatures)
             .map_err(|reason| ("record-signature", reason))?;
-        if let Some(kept) = self.chains.get_mut(&log).and_then(|chain| chain.kept.get_mut(&round)) {
+        let (trusted, seen) = (self.trusted(&kept.record), kept.digest);
+        let Some(chain) = self.chains.get_mut(&log) else { return Ok(()) };
+        if let Some(kept) = chain.kept.get_mut(&round) {
             kept.signers.extend(signers);
+        }
+        for signature in signatures.iter().filter(|signature| trusted.contains(&signature.server)) {
+            // It has signed another one before.
+            if let Some(pair) = chain.note(signature) {
+                let (other, servers, evidence) = (pair.one.record, [pair.server()].into(), [pair].into());
+                out.report(Report::RecordContradicted { log, round, seen, other, servers, evidence });
+            }
         }
         Ok(())
     }
 
-    /// These servers signed another record of a round than the one that was believed. Told once for each round.
+    /// These good signatures are under another record of a round than the one that was believed. Told once for each round,
+    /// and for each server that has signed both.
     fn contradicted(
         &mut self,
         log: LogId,
         round: Round,
         other: Digest,
-        servers: Vec<PeerId>,
+        signatures: Vec<RecordSignature>,
         out: &mut Outbox,
     ) -> Verdict {
-        let seen = self.chains.get_mut(&log).and_then(|chain| chain.seen.get_mut(&round));
         // Without a signature it is just bytes.
-        let Some(seen) = seen.filter(|_| !servers.is_empty()) else {
-            return Err(("record", Refused::BadSignature));
-        };
-        if !seen.contradicted {
+        let chain = self.chains.get_mut(&log).filter(|_| !signatures.is_empty());
+        let Some(chain) = chain else { return Err(("record", Refused::BadSignature)) };
+        let evidence: Vec<_> = signatures.iter().filter_map(|signature| chain.note(signature)).collect();
+        let Some(seen) = chain.seen.get_mut(&round) else { return Err(("record", Refused::BadSignature)) };
+        if !seen.contradicted || !evidence.is_empty() {
             seen.contradicted = true;
-            out.report(Report::RecordContradicted { log, round, seen: seen.digest, other, servers });
+            let servers = signatures.iter().map(|signature| signature.server).collect();
+            out.report(Report::RecordContradicted {
+                log,
+                round,
+                seen: seen.digest,
+                other,
+                servers,
+                evidence,
+            });
         }
         Err(("record", Refused::Equivocation))
     }
@@ -586,6 +623,7 @@ impl<C: Checks> Reader<C> {
         for chain in self.chains.values() {
             assert!(chain.seen.len() <= SEEN_MAX, "old digests are forgotten");
             assert!(chain.kept.len() <= self.kept_max(), "records are not hoarded");
+            assert!(chain.signed.len() <= SIGNED_MAX, "old signatures are forgotten");
             let chained = |kept: &Kept| kept.stage != Stage::Held;
             assert!(
                 chain
@@ -616,6 +654,17 @@ impl Chain {
         self.remember(round, Seen { digest, previous, contradicted: false });
         self.kept.insert(round, kept);
         true
+    }
+
+    /// Remembers a good signature of a trusted server. If it has signed another record of the round: both signatures.
+    fn note(&mut self, signature: &RecordSignature) -> Option<Contradiction> {
+        let known = self.signed.entry(signature.round).or_default();
+        let first = known.entry(signature.server).or_insert(Some(*signature));
+        let pair = first.take_if(|first| first.record != signature.record);
+        if self.signed.len() > SIGNED_MAX {
+            self.signed.pop_first();
+        }
+        pair.map(|one| Contradiction { one, other: *signature })
     }
 
     fn remember(&mut self, round: Round, seen: Seen) {

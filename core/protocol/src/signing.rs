@@ -105,6 +105,8 @@ contexts! {
     ClientBatch = "zipnet v1 client batch",
     /// [`ClientRefusal`], signed.
     ClientRefusal = "zipnet v1 client refusal",
+    /// Where a peer is reached, signed: an entry of the address book, which is `zipnet_node`'s.
+    PeerEntry = "zipnet v1 peer entry",
 }
 
 /// Feeds typed fields into blake3's key derivation mode. Numbers are little-endian and of fixed width, identifiers are

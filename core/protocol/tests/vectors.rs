@@ -28,6 +28,13 @@ use zipnet_core::signing::{Context, chain_digest};
 use zipnet_core::slot::tag;
 use zipnet_core::wire::{WIRE_VERSION, encode};
 
+#[path = "vectors/machine.rs"]
+mod machine;
+#[path = "vectors/messages.rs"]
+mod messages;
+#[path = "primitives/sample.rs"]
+mod sample;
+
 const GROUP: GroupId = GroupId([0x47; 32]);
 const LOG: LogId = LogId([0x4c; 32]);
 
@@ -519,7 +526,7 @@ fn wire() {
                 case(
                     "a bundle with the word of a boot key",
                     booted.digest(),
-                    Message::Bundle(booted.clone()),
+                    Message::Bundle(booted),
                 ),
             ],
         }),
@@ -530,19 +537,40 @@ fn wire() {
 }
 
 #[test]
+fn the_page_names_every_context_and_every_reason() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
+    let page = std::fs::read_to_string(page).expect("the page is part of the source");
+    for context in Context::ALL {
+        let name = context.text().strip_prefix("zipnet v1 ").expect("all begin alike");
+        let spelt = [format!("\"{name}\""), format!("`{name}`"), format!("`zipnet v1 {name}`")];
+        // How a node draws is its own affair.
+        let own = *context == Context::RandomFork;
+        assert!(
+            own || spelt.iter().any(|name| page.contains(name)),
+            "the page does not say what {name:?} is"
+        );
+    }
+    for reason in messages::reasons() {
+        assert!(page.contains(&format!("`{reason}`")), "the page does not name {reason}");
+    }
+}
+
+#[test]
 #[expect(clippy::print_stderr, reason = "whoever runs the test should know what it did not do")]
 fn the_python_reference_computes_the_same() {
     if std::env::var_os("UPDATE").is_some() {
         eprintln!("the vectors are being written: the reference is consulted without UPDATE");
         return;
     }
-    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/zipnet_reference.py");
-    let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
-    match run {
-        Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+    for part in ["zipnet_reference.py", "zipnet_messages.py"] {
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(part);
+        let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
+        match run {
+            Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+            }
         }
     }
 }

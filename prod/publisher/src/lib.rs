@@ -30,9 +30,11 @@ mod publisher;
 mod reader;
 mod running;
 
+pub use zipnet_core::evidence::{Contradiction, NoEvidence};
 pub use zipnet_core::id::{Digest, LogId, PeerId, Round};
 pub use zipnet_core::key::NodeSecret;
 pub use zipnet_core::machine::Outcome;
+pub use zipnet_core::message::RecordSignature;
 pub use zipnet_core::refused::Refused;
 pub use zipnet_node::config::{ConfigError, PeerAddress};
 pub use zipnet_node::frame::Refusal;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_core::Stream;
 use tokio::sync::mpsc;
+use zipnet_core::evidence::Contradiction;
 use zipnet_core::id::{Digest, LogId, PeerId, Round};
 use zipnet_core::machine::Report;
 use zipnet_core::message::{Record, Role};
@@ -139,13 +140,14 @@ impl Sight {
             Report::RecordsMissing { log, from, oldest } => {
                 Self::Doubt(Doubt::Missing { log: *log, from: *from, oldest: *oldest })
             }
-            Report::RecordContradicted { log, round, seen, other, servers } => {
+            Report::RecordContradicted { log, round, seen, other, servers, evidence } => {
                 Self::Doubt(Doubt::Contradicted {
                     log: *log,
                     round: *round,
                     seen: *seen,
                     other: *other,
                     servers: servers.clone(),
+                    evidence: evidence.clone(),
                 })
             }
             Report::Refused { kind: "record" | "record-signature", reason, from: Some(from) } => {
@@ -247,6 +249,9 @@ pub enum Doubt {
         other: Digest,
         /// Who signed the other one.
         servers: Vec<PeerId>,
+        /// Both signatures of those who signed both: they convince also whoever was not there. Each server once for each
+        /// round.
+        evidence: Vec<Contradiction>,
     },
     /// A peer sent a record or a signature that does not hold.
     Refused {
@@ -270,7 +275,7 @@ impl fmt::Display for Doubt {
                 "records from {from} on are missing in log {}: the oldest record that can be had is {oldest}",
                 log.short()
             ),
-            Self::Contradicted { log, round, seen, other, servers } => {
+            Self::Contradicted { log, round, seen, other, servers, evidence: _ } => {
                 let servers: Vec<_> = servers.iter().map(PeerId::short).collect();
                 write!(
                     f,

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use zipnet::{Broadcast, Config, Doubt, Message, Reader, Round};
 use zipnet_node::config::{Build, Config as NodeConfig};
 
-use super::Outcome;
+use super::{Outcome, evidence};
 use crate::flags;
 
 /// How long a link may take, if no other time is said.
@@ -83,6 +83,10 @@ pub(super) fn command() -> Command {
                 .value_name("FOLDER")
                 .help("Where to keep the address book [default: a folder that is removed at the end]"),
         )
+        .arg(Arg::new("evidence").long("evidence").value_name("FOLDER").help(
+            "Where to write evidence, a file for each server that has signed two records of a round; zipnet evidence \
+             verify judges it",
+        ))
         .arg(flags::format_argument())
 }
 
@@ -118,7 +122,8 @@ pub(super) async fn run(matches: &ArgMatches, environment: &BTreeMap<String, Str
     let count: Option<u64> = matches.get_one("count").copied();
     let started = tokio::time::Instant::now();
     let mut reader = Reader::connect(config).await.map_err(|reason| reason.to_string())?;
-    let outcome = follow(&mut reader, style, count, within.map(|within| started + within)).await;
+    let folder = matches.get_one::<String>("evidence").map(Path::new);
+    let outcome = follow(&mut reader, (style, folder), count, within.map(|within| started + within)).await;
     let closed = reader.close().await.map_err(|reason| reason.to_string());
     let code = outcome?;
     closed.map(|()| code)
@@ -155,7 +160,7 @@ fn config(
 /// Prints until there is enough.
 async fn follow(
     reader: &mut Reader,
-    style: Style,
+    (style, folder): (Style, Option<&Path>),
     count: Option<u64>,
     until: Option<tokio::time::Instant>,
 ) -> Outcome {
@@ -182,6 +187,7 @@ async fn follow(
                         if tally.is_news(&sentence) {
                             flags::say(&sentence);
                         }
+                        keep_evidence(&doubt, folder);
                     }
                 }
                 if count.is_some_and(|count| tally.rounds >= count) {
@@ -194,6 +200,17 @@ async fn follow(
             },
             _ = interrupt.recv() => return Ok(tally.code()),
             _ = terminate.recv() => return Ok(tally.code()),
+        }
+    }
+}
+
+/// Writes what convicts a server into the folder. That it can not be written stops no reading.
+fn keep_evidence(doubt: &Doubt, folder: Option<&Path>) {
+    let (Doubt::Contradicted { evidence, .. }, Some(folder)) = (doubt, folder) else { return };
+    for pair in evidence {
+        match evidence::write(folder, pair) {
+            Ok(path) => flags::say(&format!("evidence against {}: {}", pair.server(), path.display())),
+            Err(reason) => flags::say(&format!("error: {reason}")),
         }
     }
 }

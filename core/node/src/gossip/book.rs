@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use zipnet_core::id::{Digest, PeerId, UniqueId};
 use zipnet_core::key::{Identity, Signature, verify};
 use zipnet_core::message::Role;
+use zipnet_core::signing::{Context, Fields};
 use zipnet_core::time::Time;
 
 use crate::config::ADDRESS_LEN_MAX;
@@ -70,21 +71,14 @@ impl PeerEntry {
     /// What is signed.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(self.peer.as_bytes());
-        hasher.update(self.instance.as_bytes());
-        hasher.update(&[match self.role {
-            Role::Server => 0,
-            Role::Aggregator => 1,
-            Role::Client => 2,
-        }]);
-        hasher.update(&self.sequence.to_le_bytes());
-        // The text comes last, so its length needs no prefix; absence differs from an empty text.
-        match &self.address {
-            None => hasher.update(&[0]),
-            Some(address) => hasher.update(&[1]).update(address.0.as_bytes()),
+        let Self { peer, instance, role, address, sequence, signature: _ } = self;
+        let mut fields = Fields::new(Context::PeerEntry);
+        fields.bytes(&peer.0).bytes(&instance.0).byte(role.code()).u64(*sequence);
+        match address {
+            None => fields.byte(0),
+            Some(address) => fields.byte(1).vector(address.0.as_bytes()),
         };
-        Digest(*hasher.finalize().as_bytes())
+        fields.digest()
     }
 
     /// Whether the entry is short enough to be kept and sent.
@@ -93,9 +87,6 @@ impl PeerEntry {
         self.address.as_ref().is_none_or(|address| address.0.len() <= ADDRESS_LEN_MAX)
     }
 }
-
-/// Of the digest under an entry's signature.
-pub const CONTEXT: &str = "zipnet v1 peer entry";
 
 /// Why an entry was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,9 +112,17 @@ fn report(cast: &Cast, report: &Report) -> String {
         Report::RecordsMissing { from, oldest, .. } => {
             format!("records from {from} on are missing, the oldest that can be had is {oldest}")
         }
-        Report::RecordContradicted { round, servers, .. } => {
+        Report::RecordContradicted { round, servers, evidence, .. } => {
             let names: Vec<_> = servers.iter().map(|server| name(cast, server)).collect();
-            format!("two records of {round}, the other one signed by {}", names.join(", "))
+            let both: Vec<_> = evidence
+                .iter()
+                .map(|pair| {
+                    pair.verify().expect("it convicts");
+                    name(cast, &pair.server())
+                })
+                .collect();
+            let both = if both.is_empty() { "nobody".to_owned() } else { both.join(", ") };
+            format!("two records of {round}, the other one signed by {}, both by {both}", names.join(", "))
         }
         other => format!("{other:?}"),
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Strict;
+use zipnet_core::evidence::{Contradiction, NoEvidence};
 use zipnet_core::id::{Digest, LogId, PeerId, Round};
 use zipnet_core::machine::{Effect, Report};
 use zipnet_core::message::{Message, Record, RecordSignature, Role};
@@ -240,13 +241,17 @@ fn two_records_of_a_round_are_reported_with_who_signed_both() {
     let signatures = play.cast.sign_record(&other, &[1]);
     let effects = hear(&mut play, &other, signatures.clone());
     let told = effects.iter().find_map(|effect| match effect {
-        Effect::Report(Report::RecordContradicted { log, round, seen, other, servers }) => {
-            Some((*log, *round, *seen, *other, servers.clone()))
+        Effect::Report(Report::RecordContradicted { log, round, seen, other, servers, evidence }) => {
+            Some(((*log, *round, *seen, *other, servers.clone()), evidence.clone()))
         }
         _ => None,
     });
     let server = play.cast.server(1);
-    assert_eq!(told, Some((LOG, Round(1), records[0].digest(), other.digest(), vec![server])));
+    let (told, evidence) = told.expect("it is told");
+    assert_eq!(told, (LOG, Round(1), records[0].digest(), other.digest(), vec![server]));
+    let [pair] = evidence[..] else { panic!("one server has signed both") };
+    assert_eq!((pair.verify(), pair.server(), pair.other), (Ok(()), server, signatures[0]));
+    assert_eq!(pair.one.record, records[0].digest());
     assert_eq!(refusals(&effects), [Refused::Equivocation]);
     // It is told once, and a signature alone is evidence as well.
     let effects = hear(&mut play, &other, signatures.clone());
@@ -256,6 +261,65 @@ fn two_records_of_a_round_are_reported_with_who_signed_both() {
     let from = aggregator(&play);
     let effects = play.hear(from, &Message::RecordSigned { signatures });
     assert!(effects.iter().any(|it| matches!(it, Effect::Report(Report::RecordContradicted { .. }))));
+}
+
+/// Pairs of signatures that convict a server.
+fn convicted(effects: &[Effect]) -> Vec<Contradiction> {
+    let pairs = effects.iter().filter_map(|effect| match effect {
+        Effect::Report(Report::RecordContradicted { evidence, .. }) => Some(evidence.clone()),
+        _ => None,
+    });
+    pairs.flatten().collect()
+}
+
+#[test]
+fn who_signed_both_is_convicted_once_whichever_came_first() {
+    let mut play = linked(|_, _| ());
+    let records = chain(&mut play.cast, 1);
+    let mut other = records[0].clone();
+    other.broadcast[0] ^= 1;
+    let (first, late) =
+        (play.cast.sign_record(&records[0], &[0, 1]), play.cast.sign_record(&records[0], &[2]));
+    let theirs = play.cast.sign_record(&other, &[1, 2]);
+    hear(&mut play, &records[0], first);
+    let pairs = convicted(&hear(&mut play, &other, theirs.clone()));
+    assert_eq!(pairs.iter().map(Contradiction::server).collect::<Vec<_>>(), [play.cast.server(1)]);
+    // The third one signs the record that was believed after the other one.
+    let from = aggregator(&play);
+    let signed = Message::RecordSigned { signatures: late };
+    let pairs = convicted(&play.hear(from, &signed));
+    assert_eq!(pairs.iter().map(Contradiction::server).collect::<Vec<_>>(), [play.cast.server(2)]);
+    assert_eq!(pairs[0].verify(), Ok(()));
+    for _ in 0..2 {
+        assert_eq!(convicted(&hear(&mut play, &other, theirs.clone())), []);
+        assert_eq!(convicted(&play.hear(from, &signed)), []);
+    }
+}
+
+#[test]
+fn two_signatures_convict_only_their_server_and_only_under_two_records_of_one_round() {
+    let mut play = linked(|_, _| ());
+    let records = chain(&mut play.cast, 2);
+    let mut other = records[0].clone();
+    other.broadcast[0] ^= 1;
+    let mut sign = |record: &Record, server: usize| play.cast.sign_record(record, &[server])[0];
+    let (one, two) = (sign(&records[0], 0), sign(&other, 0));
+    let verify = |one, other| Contradiction { one, other }.verify();
+    assert_eq!(verify(one, two), Ok(()));
+    assert_eq!(verify(two, one), Ok(()));
+    assert_eq!(verify(one, one), Err(NoEvidence::SameRecord));
+    assert_eq!(verify(one, sign(&other, 1)), Err(NoEvidence::Servers));
+    assert_eq!(verify(one, sign(&records[1], 0)), Err(NoEvidence::Rounds));
+    for place in 0..64 {
+        let mut forged = two;
+        forged.signature.0[place] ^= 1;
+        assert_eq!(verify(one, forged), Err(NoEvidence::BadSignature));
+    }
+    assert_eq!(verify(one, RecordSignature { log: LogId([9; 32]), ..two }), Err(NoEvidence::Rounds));
+    assert_eq!(
+        verify(one, RecordSignature { record: Digest([9; 32]), ..two }),
+        Err(NoEvidence::BadSignature)
+    );
 }
 
 #[test]
