@@ -94,6 +94,10 @@ words! {
         ForgeParticipants = "forge-participants",
         /// A server that does not lead proposes its partial of the round before instead of the present one.
         StalePartial = "stale-partial",
+        /// From its next start on, a server registers the round key of the first other one that is honest.
+        CopyServerKey = "copy-server-key",
+        /// From its next start on, a client registers the round key of the first other one that is honest.
+        CopyClientKey = "copy-client-key",
     }
 }
 
@@ -304,6 +308,12 @@ words! {
         MajorityKept = "majority-kept",
         /// A server is declared dead only after probes that it did not answer.
         ProbedDead = "probed-dead",
+        /// A pad belongs to the two peers that share it, not to their keys.
+        PadEnds = "pad-ends",
+        /// A round key signs one header per round and gives one partial or one disclaimer under it.
+        PromiseKept = "promise-kept",
+        /// A server signs the records that it has seen made by the entries of its log, and one per round.
+        RecordsApplied = "records-applied",
     }
 }
 
