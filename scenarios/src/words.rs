@@ -254,6 +254,8 @@ words! {
         Chain = "chain",
         /// One leader per term and one command per index.
         OneLeader = "one-leader",
+        /// One honest server hides who of a round's honest participants wrote what.
+        Anonymity = "anonymity",
     }
 }
 
@@ -352,6 +354,8 @@ words! {
         RoundStalled = "zipnet_round_stalled_seconds",
         /// Messages and commands refused.
         Rejected = "zipnet_rejected_total",
+        /// No metric of a node: how many honest participants each finalised round hides. For thresholds of simulations.
+        Anonymity = "anonymity",
     }
 }
 
