@@ -1,8 +1,9 @@
 //! Orders to a running node: HTTP over a socket in its state folder, which only its user can open.
 //!
-//! `GET` pages are those of [`crate::observation`]. `POST /stop`, `/retire`, `/retire/<peer id>` and, on a client, `/publish`
-//! give orders. `curl --unix-socket` speaks it as well as [`ask`] does.
+//! `GET` pages are those of [`crate::observation`] and, on a server, `/refused`. `POST /stop`, `/retire`, `/retire/<peer id>`,
+//! `/refuse/<client>`, `/unrefuse/<client>` and, on a client, `/publish` give orders. `curl --unix-socket` speaks it as well as [`ask`] does.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::extract::{Path as Segment, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -32,6 +33,7 @@ use zipnet_node::status::View;
 use zipnet_world::network::DEAD_AFTER;
 
 use crate::observation::{Observed, gone, json, pages};
+use crate::refusals::Refusals;
 
 /// The socket.
 const SOCKET: &str = "admin.sock";
@@ -42,6 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 struct Desk {
     observed: Observed,
+    /// Of a server.
+    refusals: Option<Refusals>,
     /// Of the last message that was published here; `ZIPNET_MESSAGE` is the first.
     last_request: Arc<AtomicU64>,
 }
@@ -85,12 +89,23 @@ fn reach(directory: &File) -> PathBuf {
 ///
 /// # Errors
 /// What the system says when it can not go on.
-pub async fn serve(listener: UnixListener, observed: Observed) -> io::Result<()> {
-    let desk = Desk { observed: observed.clone(), last_request: Arc::default() };
+pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<Refusals>) -> io::Result<()> {
+    let desk = Desk { observed: observed.clone(), refusals, last_request: Arc::default() };
     let orders = Router::new()
         .route("/stop", post(stop))
         .route("/retire", post(retire))
         .route("/retire/{peer}", post(retire_dead))
+        .route("/refused", get(refused_clients))
+        .route(
+            "/refuse/{client}",
+            post(async |desk: State<Desk>, client: Segment<String>| change_refusal(desk, client, true).await),
+        )
+        .route(
+            "/unrefuse/{client}",
+            post(async |desk: State<Desk>, client: Segment<String>| {
+                change_refusal(desk, client, false).await
+            }),
+        )
         .route("/publish", post(publish))
         .with_state(desk);
     axum::serve(listener, pages().with_state(observed).merge(orders)).await
@@ -143,6 +158,70 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
         None => gone(),
     }
 }
+
+/// Whom the operator of this server refuses, and what has become of that.
+async fn refused_clients(State(desk): State<Desk>) -> Response {
+    let Some(refusals) = &desk.refusals else { return wrong(NO_SERVER) };
+    let clients = match refusals.clients() {
+        Ok(clients) => clients,
+        Err(sentence) => return refused(&sentence),
+    };
+    let Some(view) = desk.observed.handle.view().await else { return gone() };
+    let none = BTreeSet::new();
+    let own = view.refusals.get(&view.me).unwrap_or(&none);
+    let clients: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            serde_json::json!({
+                "client": client.to_string(),
+                "refused": own.contains(client),
+                "registered": view.unrefused.contains(client),
+            })
+        })
+        .collect();
+    json(&serde_json::json!({ "clients": clients, "most": view.refused_max }))
+}
+
+/// Refuses a client, or withdraws that. It is named by its peer id, or by the beginning of it if it is registered or
+/// stands on the list.
+async fn change_refusal(
+    State(desk): State<Desk>,
+    Segment(written): Segment<String>,
+    refuse: bool,
+) -> Response {
+    let Some(refusals) = &desk.refusals else { return wrong(NO_SERVER) };
+    let client = match parse_peer(&written) {
+        Some(client) => client,
+        None => match find(refusals, &desk.observed.handle, &written).await {
+            Ok(client) => client,
+            Err(sentence) => return refused(&sentence),
+        },
+    };
+    match refusals.change(&client, refuse) {
+        Ok(changed) => json(&serde_json::json!({ "client": client.to_string(), "changed": changed })),
+        Err(sentence) => refused(&sentence),
+    }
+}
+
+/// The client whose peer id begins so.
+async fn find(refusals: &Refusals, handle: &Handle, written: &str) -> Result<PeerId, String> {
+    let begins = |client: &PeerId| client.to_string().starts_with(&written.to_lowercase());
+    let mut fits: BTreeSet<PeerId> = refusals.clients()?.into_iter().filter(begins).collect();
+    fits.extend(handle.clients(written.to_lowercase()).await.ok_or("the node has ended")?);
+    let mut fits = fits.into_iter();
+    match (fits.next(), fits.next()) {
+        (Some(client), None) => Ok(client),
+        (None, _) => Err(format!(
+            "no client whose peer id begins with {written} is registered or refused: write all of its 64 digits"
+        )),
+        (Some(_), Some(_)) => {
+            Err(format!("several clients have a peer id that begins with {written}: write more of it"))
+        }
+    }
+}
+
+/// What other roles answer about refusals.
+const NO_SERVER: &str = "only a server refuses clients";
 
 async fn publish(State(desk): State<Desk>, payload: Bytes) -> Response {
     let request = desk.last_request.fetch_add(1, Ordering::Relaxed) + 1;

@@ -68,7 +68,18 @@ const HELP: &[Help] = &[
     ),
     ("ZIPNET_MIN_SERVERS", "N", "all; all pins", "Smallest roster"),
     ("ZIPNET_AGGREGATOR", "PEER", "the first seen", "The only aggregator this server approves"),
-    ("ZIPNET_SERVERS", "PEER,…", "", "Servers that must be in every roster"),
+    (
+        "ZIPNET_SERVERS",
+        "PEER,…",
+        "",
+        "Client: servers that must be in every roster. Aggregator: servers that it believes",
+    ),
+    (
+        "ZIPNET_ALLOWED_SERVERS",
+        "PEER,…",
+        "whoever knows the committee secret",
+        "Who may be a server of this committee",
+    ),
     ("ZIPNET_ROUND_PERIOD", "TIME", "3s", "How often a round is opened"),
     ("ZIPNET_ROUND_DEADLINE", "TIME", "15s", "After how long an unfinished round is given up"),
     ("ZIPNET_FOLD_DEADLINE", "TIME", "2s", "How long envelopes are collected"),
@@ -147,7 +158,9 @@ pub fn command(role: Role) -> Command {
                 .about("About this node's keys")
                 .subcommand_required(true)
                 .arg_required_else_help(true)
-                .subcommand(Command::new("id").about("Print the peer id that belongs to the secret")),
+                .subcommand(
+                    Command::new("id").about("Print the peer id that belongs to the secret in this instance"),
+                ),
         )
         .subcommand(about_command())
         .subcommand(completions_command())

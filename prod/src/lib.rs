@@ -8,6 +8,7 @@
 //! - [`journal`]: lines for people and for machines.
 //! - [`observation`]: metrics, readiness and status over HTTP.
 //! - [`admin`]: orders to a running node, over a socket in its state folder.
+//! - [`refusals`]: the file of clients that a server refuses.
 //! - [`about`]: what a binary was built as.
 //! - [`tool`]: the command `zipnet`.
 #![forbid(unsafe_code)]
@@ -18,5 +19,6 @@ pub mod flags;
 pub mod journal;
 pub mod observation;
 pub mod process;
+pub mod refusals;
 pub mod settings;
 pub mod tool;

@@ -26,6 +26,7 @@ use zipnet_world::world::{RealWorld, run as run_node};
 use crate::about::About;
 use crate::journal::Journal;
 use crate::observation::{Observed, pages};
+use crate::refusals::Refusals;
 use crate::settings::Settings;
 use crate::{admin, flags};
 
@@ -139,6 +140,9 @@ fn check(config: Config, warnings: &[Warning], environment: &BTreeMap<String, St
             if let Some(warning) = ground.warning() {
                 flags::say(&format!("warning: {warning}"));
             }
+            if let (Role::Server, Err(sentence)) = (ground.config.role(), Refusals::check(&ground.folder)) {
+                return refuse(&[sentence]);
+            }
             let state = ground.folder.path().display();
             flags::print(&format!("ok: {}@{} with its state in {state}\n", ground.me, ground.link.address()));
             0
@@ -241,8 +245,15 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
     };
     let world = RealWorld::new(link.clone(), folder.clone(), Arc::new(sink));
 
+    let refusals = match config.role() {
+        Role::Server => Some(
+            Refusals::start(folder.clone(), handle.clone())
+                .map_err(|sentence| NoStart::new(EXIT_CONFIG, sentence))?,
+        ),
+        Role::Aggregator | Role::Client => None,
+    };
     let socket = admin::open(folder.path()).map_err(|reason| failed("open the admin socket", reason))?;
-    drop(tokio::spawn(admin::serve(socket, observed.clone())));
+    drop(tokio::spawn(admin::serve(socket, observed.clone(), refusals.clone())));
     if let Some(address) = &config.metrics {
         let listener = TcpListener::bind(&address.0).await.map_err(|reason| {
             let what = format!("listen on ZIPNET_METRICS={address}");
@@ -258,6 +269,15 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
         }
     };
     drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, unsaved)));
+    if let Some(refusals) = refusals {
+        let lines = journal.clone();
+        let warn = move |text| {
+            if let Some(line) = Event::Warned(text).line() {
+                lines.write(&line);
+            }
+        };
+        drop(tokio::spawn(refusals.watch(warn)));
+    }
     let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
 
     let exit = run_node(world, config, controls).await;

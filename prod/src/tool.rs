@@ -4,6 +4,7 @@
 //! - `standing`: status, members, rounds, plan, waiting
 //! - `keeping`: backup, restore
 //! - `leaving`: stop, retire, wipe
+//! - `refusing`: refuse clients
 //! - `compat`: may two binaries serve one instance
 //! - `bench`: a committee under load
 //! - `tail`: what an instance broadcasts
@@ -25,6 +26,7 @@ mod leaving;
 mod local;
 mod node;
 mod processes;
+mod refusing;
 mod standing;
 mod tail;
 
@@ -71,6 +73,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("wait", matches)) => standing::wait(&node::find(matches, environment)?, matches).await,
         Some(("plan", matches)) => standing::plan(&node::find(matches, environment)?, matches).await,
         Some(("retire", matches)) => leaving::retire(&node::find(matches, environment)?, matches).await,
+        Some(("refuse", matches)) => refusing::refuse(&node::find(matches, environment)?, matches).await,
         Some(("stop", matches)) => leaving::stop(&node::find(matches, environment)?).await,
         Some(("wipe", matches)) => leaving::wipe(matches),
         Some(("backup", matches)) => keeping::backup(&node::find(matches, environment)?, matches),
@@ -170,6 +173,21 @@ fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .requires("peer")
                         .help("The server is dead for good and can not say so itself"),
+                ),
+        )
+        .subcommand(
+            asks(Command::new("refuse").about("Refuse a client on this server, withdraw that, or list who is refused"))
+                .arg(
+                    Arg::new("client")
+                        .value_name("CLIENT")
+                        .help("The client, by its peer id or the beginning of it; without it, all that are refused are listed"),
+                )
+                .arg(
+                    Arg::new("withdraw")
+                        .long("withdraw")
+                        .action(ArgAction::SetTrue)
+                        .requires("client")
+                        .help("Refuse it no more"),
                 ),
         )
         .subcommand(node(Command::new("stop").about("Ask a node for an orderly stop, as SIGTERM does")))

@@ -13,15 +13,15 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{PeerId, StoreId, UNIVERSE};
+use zipnet_core::id::{Counter, Epoch, LogId, PeerId, RegistryVersion, Round, StoreId, UNIVERSE, UniqueId};
 use zipnet_core::instance::machine_signature;
-use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
-use zipnet_core::message::{Message, Role};
+use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, Signature};
+use zipnet_core::message::{Header, HeaderSignature, LiveHeader, Message, Role, RosterServer};
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire;
 use zipnet_node::config::Build;
 use zipnet_node::consensus::codec::{self, Request};
-use zipnet_node::frame::{FRAME_BYTES_MAX, Frame, Hello, Own, Present};
+use zipnet_node::frame::{FRAME_BYTES_MAX, Frame, Hello, Own, Present, Refusal};
 use zipnet_node::gossip::book::PeerEntry;
 use zipnet_node::world::{Address, Channel, Connection, Link, LinkError};
 use zipnet_world::disk::Folder;
@@ -52,15 +52,17 @@ impl Attacker {
     fn new(name: &str, role: Role, committee_secret: Option<&str>) -> Self {
         let identity = identity(name);
         let build = Build::CURRENT;
+        let instance = zipnet_core::instance::Instance::new(NAME).expect("it is a name");
         let own = Own {
             peer: identity.peer(),
             role,
-            instance: zipnet_core::instance::Instance::new(NAME).expect("it is a name").id(),
+            instance: instance.id(),
             universe: UNIVERSE,
             wire_version: build.wire_version,
             params: RoundParams::DEFAULT,
             machine_signature: machine_signature(build.wire_version, build.machine_version, &build.params),
-            committee_secret: committee_secret.map(|secret| Arc::new(CommitteeSecret::from_text(secret))),
+            committee_secret: committee_secret
+                .map(|secret| Arc::new(CommitteeSecret::from_text(secret, &instance))),
             incarnation: [7; 16],
         };
         let any = (Ipv4Addr::LOCALHOST, 0).into();
@@ -86,6 +88,21 @@ impl Attacker {
         self.own.hello(&connection.exporter(), &connection.peer(), present)
     }
 
+    /// Dials, and is let in unless the node is away or going.
+    async fn try_enter(&self, to: &Address) -> Option<QuicConnection> {
+        let connection = self.link.dial(to).await.ok()?;
+        let hello = Frame::Hello(Box::new(self.hello(&connection)));
+        connection.send(Channel::Control, hello.encode().into()).ok()?;
+        loop {
+            let (channel, frame) = connection.receive().await.ok()?;
+            if channel == Channel::Control && matches!(Frame::decode(&frame), Ok(Frame::Welcome)) {
+                break;
+            }
+        }
+        connection.send(Channel::Control, Frame::Welcome.encode().into()).ok()?;
+        Some(connection)
+    }
+
     /// Dials and is let in.
     async fn enter(&self, to: &Address) -> QuicConnection {
         let connection = self.dial(to).await;
@@ -107,7 +124,7 @@ impl Attacker {
 }
 
 fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(&secret_of(name)))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&secret_of(name)).0))
 }
 
 fn say(connection: &QuicConnection, frame: &Frame) {
@@ -252,13 +269,12 @@ fn strangers_do_not_stop_a_committee() {
             connection.send(Channel::Bulk, rubbish(100, seed)).unwrap();
             connection.send(Channel::Datagram, rubbish(100, seed)).unwrap();
         }
-        // Where others are, in its own words.
-        let mut entry =
+        // Where others are, which no client is asked.
+        let entry =
             PeerEntry::sign(&stranger.identity, stranger.own.instance, Role::Server, Some(to.clone()), 1);
-        entry.peer = PeerId([9; 32]);
         say(&connection, &Frame::Peers { entries: vec![entry] });
         // Datagrams may be lost, and are dropped first.
-        while counted(target, "gossip", "malformed") == 0 {
+        while counted(target, "gossip", "wrong-role") == 0 {
             sleep(Duration::from_millis(50)).await;
             connection.send(Channel::Datagram, rubbish(100, 1)).unwrap();
         }
@@ -267,7 +283,7 @@ fn strangers_do_not_stop_a_committee() {
     // Channels are independent: what ends the connection may overtake the rest.
     wait_counted(target, "message", "malformed", 10);
     wait_counted(target, "consensus", "wrong-role", 20);
-    wait_counted(target, "peer-entry", "bad-signature", 1);
+    wait_counted(target, "peer-entry", "wrong-role", 1);
     connection.send(Channel::Control, rubbish(100, 4)).unwrap();
     runtime.block_on(shown_out(&connection));
     wait_counted(target, "hello", "malformed", malformed + 26);
@@ -458,4 +474,491 @@ fn lies_with_real_keys_are_refused_or_come_to_nothing() {
         assert_eq!(aggregator.stop().await.code, 0);
         assert_eq!(liar.stop().await.code, 0);
     });
+}
+
+/// A hello of somebody who is no server, about a log with records.
+fn hello_about_a_log(stranger: &Attacker, connection: &QuicConnection) -> Frame {
+    let mut hello = stranger.hello(connection);
+    hello.log = Some(LogId([0; 32]));
+    hello.has_records = true;
+    Frame::Hello(Box::new(hello))
+}
+
+/// Says such hellos to a node until the task is dropped.
+fn pester(runtime: &Runtime, name: &str, role: Role, to: Address) -> tokio::task::JoinHandle<()> {
+    let stranger = Attacker::new(name, role, None);
+    runtime.spawn(async move {
+        loop {
+            if let Ok(connection) = stranger.link.dial(&to).await {
+                let hello = hello_about_a_log(&stranger, &connection);
+                // The node may have closed it already.
+                connection.send(Channel::Control, hello.encode().into()).unwrap_or_default();
+                sleep(Duration::from_millis(30)).await;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+}
+
+#[test]
+fn strangers_that_speak_of_a_log_end_no_server_without_a_leader() {
+    let mut instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let leader = instance.leader();
+    let mut tasks = Vec::new();
+    for server in &instance.servers {
+        for (number, role) in [Role::Client, Role::Aggregator].into_iter().enumerate() {
+            let name = format!("stranger {number} of {}", server.name);
+            tasks.push(pester(&runtime, &name, role, address(server)));
+        }
+    }
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    for other in &others {
+        wait_counted(&instance.servers[*other], "hello", "malformed", 20);
+    }
+    // Nobody leads while the others elect, and then while two of three are away.
+    instance.servers[leader].process_mut().kill();
+    instance.servers[others[0]].process_mut().kill();
+    let last = &mut instance.servers[others[1]];
+    assert_eq!(last.process_mut().ended_within(Duration::from_secs(12)), None, "{}", last.process().tail());
+    // Nor does a server know a leader when it starts.
+    for number in [leader, others[0]] {
+        instance.servers[number].start();
+    }
+    instance.wait_rounds(2);
+    for task in tasks {
+        task.abort();
+    }
+    for server in &instance.servers {
+        let odd = |line: &&support::Line| ["log-yielded", "exiting"].contains(&line.event.as_str());
+        assert!(server.process().lines().iter().find(odd).is_none(), "{}", server.process().tail());
+    }
+}
+
+#[test]
+fn strangers_that_speak_of_a_log_take_none_from_fresh_servers() {
+    let mut instance = Instance::new(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let mut bootstrap: Option<String> = None;
+    let mut tasks = Vec::new();
+    for node in &mut instance.servers {
+        if let Some(bootstrap) = &bootstrap {
+            node.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap.clone());
+        }
+        node.start();
+        let name = format!("stranger of {}", node.name);
+        tasks.push(pester(&runtime, &name, Role::Client, address(node)));
+        bootstrap.get_or_insert_with(|| node.peer.clone());
+    }
+    instance.leader();
+    for server in &instance.servers {
+        wait_counted(server, "hello", "malformed", 50);
+    }
+    for node in instance.nodes_mut().skip(3) {
+        node.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap.clone().unwrap());
+        node.start();
+    }
+    instance.wait_rounds(2);
+    for task in tasks {
+        task.abort();
+    }
+    for server in &instance.servers {
+        let yielded = |line: &&support::Line| line.event == "log-yielded";
+        assert!(server.process().lines().iter().find(yielded).is_none(), "{}", server.process().tail());
+    }
+}
+
+/// Everything that a node says on the control channel within a while.
+async fn overhear(connection: &QuicConnection, within: Duration) -> Vec<Frame> {
+    let mut heard = Vec::new();
+    let listen = async {
+        while let Ok((channel, message)) = connection.receive().await {
+            if channel == Channel::Control {
+                heard.push(Frame::decode(&message).expect("a node says frames"));
+            }
+        }
+    };
+    // It ends when the node closes the connection, or when the time is over.
+    drop(timeout(within, listen).await);
+    heard
+}
+
+fn invented(stranger: &Attacker, batch: usize, role: Role) -> Frame {
+    let nowhere = Some(Address("127.0.0.1:1".to_owned()));
+    let one = |number| {
+        let invented = identity(&format!("invented by {} {batch} {number}", stranger.own.peer.short()));
+        PeerEntry::sign(&invented, stranger.own.instance, role, nowhere.clone(), 1)
+    };
+    Frame::Peers { entries: (0..64).map(one).collect() }
+}
+
+#[test]
+fn nothing_is_read_before_acceptance_and_the_book_keeps_the_committee() {
+    let instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let (server, aggregator) = (&instance.servers[0], &instance.aggregator);
+    let mut genuine: Vec<String> =
+        instance.servers.iter().chain([aggregator]).map(|node| node.id().to_owned()).collect();
+    genuine.sort();
+
+    let curious = Attacker::new("curious", Role::Client, None);
+    let heard = runtime.block_on(async {
+        let connection = curious.dial(&address(server)).await;
+        say(&connection, &Frame::PeersWanted { have: vec![] });
+        say(&connection, &Frame::Ping { nonce: 1 });
+        say(&connection, &Frame::Pong { nonce: 1 });
+        say(&connection, &Frame::Welcome);
+        say(&connection, &invented(&curious, 0, Role::Aggregator));
+        overhear(&connection, Duration::from_secs(2)).await
+    });
+    assert!(matches!(heard[..], [Frame::Hello(_)]), "it answers nothing: {heard:?}");
+    for kind in ["peers-wanted", "ping", "pong", "welcome", "peers"] {
+        wait_counted(server, kind, "out-of-turn", 1);
+    }
+
+    // Those who are let in tell of many that nobody has heard of, also in the place of the aggregator and of servers.
+    let crowd = runtime.block_on(async {
+        let mut crowd = Vec::new();
+        for number in 0..12 {
+            let role = [Role::Client, Role::Aggregator][number % 2];
+            let stranger = Attacker::new(&format!("teller {number}"), role, None);
+            let to_server = stranger.enter(&address(server)).await;
+            let pretender = Attacker::new(&format!("pretender {number}"), Role::Server, None);
+            let to_aggregator = pretender.enter(&address(aggregator)).await;
+            for batch in 0..5 {
+                say(&to_server, &invented(&stranger, batch, [Role::Aggregator, Role::Server][batch % 2]));
+                say(&to_aggregator, &invented(&pretender, batch, Role::Server));
+            }
+            crowd.push((stranger, to_server, pretender, to_aggregator));
+        }
+        crowd
+    });
+    wait_counted(server, "peer-entry", "wrong-role", 6);
+    wait_counted(server, "peer-entry", "stranger", 6 * 5 * 64);
+    wait_counted(aggregator, "peer-entry", "too-often", 12 * 200);
+    for node in [server, aggregator] {
+        let told = runtime.block_on(async {
+            let asker = Attacker::new(&format!("asker of {}", node.name), Role::Client, None);
+            let connection = asker.enter(&address(node)).await;
+            say(&connection, &Frame::PeersWanted { have: vec![] });
+            overhear(&connection, Duration::from_secs(1)).await
+        });
+        let told = told.into_iter().find_map(|frame| match frame {
+            Frame::Peers { entries } => Some(entries),
+            _ => None,
+        });
+        let told = told.expect("it tells");
+        let mut told: Vec<String> = told.iter().map(|entry| entry.peer.to_string()).collect();
+        told.sort();
+        assert_eq!(told, genuine, "{} tells of its own, and of nobody else", node.name);
+    }
+
+    // Whoever asks without end is answered now and then.
+    let heard = runtime.block_on(async {
+        let connection = curious.enter(&address(server)).await;
+        for nonce in 0..500 {
+            say(&connection, &Frame::Ping { nonce });
+            say(&connection, &Frame::PeersWanted { have: vec![] });
+        }
+        overhear(&connection, Duration::from_secs(3)).await
+    });
+    let count = |fits: fn(&Frame) -> bool| heard.iter().filter(|frame| fits(frame)).count();
+    let pongs = count(|frame| matches!(frame, Frame::Pong { .. }));
+    let answers = count(|frame| matches!(frame, Frame::Peers { entries } if entries.len() > 1));
+    assert!((1..=50).contains(&pongs) && (1..=10).contains(&answers), "{pongs} pongs, {answers} answers");
+    wait_counted(server, "ping", "too-often", 400);
+    wait_counted(server, "peers-wanted", "too-often", 400);
+    drop(crowd);
+    instance.wait_rounds(2);
+}
+
+#[test]
+fn requests_without_end_are_answered_with_a_pace() {
+    const ASKERS: usize = 4;
+    let instance = Instance::start(2, |_| {});
+    instance.wait_rounds(8);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let to = address(&instance.servers[instance.leader()]);
+    let begun = std::time::Instant::now();
+    let asking = Duration::from_secs(6);
+    let tasks: Vec<_> = (0..ASKERS)
+        .map(|number| {
+            let to = to.clone();
+            let stranger = Attacker::new(&format!("asker {number}"), Role::Client, None);
+            runtime.spawn(async move {
+                let connection = stranger.enter(&to).await;
+                let wanted = wire::encode(&Message::RecordsWanted { from: Round(1) });
+                let wanted: Bytes = wanted.to_vec().into();
+                let (mut asked, mut records) = (0, 0);
+                while begun.elapsed() < asking {
+                    for _ in 0..50 {
+                        asked += usize::from(connection.send(Channel::Protocol, wanted.clone()).is_ok());
+                    }
+                    while let Ok(heard) = timeout(Duration::from_millis(5), connection.receive()).await {
+                        let (channel, message) = heard.expect("it is not shown out for asking");
+                        let is_record = channel == Channel::Protocol
+                            && matches!(wire::decode(&message), Ok(Message::Record { .. }));
+                        records += usize::from(is_record);
+                    }
+                }
+                (asked, records)
+            })
+        })
+        .collect();
+    instance.wait_rounds(4);
+    // At most the eight newest records a second.
+    let most = 8 * (usize::try_from(asking.as_secs()).unwrap() + 2);
+    for task in tasks {
+        let (asked, records) = runtime.block_on(task).unwrap();
+        assert!(asked > 1_000 && (1..=most).contains(&records), "{records} records for {asked} requests");
+    }
+}
+
+#[test]
+fn a_refusal_by_somebody_met_by_rumour_ends_no_joiner() {
+    let mut instance = Instance::new(0, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    // The operator has named a server that does not answer yet, and somebody who tells of another one.
+    instance.servers[0].start();
+    let named = instance.servers[0].peer.clone();
+    instance.servers[0].process_mut().kill();
+    let teller = Attacker::new("teller", Role::Aggregator, None);
+    let joiner = &mut instance.servers[1];
+    let bootstrap = format!("{named},{}@{}", teller.own.peer, teller.link.address());
+    joiner.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), bootstrap);
+    joiner.start();
+    let to = address(joiner);
+
+    let refuser = Attacker::new("refuser", Role::Server, Some(COMMITTEE_SECRET));
+    let entry = PeerEntry::sign(
+        &refuser.identity,
+        refuser.own.instance,
+        Role::Server,
+        Some(refuser.link.address()),
+        1,
+    );
+    let refusing = runtime.spawn(async move {
+        let mut kept = Vec::new();
+        for reason in [Refusal::WireVersion, Refusal::GroupProof, Refusal::Retired].into_iter().cycle() {
+            let connection = refuser.link.accept().await.unwrap();
+            say(&connection, &Frame::HelloRefused { reason });
+            kept.push(connection);
+        }
+    });
+    let _told = runtime.block_on(async {
+        let connection = teller.enter(&to).await;
+        say(&connection, &Frame::Peers { entries: vec![entry] });
+        connection
+    });
+    joiner.process().wait_event("refused-by-peer");
+    assert_eq!(joiner.process_mut().ended_within(Duration::from_secs(8)), None);
+    refusing.abort();
+    // The one that was named comes back and is believed.
+    instance.servers[0].start();
+    let voters = |node: &Node| {
+        let servers = node.data("/status")["servers"].as_array().cloned().unwrap_or_default();
+        servers.iter().filter(|server| server["vote"] == "voter").count()
+    };
+    until("the joiner to get a vote", || (voters(&instance.servers[1]) >= 2).then_some(()));
+}
+
+/// Rounds that a server has finished.
+fn finalized(server: &Node) -> u64 {
+    server.metric("zipnet_rounds_finalized_total", "")
+}
+
+/// A stranger who calls himself a server comes to the aggregator, and comes again, until he is stopped: each time he says that
+/// the committee works for another log, and that a round far ahead is live.
+async fn usurp(to: Address, number: usize, genuine: Arc<Header>, stop: Arc<AtomicBool>) {
+    let stranger = Attacker::new(&format!("usurper {number}"), Role::Server, None);
+    let peer = stranger.own.peer;
+    let mut header = Header::clone(&genuine);
+    header.round = Round(header.round.0 + 1_000_000_000);
+    header.servers = vec![RosterServer { peer, epoch: Epoch(1), round_key: PublicKey([9; 32]) }];
+    let mut signature = HeaderSignature {
+        log: header.log,
+        round: header.round,
+        header: header.digest(),
+        server: peer,
+        refused: Bitmap::new(header.clients.count),
+        signature: Signature::default(),
+    };
+    signature.signature = stranger.identity.sign(&signature.signed_digest());
+    let live = LiveHeader { header, signatures: vec![signature] };
+    let (version, counter) = (RegistryVersion(1), Counter(1));
+    let registry = Message::Registry { log: LogId([9; 32]), version, counter, clients: vec![] };
+    let lies = [wire::encode(&registry), wire::encode(&Message::Live(live))];
+    while !stop.load(Ordering::Relaxed) {
+        // The aggregator may be away, or on its way out.
+        let entered = timeout(Duration::from_secs(2), stranger.try_enter(&to)).await;
+        let Ok(Some(connection)) = entered else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        for _ in 0..20 {
+            for lie in &lies {
+                // The aggregator may have closed it.
+                connection.send(Channel::Protocol, lie.to_vec().into()).unwrap_or_default();
+            }
+            sleep(Duration::from_millis(50)).await;
+            let open =
+                timeout(Duration::from_millis(1), async { while connection.receive().await.is_ok() {} });
+            if open.await.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn strangers_who_call_themselves_servers_do_not_move_the_aggregator() {
+    let mut instance = Instance::start(2, |node| {
+        if node.role == "client" {
+            node.variables.insert("ZIPNET_MIN_SERVERS".to_owned(), "2".to_owned());
+        }
+    });
+    instance.wait_rounds(2);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let to = address(&instance.aggregator);
+    // What is public of a round is shown to anybody who says that he is a client.
+    let header = runtime.block_on(async {
+        let eavesdropper = Attacker::new("eavesdropper", Role::Client, None).enter(&to).await;
+        loop {
+            if let (Channel::Protocol, message) = hear(&eavesdropper).await.unwrap()
+                && let Ok(Message::LiveFor { live, .. }) = wire::decode(&message)
+            {
+                return Arc::new(live.header.clone());
+            }
+        }
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let attack: Vec<_> = (0..5)
+        .map(|number| runtime.spawn(usurp(to.clone(), number, Arc::clone(&header), Arc::clone(&stop))))
+        .collect();
+    wait_counted(&instance.aggregator, "message", "not-in-roster", 50);
+    instance.wait_rounds(5);
+
+    // The aggregator comes back while they are at its door, and while the one server that it was pointed to is away: it knows
+    // the others of old.
+    instance.aggregator.process().signal(Signal::SIGTERM);
+    assert_eq!(instance.aggregator.process_mut().code(), 0);
+    instance.servers[0].process().signal(Signal::SIGTERM);
+    assert_eq!(instance.servers[0].process_mut().code(), 0);
+    instance.aggregator.start();
+    assert_eq!(address(&instance.aggregator), to, "it has the same port");
+    wait_counted(&instance.aggregator, "message", "not-in-roster", 50);
+    instance.servers[1].wait_rounds(3);
+    instance.servers[0].start();
+    instance.wait_rounds(2);
+
+    stop.store(true, Ordering::Relaxed);
+    for task in attack {
+        runtime.block_on(task).unwrap();
+    }
+    let before = finalized(&instance.servers[1]);
+    instance.wait_rounds(2);
+    assert!(finalized(&instance.servers[1]) > before);
+}
+
+/// Takes whoever dials a false aggregator for a client of its own, and counts what it is sent.
+async fn receive_clients(stranger: Arc<Attacker>, greeted: Arc<AtomicU64>, envelopes: Arc<AtomicU64>) {
+    while let Ok(connection) = stranger.link.accept().await {
+        let (stranger, greeted, envelopes) =
+            (Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+        tokio::spawn(async move {
+            say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
+            while let Ok((channel, message)) = connection.receive().await {
+                match channel {
+                    Channel::Control => match Frame::decode(&message) {
+                        Ok(Frame::Hello(hello)) if hello.role == Role::Client => {
+                            say(&connection, &Frame::Welcome);
+                        }
+                        Ok(Frame::Welcome) => drop(greeted.fetch_add(1, Ordering::Relaxed)),
+                        _ => {}
+                    },
+                    Channel::Protocol => {
+                        if matches!(wire::decode(&message), Ok(Message::Envelope(_))) {
+                            envelopes.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn whoever_calls_himself_an_aggregator_gets_no_envelope() {
+    let instance = Instance::start(2, |_| {});
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let stranger = Arc::new(Attacker::new("false aggregator", Role::Aggregator, None));
+    let (greeted, envelopes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let receiving = receive_clients(Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
+    drop(runtime.spawn(receiving));
+    // A third client is pointed to both, and can not tell them apart until a header names one.
+    let third = Instance::new(3, |_| {}).clients.remove(2);
+    let mut variables = third.variables.clone();
+    let both = format!("{},{}@{}", instance.aggregator.peer, stranger.own.peer, stranger.link.address());
+    variables.insert("ZIPNET_BOOTSTRAP".to_owned(), both);
+    let disk = Folder::open(&instance.folder().join("third")).unwrap();
+    let sealed = Arc::new(AtomicU64::new(0));
+    let watch: Watch = {
+        let sealed = Arc::clone(&sealed);
+        Arc::new(move |_, channel, message| {
+            if channel == Channel::Protocol && matches!(wire::decode(message), Ok(Message::Envelope(_))) {
+                sealed.fetch_add(1, Ordering::Relaxed);
+            }
+            None
+        })
+    };
+    let client = Task::start(Role::Client, &variables, disk, watch, Arc::new(|_| {}));
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    until("the client to link with both", || (count(&greeted) >= 1 && count(&sealed) >= 5).then_some(()));
+    instance.wait_rounds(2);
+    assert_eq!(count(&envelopes), 0, "envelopes go to the aggregator that the header names");
+    runtime.block_on(async { assert_eq!(client.stop().await.code, 0) });
+}
+
+#[test]
+fn whoever_is_not_listed_is_not_let_in_and_a_voter_is_not_cut_off() {
+    let list = |names: &[&str]| {
+        names.iter().map(|name| identity(name).peer().to_string()).collect::<Vec<_>>().join(",")
+    };
+    let mut instance = Instance::start(2, |node| {
+        if node.role == "server" {
+            let all = list(&["server-1", "server-2", "server-3"]);
+            node.variables.insert("ZIPNET_ALLOWED_SERVERS".to_owned(), all);
+        }
+    });
+    let mut fourth = instance.servers[0].sibling("server-4");
+    fourth.variables.remove("ZIPNET_ALLOWED_SERVERS");
+    fourth.start();
+    let refused = fourth.process().wait_event("refused-by-peer");
+    assert_eq!(refused.field("reason"), Some("not-listed;"), "{}", refused.raw);
+    instance.wait_rounds(3);
+    assert_eq!(fourth.process_mut().ended_within(Duration::from_secs(1)), None, "it waits to be listed");
+    let status = instance.servers[0].data("/status");
+    let known = status["servers"].as_array().expect("servers are listed");
+    assert!(known.iter().all(|server| server["peer"] != fourth.id()), "{status}");
+    assert_eq!(known.iter().filter(|server| server["vote"] == "voter").count(), 3, "{status}");
+
+    // One operator forgets a server that has a vote.
+    let forgetful = &mut instance.servers[1];
+    forgetful.process().signal(Signal::SIGTERM);
+    assert_eq!(forgetful.process_mut().code(), 0);
+    forgetful.variables.insert("ZIPNET_ALLOWED_SERVERS".to_owned(), list(&["server-1", "server-2"]));
+    forgetful.start();
+    forgetful.process().wait_text("has a vote and is not in ZIPNET_ALLOWED_SERVERS");
+    wait_counted(forgetful, "voter", "not-listed", 2);
+    instance.wait_rounds(2);
+    let status = instance.servers[1].data("/status");
+    assert!(status["notes"].to_string().contains("is not in ZIPNET_ALLOWED_SERVERS"), "{status}");
 }

@@ -446,3 +446,89 @@ fn a_local_network_that_is_interrupted_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn a_client_is_refused_by_the_operator_of_one_server() {
+    let mut instance = Instance::start(3, |_| {});
+    let client = instance.clients[2].id().to_owned();
+    let registered = |server: &Node, count: u64| {
+        until("the registry", || (server.data("/status")["clients"] == count).then_some(()));
+    };
+    registered(&instance.servers[0], 3);
+    let server = &instance.servers[0];
+    assert_eq!(data(server, &["refuse"]), serde_json::json!({ "clients": [], "most": 16 }));
+    refused(&ask(server, &["refuse", "client-3"]), "client-3 is no peer id");
+    refused(&ask(server, &["refuse", "00ff00ff00ff00ff"]), "write all of its 64 digits");
+    refused(&ask(&instance.aggregator, &["refuse", &client]), "only a server refuses clients");
+
+    // By the beginning of its id, as the aggregator's log prints it.
+    let asked = ask(server, &["refuse", &client[..10]]);
+    assert_eq!(asked.code, 0, "{}", asked.stderr);
+    assert!(asked.stderr.contains(&format!("refused: {client} is out of the registry")), "{}", asked.stderr);
+    for other in &instance.servers {
+        let line = other.process().wait_event("client-refused");
+        assert_eq!(line.field("client"), Some(&client[..10]), "{}", line.raw);
+        assert!(line.message.ends_with(&format!("by server={}", &server.id()[..10])), "{}", line.raw);
+        assert_eq!(other.metric("zipnet_clients_refused_total", &server.id()[..10]), 1);
+        registered(other, 2);
+    }
+    instance.clients[2].process().wait_event("client-barred");
+    let status = ask(&instance.clients[2], &["status"]);
+    assert!(
+        status.stdout.contains("not ready: refused: the operator of a server refuses"),
+        "{}",
+        status.stdout
+    );
+    instance.wait_rounds(2);
+    let again = ask(server, &["refuse", &client]);
+    assert!(again.code == 0 && again.stderr.contains("was on the list"), "{}", again.stderr);
+    let listed = serde_json::json!([{ "client": client, "refused": true, "registered": false }]);
+    assert_eq!(data(server, &["refuse"])["clients"], listed);
+    let table = ask(server, &["refuse"]);
+    assert!(table.stdout.contains(&format!("{client}  refused\n")), "{}", table.stdout);
+    let status = ask(&instance.servers[1], &["status"]);
+    let line = format!("\nrefused       1 by {}\n", &server.id()[..10]);
+    assert!(status.stdout.contains(&line), "{}", status.stdout);
+    assert_eq!(data(&instance.servers[1], &["status"])["refusals"][server.id()], 1);
+
+    // The file is the truth: it outlives the process, and a person may edit it.
+    let file = server.folder.join("refused-clients");
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(text, format!("{client}\n"));
+    let path = file.display().to_string();
+    fs::write(&file, format!("# mine\n{text}rubbish\n")).unwrap();
+    let wrong = format!("failed to read {path}: line 3: `rubbish` is no peer id of 64 hexadecimal digits");
+    server.process().wait_text(&wrong);
+    refused(&ask(server, &["refuse", &"ab".repeat(32)]), &wrong);
+    assert_eq!(fs::read_to_string(&file).unwrap(), format!("# mine\n{text}rubbish\n"));
+    let server = &mut instance.servers[0];
+    assert_eq!(ask(server, &["stop"]).code, 0);
+    assert_eq!(server.process_mut().code(), 0);
+    server.begin();
+    assert_eq!(server.process_mut().code(), 78);
+    server.process().wait_text(&wrong);
+    fs::write(&file, format!("# mine\n{text}")).unwrap();
+    server.start();
+    instance.wait_rounds(1);
+    for _ in 0..10 {
+        instance.wait_rounds(2);
+    }
+    // The bar is over; whoever comes back is refused again, and was in none of the rounds.
+    registered(&instance.servers[1], 2);
+    for round in data(&instance.servers[1], &["rounds"]).as_array().unwrap() {
+        assert_eq!(round["participants"], 2, "{round}");
+    }
+
+    // Withdrawn in the file by hand, and it comes back.
+    fs::write(&file, "# mine\n").unwrap();
+    for server in &instance.servers {
+        server.process().wait_event("refusal-withdrawn");
+        registered(server, 3);
+    }
+    let enrolled = |line: &support::Line| line.event == "enrolled";
+    let client = instance.clients[2].process();
+    let (first, _) = client.wait_for(0, "its first registration", enrolled);
+    client.wait_for(first + 1, "its second registration", enrolled);
+    let none = ask(&instance.servers[0], &["refuse", "--withdraw", &"ab".repeat(32)]);
+    assert!(none.code == 0 && none.stderr.contains("was not on the list"), "{}", none.stderr);
+}

@@ -63,7 +63,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("ZIPNET_MIN_PARTICIPANTS", SERVER, Holds::Count { min: 1, max: 10_000 }),
     variable("ZIPNET_MIN_SERVERS", &[Role::Server, Role::Client], Holds::Count { min: 1, max: 64 }),
     variable("ZIPNET_AGGREGATOR", SERVER, Holds::Nodes),
-    variable("ZIPNET_SERVERS", CLIENT, Holds::Nodes),
+    variable("ZIPNET_SERVERS", &[Role::Aggregator, Role::Client], Holds::Nodes),
     variable("ZIPNET_ROUND_PERIOD", SERVER, Holds::Duration),
     variable("ZIPNET_ROUND_DEADLINE", SERVER, Holds::Duration),
     variable("ZIPNET_FOLD_DEADLINE", AGGREGATOR, Holds::Duration),

@@ -19,4 +19,6 @@ pub(crate) const RUNBOOKS: &[(&str, u32)] = &[
     ("rotations-and-upgrades#rotating-round-parameters", 3),
     ("rotations-and-upgrades#retiring-and-replacing-an-instance", 3),
     ("rotations-and-upgrades#upgrading-the-binary", 3),
+    // Of docs/operating.md.
+    ("operating#refusing-a-client", 3),
 ];

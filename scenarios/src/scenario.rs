@@ -1251,8 +1251,15 @@ fn asks_for_nothing(reader: &mut Reader<'_>, call: &Value<'_>, expected: &str) {
 
 fn act_fits(reader: &mut Reader<'_>, call: &Value<'_>, act: &Do) {
     let wrong_role = |nodes: &[NodeRef], role: Role| nodes.iter().find(|node| node.role != role).cloned();
+    if let Do::Refuse { client, .. } = act
+        && let Some(stranger) = wrong_role(&client.0, Role::Client)
+    {
+        let expected = format!("a {}", Role::Client);
+        reader.error(Kind::UnknownNode, call.span(), expected, format!("`{stranger}`"), None);
+    }
     let (stranger, role) = match act {
         Do::Retire { node, .. } => (wrong_role(core::slice::from_ref(node), Role::Server), Role::Server),
+        Do::Refuse { node, .. } => (wrong_role(&node.0, Role::Server), Role::Server),
         Do::Publish { node, .. } => (wrong_role(&node.0, Role::Client), Role::Client),
         Do::Start { .. }
         | Do::Stop { .. }

@@ -195,6 +195,15 @@ verbs! {
             /// Why the tool must refuse; without this it must agree.
             refused: Option<Reason>,
         }
+        /// Has the operators of servers refuse clients, or withdraw that.
+        Refuse = "refuse" {
+            /// The servers.
+            node: Nodes,
+            /// The clients, up or down.
+            client: Nodes,
+            /// Whether they are refused no more.
+            withdraw: bool = "false",
+        }
         /// Hands a payload to clients.
         Publish = "publish" {
             /// The clients.

@@ -122,6 +122,12 @@ words! {
         AggregateForwarded = "aggregate-forwarded",
         /// `registering client bundle client=…`; on the aggregator.
         ClientSeen = "client-seen",
+        /// `committee: client refused client=… by server=…`; on each server.
+        ClientRefused = "client-refused",
+        /// `committee: refusal withdrawn client=… by server=…`; on each server.
+        RefusalWithdrawn = "refusal-withdrawn",
+        /// A client was told that servers refuse it.
+        ClientBarred = "client-barred",
         /// `departing: finishing the round and saying goodbye`
         Departing = "departing",
         /// This server's log has no records and yields to another.
@@ -300,6 +306,8 @@ words! {
         StateDigest = "state-digest",
         /// A log without records yields to one with records.
         LogYields = "log-yields",
+        /// One server keeps out no more clients than a share of the registry.
+        FewRefused = "few-refused",
         /// Peers of another wire version, machine signature or parameters are refused by name.
         Compatibility = "compatibility",
         /// A server with an empty state folder is a new voter, whatever its identity.
@@ -338,6 +346,8 @@ words! {
         PartialsSubmitted = "zipnet_partials_submitted_total",
         /// Registered clients.
         ClientRegistrySize = "zipnet_client_registry_size",
+        /// Refusals of clients that were applied.
+        ClientsRefused = "zipnet_clients_refused_total",
         /// Registered servers.
         ServerRegistrySize = "zipnet_server_registry_size",
         /// Participants of the last finalised round.

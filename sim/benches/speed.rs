@@ -17,6 +17,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::Strict;
+use zipnet_core::id::UniqueId;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::machine::{Report, RequestId};
 use zipnet_core::message::Role;
@@ -200,12 +201,12 @@ async fn run_cluster(
     let verdicts = Verdicts::default();
     for (place, role) in roles.enumerate() {
         let name = format!("{}-{place}", role_name(role));
-        let secret = format!("the secret of {name}, which is long enough");
-        let peer = Identity::from_secret(&NodeSecret::from_text(&secret)).peer();
+        let secret = UniqueId::from_text(&format!("the secret of {name}"));
+        let peer = Identity::from_secret(&NodeSecret::from_bytes(secret.0)).peer();
         let address = Address(format!("{name}:7000"));
         let mut env = BTreeMap::from([
             ("ZIPNET_INSTANCE".to_owned(), "acme.bench".to_owned()),
-            ("ZIPNET_SECRET".to_owned(), secret),
+            ("ZIPNET_SECRET".to_owned(), secret.to_string()),
         ]);
         if role == Role::Server {
             env.insert("ZIPNET_COMMITTEE_SECRET".to_owned(), "11".repeat(32));

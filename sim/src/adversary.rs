@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Check;
-use zipnet_core::id::{Digest, PeerId};
+use zipnet_core::id::{Digest, PeerId, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::message::{Aggregate, Command, Message, Partial};
 use zipnet_core::wire;
@@ -72,9 +72,10 @@ impl Liar {
         self.with(|shared| shared.deviation != Deviation::Honest)
     }
 
-    /// Signs with this secret.
+    /// Signs with this secret: 64 hexadecimal digits.
     pub(crate) fn is_called(&self, secret: &str) {
-        self.with(|shared| shared.identity = Some(Identity::from_secret(&NodeSecret::from_text(secret))));
+        let secret = NodeSecret::from_bytes(UniqueId::from_text(secret).0);
+        self.with(|shared| shared.identity = Some(Identity::from_secret(&secret)));
     }
 
     /// Which rules the node leaves out, as long as it lies.

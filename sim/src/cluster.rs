@@ -7,11 +7,11 @@
 //! - `variables`: the environment of a process
 
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Check;
 use zipnet_core::committee::MACHINE_VERSION;
-use zipnet_core::id::{GroupId, PeerId};
+use zipnet_core::id::{GroupId, PeerId, UniqueId};
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::params::RoundParams;
@@ -71,6 +71,8 @@ pub(crate) struct Member {
     process: Option<Process<Exit>>,
     /// How the latest process ended, if it ended by itself.
     exit: Option<Exit>,
+    /// The clients that its operator refuses.
+    refused: BTreeSet<PeerId>,
     /// An orderly stop was asked for.
     told_to_stop: bool,
     /// A step has stopped it: no fault may start it.
@@ -172,6 +174,7 @@ impl Cluster {
             handle: None,
             process: None,
             exit: None,
+            refused: BTreeSet::new(),
             told_to_stop: false,
             stopped_by_step: false,
             liar: Liar::default(),
@@ -302,6 +305,9 @@ impl Cluster {
         witness.lies(member.host.index(), lies);
         witness.started(member.host.index(), now, peer, Start { instance, build: info, floor, group });
         let (handle, controls) = node::control();
+        if !member.refused.is_empty() {
+            handle.refuse(member.refused.clone());
+        }
         member.handle = Some(handle);
         let tap = (member.role != Role::Client).then(|| member.liar.tap());
         member.host.set_tap(tap);
@@ -319,6 +325,22 @@ impl Cluster {
                 exit
             }
         }));
+    }
+
+    /// Has the operator of a server refuse clients, or withdraw that. It is remembered as a file of the server would.
+    pub(crate) fn refuse(&mut self, server: NodeId, clients: &[NodeId], withdraw: bool) {
+        let clients: Vec<_> = clients.iter().map(|client| self.peer(*client)).collect();
+        let member = self.get_mut(server);
+        for client in clients {
+            if withdraw {
+                member.refused.remove(&client);
+            } else {
+                member.refused.insert(client);
+            }
+        }
+        if let Some(handle) = &member.handle {
+            handle.refuse(member.refused.clone());
+        }
     }
 
     /// Which rules a node enforces.
@@ -470,9 +492,9 @@ pub(crate) fn instance_of(deployment: &Deployment) -> String {
     })
 }
 
-/// Who has this secret.
+/// Who has this secret of a scenario: 64 hexadecimal digits, so that no instance is needed and nothing is stretched.
 pub(crate) fn peer_of(secret: &str) -> PeerId {
-    Identity::from_secret(&NodeSecret::from_text(secret)).peer()
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(secret).0)).peer()
 }
 
 /// The group of a configuration; servers only.

@@ -41,6 +41,7 @@ const RULES: &[(Check, &str)] = &[
     (Check::AnnouncedRemoval, "zipnet-canary:announced-removal"),
     (Check::MajorityKept, "zipnet-canary:majority-kept"),
     (Check::ProbedDead, "zipnet-canary:probed-dead"),
+    (Check::FewRefused, "zipnet-canary:few-refused"),
     (Check::Compatibility, "zipnet-canary:compatibility"),
     (Check::PadEnds, "zipnet-canary:pad-ends"),
     (Check::PromiseKept, "zipnet-canary:promise-kept"),

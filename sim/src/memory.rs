@@ -81,6 +81,7 @@ impl<C: Checks> Checks for Remembering<C> {
 #[cfg(test)]
 mod tests {
     use zipnet_core::checks::Strict;
+    use zipnet_core::id::UniqueId;
     use zipnet_core::key::{Identity, NodeSecret};
 
     use super::*;
@@ -88,7 +89,8 @@ mod tests {
     #[test]
     fn whatever_is_remembered_is_what_verifying_says() {
         let checks = Remembering::new(Strict, Verdicts::default());
-        let identity = |name: &str| Identity::from_secret(&NodeSecret::from_text(name));
+        let identity =
+            |name: &str| Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(name).0));
         let (one, other) = (identity("one"), identity("other"));
         let digests = (0_u8..4).map(|byte| Digest([byte; 32]));
         let signatures: Vec<_> = digests.clone().map(|digest| one.sign(&digest)).collect();

@@ -12,7 +12,7 @@ use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::id::{PeerId, RaftId, StoreId};
 use zipnet_node::consensus::types::{Entry, LogId, Payload, Vote};
 use zipnet_node::consensus::{
-    Command, CorruptSnapshot, LogStore, Machine, MachineStore, Members, NodeId, OnEvent, Types,
+    Command, CorruptSnapshot, LogStore, Machine, MachineStore, Members, NodeId, OnEvent, Source, Types,
 };
 use zipnet_node::world::Address;
 use zipnet_sim::chain::{Log, Recorder};
@@ -73,9 +73,19 @@ impl Machine for Silent {
         Vec::new()
     }
 
-    fn restore(&mut self, _: &[u8]) -> Result<(), CorruptSnapshot> {
+    fn restore(&mut self, _: &[u8], _: Source) -> Result<(), CorruptSnapshot> {
         Ok(())
     }
+
+    fn examine(&self, _: &[u8]) -> Result<(), CorruptSnapshot> {
+        Ok(())
+    }
+
+    fn followed(&self) -> Option<u64> {
+        None
+    }
+
+    fn follow(&mut self, _: Option<u64>) {}
 }
 
 /// What a process was told to be durable: the vote's term and the last entry.

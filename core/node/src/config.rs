@@ -100,6 +100,8 @@ pub struct ServerPart {
     pub committee_secret: Arc<CommitteeSecret>,
     /// `ZIPNET_MIN_PARTICIPANTS` and `ZIPNET_MIN_SERVERS`.
     pub floors: Floors,
+    /// `ZIPNET_ALLOWED_SERVERS`: who may be a server of this committee; `None`: whoever knows its secret.
+    pub allowed: Option<BTreeSet<PeerId>>,
     /// `ZIPNET_AGGREGATOR`: the only aggregator this server approves; `None`: the first one seen.
     pub aggregator: Option<PeerId>,
     /// `ZIPNET_ROUND_PERIOD`.
@@ -117,6 +119,8 @@ pub struct ServerPart {
 pub struct AggregatorPart {
     /// `ZIPNET_FOLD_DEADLINE`.
     pub fold_deadline: Duration,
+    /// `ZIPNET_SERVERS`: servers that are believed.
+    pub pins: BTreeSet<PeerId>,
 }
 
 /// What only a client has.
@@ -199,7 +203,7 @@ impl Config {
         }
         let universe =
             if universe_name == UNIVERSE_NAME { UNIVERSE } else { UniqueId::from_text(&universe_name) };
-        let secret = reader.secret();
+        let secret = reader.secret(instance.as_ref());
         let bootstrap = reader.peers(BOOTSTRAP);
         let listen = reader.address(LISTEN).unwrap_or_else(|| Address("0.0.0.0:0".to_owned()));
         let advertise = reader.address(ADVERTISE);
@@ -222,10 +226,14 @@ impl Config {
             }
         };
         let part = match role {
-            Role::Server => reader.server().map(Part::Server),
+            Role::Server => reader.server(instance.as_ref()).map(Part::Server),
             Role::Aggregator => {
                 let fold_deadline = reader.duration(FOLD_DEADLINE, Duration::from_secs(2));
-                Some(Part::Aggregator(AggregatorPart { fold_deadline }))
+                let pins: BTreeSet<_> = reader.peers(SERVERS).into_iter().map(|pin| pin.peer).collect();
+                if pins.is_empty() && bootstrap.is_empty() {
+                    reader.warnings.push(Warning::NobodyToBelieve);
+                }
+                Some(Part::Aggregator(AggregatorPart { fold_deadline, pins }))
             }
             Role::Client => Some(Part::Client(reader.client(&build.params))),
         };
@@ -412,6 +420,8 @@ pub enum Warning {
     },
     /// Any aggregator will do.
     AnyAggregator,
+    /// An aggregator is told of no server.
+    NobodyToBelieve,
     /// A client pins no server.
     NoPins,
     /// A reader pins no server.
@@ -458,6 +468,9 @@ impl fmt::Display for Warning {
             Self::AnyAggregator => f.write_str(
                 "ZIPNET_AGGREGATOR is not set: the first aggregator seen is approved, and it chooses who takes part",
             ),
+            Self::NobodyToBelieve => f.write_str(
+                "neither ZIPNET_SERVERS nor ZIPNET_BOOTSTRAP is set: at its first start this aggregator believes the first servers that it meets",
+            ),
             Self::NoPins => f.write_str(
                 "ZIPNET_SERVERS is not set: this client's anonymity rests on the network's word about who the servers are",
             ),
@@ -468,6 +481,10 @@ impl fmt::Display for Warning {
             Self::MetricsOnWildcard { address } => write!(
                 f,
                 "ZIPNET_METRICS={address} listens on every interface: bind it to an address that only your monitoring reaches"
+            ),
+            Self::Unused { variable: SERVERS, role: Role::Server } => f.write_str(
+                "ZIPNET_SERVERS has no effect on a server: it says which servers a client's rounds must have; who may be a \
+                 server is said by ZIPNET_ALLOWED_SERVERS",
             ),
             Self::Unused { variable, role } => {
                 write!(f, "{variable} has no effect on {}", role_with_article(*role))
@@ -603,6 +620,7 @@ const MIN_PARTICIPANTS: &str = "ZIPNET_MIN_PARTICIPANTS";
 const MIN_SERVERS: &str = "ZIPNET_MIN_SERVERS";
 const AGGREGATOR: &str = "ZIPNET_AGGREGATOR";
 const SERVERS: &str = "ZIPNET_SERVERS";
+const ALLOWED_SERVERS: &str = "ZIPNET_ALLOWED_SERVERS";
 const ROUND_PERIOD: &str = "ZIPNET_ROUND_PERIOD";
 const ROUND_DEADLINE: &str = "ZIPNET_ROUND_DEADLINE";
 const FOLD_DEADLINE: &str = "ZIPNET_FOLD_DEADLINE";
@@ -630,7 +648,8 @@ pub const VARIABLES: &[(&str, &[Role])] = &[
     (MIN_PARTICIPANTS, SERVER),
     (MIN_SERVERS, &[Role::Server, Role::Client]),
     (AGGREGATOR, SERVER),
-    (SERVERS, CLIENT),
+    (SERVERS, &[Role::Aggregator, Role::Client]),
+    (ALLOWED_SERVERS, SERVER),
     (ROUND_PERIOD, SERVER),
     (ROUND_DEADLINE, SERVER),
     (FOLD_DEADLINE, &[Role::Aggregator]),
@@ -696,7 +715,8 @@ impl<'a> Reader<'a> {
         self.errors.push(ConfigError::Invalid { variable, value, expected });
     }
 
-    fn secret(&mut self) -> Option<Arc<NodeSecret>> {
+    /// Texts are stretched for the instance, so that there is no secret without one.
+    fn secret(&mut self, instance: Option<&Instance>) -> Option<Arc<NodeSecret>> {
         let text = match self.role {
             Role::Server | Role::Aggregator => self.required(SECRET),
             Role::Client => self.text(SECRET),
@@ -704,10 +724,10 @@ impl<'a> Reader<'a> {
         if NodeSecret::is_short(text) {
             self.warnings.push(Warning::ShortSecret);
         }
-        Some(Arc::new(NodeSecret::from_text(text)))
+        Some(Arc::new(NodeSecret::from_text(text, instance?)))
     }
 
-    fn server(&mut self) -> Option<ServerPart> {
+    fn server(&mut self, instance: Option<&Instance>) -> Option<ServerPart> {
         let committee_secret = self.required(COMMITTEE_SECRET);
         if committee_secret.is_some_and(CommitteeSecret::weak) {
             self.warnings.push(Warning::ShortCommitteeSecret);
@@ -744,11 +764,16 @@ impl<'a> Reader<'a> {
         if new_log {
             self.warnings.push(Warning::NewLog);
         }
+        let allowed = self.text(ALLOWED_SERVERS).is_some().then(|| self.peers(ALLOWED_SERVERS));
+        let allowed = allowed.map(|peers| peers.into_iter().map(|peer| peer.peer).collect());
         Some(ServerPart {
+            allowed,
             // Stretching costs time, and a node with mistakes does not start.
-            committee_secret: match committee_secret {
-                Some(text) if self.errors.is_empty() => Arc::new(CommitteeSecret::from_text(text)),
-                Some(_) | None => return None,
+            committee_secret: match (committee_secret, instance) {
+                (Some(text), Some(instance)) if self.errors.is_empty() => {
+                    Arc::new(CommitteeSecret::from_text(text, instance))
+                }
+                _ => return None,
             },
             floors: Floors { participants, servers },
             aggregator,
@@ -873,6 +898,26 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_another_secret_in_another_instance_and_digits_are_not() {
+        let secrets = |instance: &str, text: &str| {
+            let (config, _) =
+                server(&[(INSTANCE, instance), (SECRET, text), (COMMITTEE_SECRET, text)]).expect("complete");
+            let Part::Server(part) = config.part else { panic!("a server") };
+            (config.secret.expect("it was set"), part.committee_secret)
+        };
+        let text = "a text that is long enough for no warning";
+        let (here, there) = (secrets("acme.here", text), secrets("acme.there", text));
+        assert!(here.0 != there.0 && here.1 != there.1);
+        assert_eq!(secrets("acme.here", HEX), secrets("acme.there", HEX));
+        // Without an instance there is no secret, and the instance is what is asked for.
+        let errors = server(&[(INSTANCE, ""), (SECRET, text)]).expect_err("no instance");
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["ZIPNET_INSTANCE is not set: a server requires it"]
+        );
+    }
+
+    #[test]
     fn defaults_are_those_of_the_contract() {
         let (config, warnings) = server(&[]).expect("complete");
         assert_eq!(config.role(), Role::Server);
@@ -889,9 +934,10 @@ mod tests {
         assert_eq!(warnings, [Warning::NoAnonymity { min_participants: 1 }, Warning::AnyAggregator]);
 
         let mut all = env(&[(INSTANCE, "acme.mainnet"), (SECRET, HEX)]);
-        let (config, _) = Config::from_env(Role::Aggregator, &all, build()).expect("complete");
+        let (config, warnings) = Config::from_env(Role::Aggregator, &all, build()).expect("complete");
         let Part::Aggregator(part) = config.part else { panic!("an aggregator has its part") };
-        assert_eq!(part.fold_deadline, Duration::from_secs(2));
+        assert_eq!((part.fold_deadline, part.pins.len()), (Duration::from_secs(2), 0));
+        assert_eq!(warnings, [Warning::NobodyToBelieve]);
 
         all.remove(SECRET);
         let (config, warnings) = Config::from_env(Role::Client, &all, build()).expect("complete");
@@ -922,6 +968,25 @@ mod tests {
             [Some(Address("10.0.0.7:4000".to_owned())), Some(Address("[::1]:7".to_owned())), None]
         );
         assert!(!warnings.contains(&Warning::NoAnonymity { min_participants: 2 }));
+    }
+
+    #[test]
+    fn who_may_be_a_server_is_read_from_its_own_variable() {
+        let (config, _) = server(&[]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.allowed, None);
+        let other = HEX.replace('0', "9");
+        let (config, _) =
+            server(&[(ALLOWED_SERVERS, &format!("{HEX}@10.0.0.7:4000,{other}"))]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        let expected: BTreeSet<_> = [HEX, &other].map(|hex| parse_peer(hex).expect("64 digits")).into();
+        assert_eq!(part.allowed, Some(expected));
+        assert!(server(&[(ALLOWED_SERVERS, "server-1")]).is_err(), "a mistake does not leave the door open");
+
+        let (config, warnings) = server(&[(SERVERS, HEX)]).expect("complete");
+        let Part::Server(part) = config.part else { panic!("a server has a server's part") };
+        assert_eq!(part.allowed, None, "a client's list means something else");
+        assert!(sentences(&warnings)[0].ends_with("is said by ZIPNET_ALLOWED_SERVERS"));
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //! - `database`: a redb file, opened with care
 //! - `storage`: the log, durable before it is acknowledged
 //! - `machine`: the machine in memory, its snapshots on disk
+//! - `guard`: what is taken from peers, and from whom
 //! - `network`, `pace`: requests and replies between nodes, and how much one carries
 //! - [`recording`]: what a stopped node has on its disk
 
 pub mod codec;
 mod database;
+pub mod guard;
 mod machine;
 mod network;
 mod pace;
@@ -38,9 +40,12 @@ use zipnet_core::id::{Digest, RaftId};
 
 use self::database::Database;
 pub(crate) use self::database::lock;
-pub use self::machine::{CorruptSnapshot, FILE as MACHINE_FILE, Machine, MachineStore, SnapshotBuilder};
-use self::network::{Calls, Network, Raft};
-pub use self::network::{Refusal, Transport};
+pub use self::guard::{Believed, Refusal};
+pub use self::machine::{
+    CorruptSnapshot, FILE as MACHINE_FILE, Machine, MachineStore, SnapshotBuilder, Source,
+};
+pub use self::network::Transport;
+use self::network::{Calls, Network, Raft, Taker};
 pub use self::storage::{FILE as LOG_FILE, LogStore};
 pub use self::types::{Command, Members, NodeId, Types};
 use crate::world::World;
@@ -114,6 +119,13 @@ pub enum Event {
     SnapshotInstalled {
         /// The last entry it covers.
         index: u64,
+    },
+    /// A message of a peer was let in and then refused, because it does not fit what this node has.
+    Refused {
+        /// Who sent it.
+        from: RaftId,
+        /// Why.
+        refusal: Refusal,
     },
     /// This node can not go on, most often because of its disk. Nothing follows.
     Failed {
@@ -228,7 +240,7 @@ pub struct Consensus<W: World, M: Machine, T>(Arc<Inner<W, M, T>>);
 
 struct Inner<W: World, M: Machine, T> {
     raft: Raft<W, M>,
-    machine: Arc<Mutex<M>>,
+    taker: Taker<W, M>,
     calls: Calls<T>,
     log: LogStore<W>,
     snapshots: Database<W>,
@@ -271,30 +283,21 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         let fresh = log.is_pristine();
         let entropy = world.entropy();
         let first = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes contain 8"));
-        let calls = Calls::new(me, transport, first);
+        let calls = Calls::new(me, transport, first, settings.snapshot_timeout);
         let raft = Raft::<W, M>::new(NodeId(me), config, Network(calls.clone()), log.clone(), store)
             .await
             .map_err(|error| OpenError::Inconsistent(error.to_string()))?;
         // The first answer means that the state that was read is also the state that is shown.
         raft.with_raft_state(|_| ()).await.map_err(|error| OpenError::Inconsistent(error.to_string()))?;
 
+        let taker = Taker { raft: raft.clone(), machine, log: log.clone(), on_event: Arc::clone(&on_event) };
         let stopping = Arc::new(AtomicBool::new(false));
         let watch = watch(raft.clone(), Arc::clone(&stopping), Arc::clone(&failure), on_event);
         drop(W::Runtime::spawn(watch));
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
         drop(W::Runtime::spawn(forward(raft.clone(), waiting)));
         let proposals = Mutex::new(proposals);
-        Ok(Self(Arc::new(Inner {
-            raft,
-            machine,
-            calls,
-            log,
-            snapshots,
-            proposals,
-            failure,
-            stopping,
-            fresh,
-        })))
+        Ok(Self(Arc::new(Inner { raft, taker, calls, log, snapshots, proposals, failure, stopping, fresh })))
     }
 
     /// Whether the disk held no log when it was opened: this node has never been part of a group.
@@ -320,9 +323,38 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     /// Takes a message that came from the peer over [`Transport`] on either of its channels.
     ///
     /// # Errors
-    /// Why the message was refused; nothing has changed then. Only [`Refusal::Busy`] happens to honest peers.
+    /// Why the message was refused; nothing has changed then. What is refused later, because it does not fit what this
+    /// node has, is told as [`Event::Refused`]. To honest peers only [`Refusal::Busy`] happens, and
+    /// [`Refusal::NotMember`] until their membership has come around.
     pub fn receive(&self, from: RaftId, message: Bytes) -> Result<(), Refusal> {
-        self.0.calls.receive::<W, M>(&self.0.raft, &self.0.machine, from, &message)
+        self.0.calls.receive(&self.0.taker, from, &message)
+    }
+
+    /// Says whom to believe from here on, beside the voters of the last and of the last committed membership in the log.
+    /// A node that has no log believes nobody before.
+    pub fn believe(&self, believed: Believed) {
+        self.0.calls.believe(believed);
+    }
+
+    /// The voters of the last membership in the log and of the last committed one, and at which entry they became so.
+    #[must_use]
+    pub fn voters(&self) -> (Option<u64>, BTreeSet<RaftId>) {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (effective, committed) = (&metrics.membership_config, &metrics.committed_membership_config);
+        let voters = effective.membership().voter_ids().chain(committed.membership().voter_ids());
+        (effective.log_id().map(|id| id.index), voters.map(|id| id.0).collect())
+    }
+
+    /// Waits until what this node has applied is also what it applies again after a crash.
+    ///
+    /// The committed position is written with whatever is written next. An entry that was applied and is not known as
+    /// committed on the disk could be replaced after a crash, by a leader that lies about what is committed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn sync_committed(&self) -> io::Result<()> {
+        self.0.log.sync_committed().await
     }
 
     /// How consensus stands at this node.

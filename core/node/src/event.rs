@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use zipnet_core::id::{LogId, PeerId, StoreId, UniqueId};
 use zipnet_core::machine::{Abandonment, Outcome, Report};
 use zipnet_core::message::Role;
+use zipnet_core::refused::Refused;
 
 use crate::config::role_name;
 use crate::consensus;
@@ -454,6 +455,24 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("committee: client registry changed version={} clients={count}", version.0);
             (Debug, target::COMMITTEE, "clients-changed", text)
         }
+        Report::ClientRefused { server, client } => {
+            let text =
+                format!("committee: client refused client={} by server={}", client.short(), server.short());
+            (Info, target::COMMITTEE, "client-refused", text)
+        }
+        Report::RefusalWithdrawn { server, client } => {
+            let text = format!(
+                "committee: refusal withdrawn client={} by server={}",
+                client.short(),
+                server.short()
+            );
+            (Info, target::COMMITTEE, "refusal-withdrawn", text)
+        }
+        Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(_) } => {
+            let text = "client: refused by a server of the committee: this client is in no round before that server's \
+                        operator withdraws it, and 16 rounds have passed";
+            (Warn, target::CLIENT_ROLE, "client-barred", text.to_owned())
+        }
         Report::Refused { kind, reason, from } => {
             let from = from.map_or_else(|| "log".to_owned(), |peer| peer.short());
             let text = format!("refused {kind} reason={} from={from}", reason.name());
@@ -481,6 +500,11 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("registering client bundle client={}", client.short());
             (Info, target::AGGREGATOR_ROLE, "client-seen", text)
         }
+        Report::ServersBelieved { servers } => {
+            let names: Vec<_> = servers.iter().map(PeerId::short).collect();
+            let text = format!("aggregator: believing servers={}", names.join(","));
+            (Info, target::AGGREGATOR_ROLE, "servers-believed", text)
+        }
         Report::Enrolled { version } => {
             let text = format!("client: enrolled registry={}", version.0);
             (Info, target::CLIENT_ROLE, "enrolled", text)
@@ -488,6 +512,13 @@ fn report_line(report: &Report) -> Option<Line> {
         // Whether an envelope carried a message is for nobody to read.
         Report::Sealed { round, .. } => {
             (Debug, target::CLIENT_ROLE, "sealed", format!("client: sealed envelope round={round}"))
+        }
+        Report::HeaderUntrusted { round, reason: Refused::RefusedClient } => {
+            let text = format!(
+                "client: does not take part round={round} reason=refused-client: the operator of a server refuses this \
+                 client"
+            );
+            (Warn, target::CLIENT_ROLE, "header-untrusted", text)
         }
         Report::HeaderUntrusted { round, reason } => {
             let text = format!("client: does not take part round={round} reason={}", reason.name());
@@ -561,6 +592,7 @@ fn consensus_line(event: &consensus::Event) -> Option<Line> {
         consensus::Event::Voted { .. }
         | consensus::Event::VoteSynced { .. }
         | consensus::Event::Appended { .. }
+        | consensus::Event::Refused { .. }
         | consensus::Event::Applied { .. } => return None,
     };
     Some(Line { level, target: target::CONSENSUS, name, text })
@@ -710,6 +742,9 @@ mod tests {
             Report::ServerRetired { server: peer(2), forced: true },
             Report::AggregatorRegistered { aggregator: peer(9) },
             Report::ClientsChanged { version: RegistryVersion(5), count: 4 },
+            Report::ClientRefused { server: peer(2), client: peer(0xc1) },
+            Report::RefusalWithdrawn { server: peer(2), client: peer(0xc1) },
+            Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(peer(9)) },
             Report::Refused { kind: "partial", reason: Refused::WrongRound, from: Some(peer(3)) },
             Report::Refused { kind: "open-round", reason: Refused::BelowFloor, from: None },
             Report::HeaderSigned { round, header: header_digest },
@@ -725,6 +760,7 @@ mod tests {
             Report::Disclaimed { round, header: header_digest },
             Report::AggregateForwarded { round, participants: 3 },
             Report::ClientSeen { client: peer(0xc1) },
+            Report::ServersBelieved { servers: vec![peer(1), peer(2)] },
             Report::Enrolled { version: RegistryVersion(5) },
             Report::Sealed {
                 log,
@@ -735,6 +771,7 @@ mod tests {
                 request: Some(RequestId(1)),
             },
             Report::HeaderUntrusted { round, reason: Refused::PinMissing },
+            Report::HeaderUntrusted { round, reason: Refused::RefusedClient },
             Report::Published { request: RequestId(1), outcome: Outcome::Landed, round },
             Report::Published { request: RequestId(2), outcome: Outcome::Unknown, round },
             Report::RecordSeen { record: record(), digest: Digest([9; 32]), confirmed: true },
@@ -809,6 +846,7 @@ mod tests {
                 consensus::Event::MembersChanged { index: 10, members },
                 consensus::Event::SnapshotTaken { index: 10 },
                 consensus::Event::SnapshotInstalled { index: 10 },
+                consensus::Event::Refused { from: raft(4, 1), refusal: consensus::Refusal::Contradiction },
                 consensus::Event::Failed {
                     fault: consensus::Fault::Disk,
                     reason: "the disk failed".to_owned(),

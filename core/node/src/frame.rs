@@ -3,20 +3,35 @@
 //! A frame is a version byte, a kind byte and a postcard body. The version is that of the framing alone, so that nodes of
 //! different wire versions can still tell each other so: what may differ between builds stands inside [`Hello`].
 //!
-//! Both ends send [`Hello`] at once, before anything else, and judge the other's with [`judge_hello`].
+//! Both ends send [`Hello`] at once, before anything else, and judge the other's with [`judge_hello`]. Which frame is read
+//! when, [`Frame::is_read`] says; whatever else comes is dropped:
+//!
+//! | frame, by [`Stage`] | fresh | refused | waiting | used | linked |
+//! |---|---|---|---|---|---|
+//! | hello | read | | | | |
+//! | hello-refused, goodbye | read | read | read | read | read |
+//! | welcome | | | read | read | |
+//! | ping | | | read | read | read |
+//! | pong | | | | read | read |
+//! | peers-wanted, peers | | | | | read |
+//!
+//! A welcome is said once, so it is read while this end has not decided between two connections. The other end may then
+//! use the connection already, and ask over it whether this node lives.
 
 use core::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::id::{Digest, LogId, PeerId, StoreId, UniqueId};
+use zipnet_core::id::{Digest, LogId, PeerId, RaftId, StoreId, UniqueId};
 use zipnet_core::key::CommitteeSecret;
 use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire::is_canonical;
 
 use crate::config::ADDRESS_LEN_MAX;
+use crate::consensus::codec::MEMBERS_MAX;
 use crate::gossip::book::{DIGEST_LEN_MAX, ENTRIES_LEN_MAX, PeerEntry};
 use crate::world::Address;
 
@@ -28,6 +43,9 @@ pub const FRAME_BYTES_MAX: usize = 64 << 10;
 
 /// The longest attestation evidence.
 pub const ATTESTATION_BYTES_MAX: usize = 32 << 10;
+
+/// The most voters in a frame.
+pub const VOTERS_LEN_MAX: usize = MEMBERS_MAX;
 
 /// A message about the connection itself, or about how others are reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +84,30 @@ pub enum Frame {
         /// Each signed by its peer.
         entries: Vec<PeerEntry>,
     },
+    /// From server to server: whose votes count in the sender's log. Sent when a link is up, and when they change.
+    Members {
+        /// The sender's log, if it has one.
+        log: Option<LogId>,
+        /// The entry of the log since which this holds.
+        index: u64,
+        /// In ascending order. At most [`VOTERS_LEN_MAX`].
+        voters: BTreeSet<RaftId>,
+    },
+}
+
+/// How far a connection is, as one of its ends sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The other end's hello was not judged yet.
+    Fresh,
+    /// This end refused the hello, has said so, and waits for the other end's word.
+    Refused,
+    /// This end accepted the hello, and another connection is in use for the peer.
+    Waiting,
+    /// This end uses the connection and has said so.
+    Used,
+    /// Both ends do.
+    Linked,
 }
 
 /// Who a node is and what it was built as.
@@ -145,6 +187,8 @@ pub enum Refusal {
     TwoLogs,
     /// The node met itself.
     Myself,
+    /// The operator does not allow this server.
+    NotListed,
 }
 
 /// What a node compares a hello with, and makes its own of.
@@ -251,11 +295,13 @@ pub fn judge_hello(
     };
     let complete = match hello.role {
         Role::Server => hello.store.is_some(),
-        Role::Aggregator => hello.store.is_none(),
-        Role::Client => hello.store.is_none() && hello.address.is_none(),
+        Role::Aggregator | Role::Client => true,
     };
     if !meaningful || !complete {
         return Err(Refusal::Role);
+    }
+    if !is_becoming(hello) {
+        return Err(Refusal::Malformed);
     }
     // Whoever does not hold the secret can not check the proof: clients and the aggregator learn who the servers are
     // from headers that every one of them signed.
@@ -273,9 +319,23 @@ pub fn judge_hello(
     Ok(())
 }
 
+/// Whether a hello says nothing that its role has not: only a server has a disk, a log and a proof, and what it says of
+/// its log it says of one that it names. A client has no address.
+const fn is_becoming(hello: &Hello) -> bool {
+    let Hello { log, has_records, steadfast, store, address, group_proof, .. } = hello;
+    match hello.role {
+        Role::Server => log.is_some() || !*has_records,
+        Role::Aggregator | Role::Client => {
+            let like_a_server = log.is_some() || *has_records || *steadfast || store.is_some();
+            let hidden = matches!(hello.role, Role::Aggregator) || address.is_none();
+            !like_a_server && group_proof.is_none() && hidden
+        }
+    }
+}
+
 impl Refusal {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::Universe,
         Self::Instance,
@@ -289,6 +349,7 @@ impl Refusal {
         Self::DuplicateIdentity,
         Self::TwoLogs,
         Self::Myself,
+        Self::NotListed,
     ];
 
     /// The stable name, as metrics and scenarios spell it.
@@ -308,6 +369,7 @@ impl Refusal {
             Self::DuplicateIdentity => "duplicate-identity",
             Self::TwoLogs => "two-logs",
             Self::Myself => "myself",
+            Self::NotListed => "not-listed",
         }
     }
 
@@ -319,13 +381,18 @@ impl Refusal {
             | Self::Parameters
             | Self::MachineSignature
             | Self::GroupProof
-            | Self::Attestation
             | Self::Retired
             | Self::DuplicateIdentity => Some(77),
-            // Somebody else's network, an accident, or decided by the node itself.
-            Self::Malformed | Self::Universe | Self::Instance | Self::Role | Self::TwoLogs | Self::Myself => {
-                None
-            }
+            // Somebody else's network, an accident, decided by the node itself, or over once whoever judges has changed a
+            // list, or what it judges evidence by.
+            Self::Malformed
+            | Self::Universe
+            | Self::Instance
+            | Self::Role
+            | Self::Attestation
+            | Self::TwoLogs
+            | Self::Myself
+            | Self::NotListed => None,
         }
     }
 
@@ -345,7 +412,8 @@ impl Refusal {
             | Self::Retired
             | Self::DuplicateIdentity
             | Self::TwoLogs
-            | Self::Myself => None,
+            | Self::Myself
+            | Self::NotListed => None,
         }
     }
 }
@@ -371,6 +439,7 @@ impl fmt::Display for Refusal {
             }
             Self::TwoLogs => "it has another log of this committee: two servers were started as the first",
             Self::Myself => "it is this node itself",
+            Self::NotListed => "it is not among the servers that ZIPNET_ALLOWED_SERVERS allows",
         })
     }
 }
@@ -420,6 +489,7 @@ const GOODBYE: u8 = 5;
 const PEERS_WANTED: u8 = 6;
 const PEERS: u8 = 7;
 const WELCOME: u8 = 8;
+const MEMBERS: u8 = 9;
 
 impl Frame {
     /// The bytes of this frame.
@@ -438,6 +508,7 @@ impl Frame {
             Self::PeersWanted { have } => body(PEERS_WANTED, have),
             Self::Peers { entries } => body(PEERS, entries),
             Self::Welcome => body(WELCOME, &()),
+            Self::Members { log, index, voters } => body(MEMBERS, &(log, index, voters)),
         };
         assert!(bytes.len() <= FRAME_BYTES_MAX, "the limits of a frame's parts keep it short");
         bytes
@@ -464,9 +535,41 @@ impl Frame {
             PEERS_WANTED => Self::PeersWanted { have: whole(rest)? },
             PEERS => Self::Peers { entries: whole(rest)? },
             WELCOME => whole(rest).map(|()| Self::Welcome)?,
+            MEMBERS => whole(rest).map(|(log, index, voters)| Self::Members { log, index, voters })?,
             kind => return Err(FrameError::Kind(kind)),
         };
         if frame.within_limits() { Ok(frame) } else { Err(FrameError::Limit) }
+    }
+
+    /// The stable name, as metrics spell it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::HelloRefused { .. } => "hello-refused",
+            Self::Welcome => "welcome",
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Goodbye { .. } => "goodbye",
+            Self::PeersWanted { .. } => "peers-wanted",
+            Self::Peers { .. } => "peers",
+            Self::Members { .. } => "members",
+        }
+    }
+
+    /// Whether this frame is read at this stage of its connection: the table of this module.
+    #[must_use]
+    pub const fn is_read(&self, stage: Stage) -> bool {
+        match self {
+            Self::Hello(_) => matches!(stage, Stage::Fresh),
+            Self::HelloRefused { .. } | Self::Goodbye { .. } => true,
+            Self::Welcome => matches!(stage, Stage::Waiting | Stage::Used),
+            Self::Ping { .. } => matches!(stage, Stage::Waiting | Stage::Used | Stage::Linked),
+            Self::Pong { .. } => matches!(stage, Stage::Used | Stage::Linked),
+            Self::PeersWanted { .. } | Self::Peers { .. } | Self::Members { .. } => {
+                matches!(stage, Stage::Linked)
+            }
+        }
     }
 
     fn within_limits(&self) -> bool {
@@ -479,6 +582,7 @@ impl Frame {
             Self::Peers { entries } => {
                 entries.len() <= ENTRIES_LEN_MAX && entries.iter().all(PeerEntry::within_limits)
             }
+            Self::Members { voters, .. } => voters.len() <= VOTERS_LEN_MAX,
             Self::HelloRefused { .. }
             | Self::Welcome
             | Self::Ping { .. }
@@ -514,7 +618,7 @@ mod tests {
     const B: PeerId = PeerId([2; 32]);
 
     fn own(peer: PeerId, role: Role) -> Own {
-        let secret = Arc::new(CommitteeSecret::from_text(&"5c".repeat(32)));
+        let secret = Arc::new(CommitteeSecret::from_bytes([0x5c; 32]));
         Own {
             peer,
             role,
@@ -549,7 +653,7 @@ mod tests {
     }
 
     fn entry() -> PeerEntry {
-        let identity = Identity::from_secret(&NodeSecret::from_text(&"1d".repeat(32)));
+        let identity = Identity::from_secret(&NodeSecret::from_bytes([0x1d; 32]));
         PeerEntry::sign(
             &identity,
             UniqueId([3; 32]),
@@ -571,7 +675,14 @@ mod tests {
             Frame::Goodbye { reason: Farewell::Departing },
             Frame::PeersWanted { have: vec![(A, 1), (B, u64::MAX)] },
             Frame::Peers { entries: vec![entry(), entry()] },
+            Frame::Members { log: Some(LogId([6; 32])), index: 300, voters: voters(3) },
+            Frame::Members { log: None, index: 0, voters: voters(0) },
         ]
+    }
+
+    fn voters(count: usize) -> BTreeSet<RaftId> {
+        let voter = |number: usize| RaftId { peer: A, store: StoreId(u64::MAX - number as u64) };
+        (0..count).map(voter).collect()
     }
 
     #[test]
@@ -618,6 +729,8 @@ mod tests {
         assert_eq!(Frame::decode(&body(PEERS_WANTED, &many)), Err(FrameError::Limit));
         let many = vec![entry(); ENTRIES_LEN_MAX + 1];
         assert_eq!(Frame::decode(&body(PEERS, &many)), Err(FrameError::Limit));
+        let many = (Some(LogId([6; 32])), 1_u64, voters(VOTERS_LEN_MAX + 1));
+        assert_eq!(Frame::decode(&body(MEMBERS, &many)), Err(FrameError::Limit));
         assert_eq!(Frame::decode(&vec![FRAME_VERSION; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLong));
         assert_eq!(Frame::decode(&[2, PING, 0]), Err(FrameError::Version(2)));
         assert_eq!(Frame::decode(&[FRAME_VERSION, 99, 0]), Err(FrameError::Kind(99)));
@@ -643,6 +756,7 @@ mod tests {
             Frame::Hello(Box::new(full)),
             Frame::PeersWanted { have: vec![(B, u64::MAX); DIGEST_LEN_MAX] },
             Frame::Peers { entries: vec![far; ENTRIES_LEN_MAX] },
+            Frame::Members { log: Some(LogId([0xff; 32])), index: u64::MAX, voters: voters(VOTERS_LEN_MAX) },
         ] {
             assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
         }
@@ -684,12 +798,63 @@ mod tests {
             ),
             (Hello { machine_signature: Digest([9; 32]), ..good.clone() }, Refusal::MachineSignature),
             (Hello { store: None, ..good.clone() }, Refusal::Role),
+            (Hello { log: None, ..good.clone() }, Refusal::Malformed),
             (Hello { group_proof: None, ..good.clone() }, Refusal::GroupProof),
             (Hello { group_proof: Some([0; 32]), ..good }, Refusal::GroupProof),
         ];
         for (hello, reason) in table {
             assert_eq!(judge_hello(&own(A, Role::Server), &hello, &EXPORTER, &B, &Strict), Err(reason));
         }
+    }
+
+    #[test]
+    fn whoever_is_no_server_says_nothing_of_a_log() {
+        for role in [Role::Client, Role::Aggregator] {
+            let good = hello(role);
+            let table = [
+                Hello { log: Some(LogId([0; 32])), ..good.clone() },
+                Hello { log: Some(LogId([0; 32])), has_records: true, ..good.clone() },
+                Hello { has_records: true, ..good.clone() },
+                Hello { steadfast: true, ..good.clone() },
+                Hello { store: Some(StoreId(1)), ..good.clone() },
+                Hello { group_proof: Some([0; 32]), ..good.clone() },
+            ];
+            for me in [Role::Server, Role::Aggregator] {
+                assert_eq!(judge_hello(&own(A, me), &good, &EXPORTER, &B, &Strict), Ok(()));
+                for hello in table.clone() {
+                    let verdict = judge_hello(&own(A, me), &hello, &EXPORTER, &B, &Strict);
+                    assert_eq!(verdict, Err(Refusal::Malformed), "{hello:?}");
+                }
+            }
+        }
+        let found = Hello { address: Some(Address("10.0.0.9:1".to_owned())), ..hello(Role::Client) };
+        assert_eq!(
+            judge_hello(&own(A, Role::Server), &found, &EXPORTER, &B, &Strict),
+            Err(Refusal::Malformed)
+        );
+    }
+
+    #[test]
+    fn before_acceptance_only_hello_refusal_and_goodbye_are_read() {
+        const STAGES: [Stage; 5] = [Stage::Fresh, Stage::Refused, Stage::Waiting, Stage::Used, Stage::Linked];
+        for frame in every_kind() {
+            let read: Vec<_> = STAGES.into_iter().filter(|stage| frame.is_read(*stage)).collect();
+            let expected = match frame.name() {
+                "hello" => &STAGES[..1],
+                "hello-refused" | "goodbye" => &STAGES[..],
+                "welcome" => &STAGES[2..4],
+                "ping" => &STAGES[2..],
+                "pong" => &STAGES[3..],
+                "peers-wanted" | "peers" => &STAGES[4..],
+                name => panic!("{name} stands in no table"),
+            };
+            assert_eq!(read, expected, "{}", frame.name());
+        }
+    }
+
+    #[test]
+    fn evidence_that_is_not_accepted_ends_nobody() {
+        assert_eq!(Refusal::Attestation.exit_code(), None);
     }
 
     #[test]
@@ -719,8 +884,8 @@ mod tests {
 
     #[test]
     fn refusals_have_distinct_names_and_sentences() {
-        let names: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
-        let sentences: std::collections::BTreeSet<_> = Refusal::ALL.iter().map(ToString::to_string).collect();
+        let names: BTreeSet<_> = Refusal::ALL.iter().map(|reason| reason.name()).collect();
+        let sentences: BTreeSet<_> = Refusal::ALL.iter().map(ToString::to_string).collect();
         assert_eq!((names.len(), sentences.len()), (Refusal::ALL.len(), Refusal::ALL.len()));
     }
 

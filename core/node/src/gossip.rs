@@ -28,7 +28,7 @@ pub const GOSSIP_VERSION: u8 = 1;
 /// The longest datagram, version byte included: fits any network.
 pub const DATAGRAM_BYTES_MAX: usize = 1200;
 
-/// The most peers that are remembered, dead ones included.
+/// The most peers that are remembered, dead ones included, besides those that matter.
 pub const PEERS_MAX: usize = 256;
 
 /// How often an announcement to contacts is repeated while nobody has answered: foca never repeats one.
@@ -91,12 +91,14 @@ pub enum Effect {
 pub struct Gossip {
     own: PeerId,
     foca: Foca<Rumoured, Codec, Rng, NoCustomBroadcast>,
-    /// Every peer that an accepted datagram named. At most [`PEERS_MAX`].
+    /// Every peer that an accepted datagram named. At most [`PEERS_MAX`], and as many that matter.
     known: BTreeSet<PeerId>,
+    /// Peers for which there is room however many others were named.
+    precious: BTreeSet<PeerId>,
     /// Ordered by time, then by when they were set.
     timers: BTreeMap<(Time, u64), Timer<Rumoured>>,
     timers_set: u64,
-    /// Linked peers to announce to. At most [`PEERS_MAX`].
+    /// Linked peers to announce to. At most [`PEERS_MAX`], and those that matter.
     contacts: BTreeSet<PeerId>,
     announce_at: Time,
     alive: BTreeSet<PeerId>,
@@ -115,6 +117,7 @@ impl Gossip {
             own,
             foca: Foca::new(me, config(), Rng(random), Codec),
             known: BTreeSet::from([own]),
+            precious: BTreeSet::new(),
             timers: BTreeMap::new(),
             timers_set: 0,
             contacts: BTreeSet::new(),
@@ -124,7 +127,12 @@ impl Gossip {
         }
     }
 
-    /// Applies one input. The only function that changes gossip.
+    /// Sets the peers that matter: names of others do not keep them out.
+    pub fn set_precious(&mut self, peers: BTreeSet<PeerId>) {
+        self.precious = peers;
+    }
+
+    /// Applies one input. The only function that changes gossip, but for [`Gossip::set_precious`].
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Effect>) {
         if self.left {
             return;
@@ -134,7 +142,8 @@ impl Gossip {
             Input::Received { from, bytes } => self.receive(from, &bytes, &mut runtime, out),
             Input::Tick => self.tick(now, &mut runtime, out),
             Input::Announce { peer } => {
-                if peer != self.own && (self.contacts.len() < PEERS_MAX || self.contacts.contains(&peer)) {
+                let room = self.contacts.len() < PEERS_MAX || self.precious.contains(&peer);
+                if peer != self.own && (room || self.contacts.contains(&peer)) {
                     self.contacts.insert(peer);
                     self.announce(now, peer, &mut runtime);
                 }
@@ -220,12 +229,13 @@ impl Gossip {
                 named.insert(Codec.decode_member(&mut packet)?.id().peer);
             }
         }
-        let strangers = named.difference(&self.known).count();
-        if packet.is_empty() && self.known.len().saturating_add(strangers) <= PEERS_MAX {
-            Ok(named)
-        } else {
-            Err(Malformed)
-        }
+        let fresh = named.difference(&self.known).count();
+        let strangers = named.difference(&self.known).filter(|peer| !self.precious.contains(*peer)).count();
+        // Who mattered once counts as a stranger later, so the sum is bounded as well.
+        let known = self.known.difference(&self.precious).count();
+        let room = strangers == 0 || known.saturating_add(strangers) <= PEERS_MAX;
+        let bounded = self.known.len().saturating_add(fresh) <= 2 * PEERS_MAX;
+        if packet.is_empty() && room && bounded { Ok(named) } else { Err(Malformed) }
     }
 
     fn tick(&mut self, now: Time, runtime: &mut AccumulatingRuntime<Rumoured>, out: &mut Vec<Effect>) {
@@ -808,5 +818,37 @@ mod tests {
             gossip.handle(Time(0), Input::Received { from: stranger, bytes: bytes.clone() }, &mut out);
         }
         assert_eq!(gossip.alive().len(), PEERS_MAX - 1);
+
+        // There is room for those that matter all the same, and for nobody else.
+        let announcement = |number| {
+            let mut announcement = Vec::new();
+            let input = Input::Announce { peer: peer(1) };
+            Gossip::new(peer(number), 1, Random::new([1; 32])).handle(Time(0), input, &mut announcement);
+            let [Effect::Send { bytes, .. }] = &announcement[..] else { panic!("one announcement") };
+            Input::Received { from: peer(number), bytes: bytes.clone() }
+        };
+        gossip.set_precious([peer(2), peer(3)].into());
+        for number in 2..=4 {
+            gossip.handle(Time(0), announcement(number), &mut out);
+        }
+        let alive = [2, 3, 4].map(|number| gossip.alive().contains(&peer(number)));
+        assert_eq!(alive, [true, true, false]);
+    }
+
+    #[test]
+    fn the_bound_holds_however_often_those_that_matter_change() {
+        let mut gossip = Gossip::new(peer(1), 1, Random::new([0; 32]));
+        for number in 0..1500_u32 {
+            let mut name = [7; 32];
+            name[..4].copy_from_slice(&number.to_le_bytes());
+            let member = PeerId(name);
+            gossip.set_precious([member].into());
+            let (mut announcement, mut out) = (Vec::new(), Vec::new());
+            let input = Input::Announce { peer: peer(1) };
+            Gossip::new(member, 1, Random::new([1; 32])).handle(Time(0), input, &mut announcement);
+            let [Effect::Send { bytes, .. }] = &announcement[..] else { panic!("one announcement") };
+            gossip.handle(Time(0), Input::Received { from: member, bytes: bytes.clone() }, &mut out);
+        }
+        assert_eq!(gossip.known.len(), 2 * PEERS_MAX);
     }
 }

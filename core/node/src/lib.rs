@@ -9,12 +9,16 @@
 //! - [`node`]: the loop that feeds a role machine and carries out its effects.
 //! - [`consensus`]: the replicated log and its storage; the only module that names openraft.
 //! - [`frame`]: what two nodes say to each other about their connection.
+//! - [`believed`]: whom a server believes beside the voters in its own log.
 //! - [`meeting`]: who comes and leaves; the decisions, without the doing.
+//! - [`allowance`]: how much of one peer is taken and answered in a while.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
 //! - [`config`]: what an operator sets.
 //! - [`event`], [`metrics`], [`status`], [`plan`]: what an operator sees.
 #![forbid(unsafe_code)]
 
+pub mod allowance;
+pub mod believed;
 pub mod config;
 pub mod consensus;
 pub mod event;

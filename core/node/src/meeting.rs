@@ -1,6 +1,7 @@
 //! Who comes and leaves: the decisions, without the doing.
 //!
 //! - [`two_logs`]: two servers of one group have different logs
+//! - [`points_to`]: whether this server's operator pointed it to another one
 //! - [`Duplicates`]: a second connection with one identity
 //! - [`Admission`]: whether the committee has refused this node
 //! - [`membership_plan`]: the next change of the Raft membership, for the leader
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId, StoreId};
+use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::frame::Refusal;
@@ -23,8 +25,6 @@ pub struct LogView {
     pub log: Option<LogId>,
     /// Whether it holds a finalised round.
     pub has_records: bool,
-    /// Whether a majority of its voters is alive. Known only of the own log; not read of the other's.
-    pub has_quorum: bool,
     /// Whether the server was told to start a log and to yield to no other.
     pub steadfast: bool,
 }
@@ -40,15 +40,15 @@ pub enum Verdict {
     Keep,
     /// Both go on with their own; do not talk.
     RefuseLink,
-    /// This side stops with exit code 77: two logs have records, and this one has no majority.
-    Exit77,
 }
 
 /// What to do when a server meets another one of its group.
 ///
-/// Both sides decide for themselves, and never both to yield.
+/// Both sides decide for themselves, and never both to yield. What the other says of its log is its word alone, so it
+/// never ends this server: the most that it can bring about is that a log without records is given up, and that only if
+/// `may_yield` says that the other is one to which this server's operator pointed it.
 #[must_use]
-pub fn two_logs(own: LogView, other: LogView, checks: &impl Checks) -> Verdict {
+pub fn two_logs(own: LogView, other: LogView, may_yield: bool, checks: &impl Checks) -> Verdict {
     let (Some(own_log), Some(other_log)) = (own.log, other.log) else { return Verdict::Same };
     if own_log == other_log {
         return Verdict::Same;
@@ -62,13 +62,34 @@ pub fn two_logs(own: LogView, other: LogView, checks: &impl Checks) -> Verdict {
         (false, true | false) => {}
     }
     let yields = match (own.has_records, other.has_records) {
-        (true, true) if own.has_quorum => return Verdict::RefuseLink,
-        (true, true) => return Verdict::Exit77,
+        (true, true) => return Verdict::RefuseLink,
         (true, false) => false,
         (false, true) => true,
         (false, false) => other.steadfast || other_log < own_log,
     };
-    if yields && checks.enforce(Check::LogYields) { Verdict::Yield } else { Verdict::Keep }
+    if yields && may_yield && checks.enforce(Check::LogYields) { Verdict::Yield } else { Verdict::Keep }
+}
+
+/// How often a server gives up a log without records in the life of its process. Servers that were started as the first
+/// by mistake need one or two; each leaves a folder behind.
+pub const YIELDS_MAX: u32 = 3;
+
+/// Whether this server's operator pointed it to `peer`, a server that has proven the committee secret.
+///
+/// `named` are the peers that the operator named, each with what it is known to be. If none of them is a server, or none
+/// was named, the proof is all there is to go by. One that was not met yet may be a server. If the operator says who may
+/// be a server, that list decides alone.
+#[must_use]
+pub fn points_to(
+    peer: &PeerId,
+    named: &BTreeMap<PeerId, Option<Role>>,
+    allowed: Option<&BTreeSet<PeerId>>,
+) -> bool {
+    if let Some(allowed) = allowed {
+        return allowed.contains(peer);
+    }
+    let servers = |role: &Option<Role>| role.is_none_or(|role| role == Role::Server);
+    named.contains_key(peer) || !named.values().any(servers)
 }
 
 /// How long the older of two connections with one identity has to answer.
@@ -250,9 +271,10 @@ const fn is_spare(earlier: Arrival, later: Arrival, prefers_dialled: bool) -> bo
     earlier.dialled == prefers_dialled && later.dialled != prefers_dialled
 }
 
-/// Whether the committee has refused this node: some server did, for a reason of the committee, and no server accepted it.
+/// Whether the committee has refused this node: some peer that its operator named did, for a reason of the committee, and
+/// no server accepted it.
 ///
-/// One server alone must not be able to stop another that the rest accepts.
+/// One server alone must not be able to stop another that the rest accepts, and whoever was met by rumour stops nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
     accepted: bool,
@@ -272,9 +294,9 @@ impl Admission {
         self.refused.remove(&server);
     }
 
-    /// A server refused this node's hello.
-    pub fn refused(&mut self, server: PeerId, reason: Refusal) {
-        self.refused.insert(server, reason);
+    /// A peer that the operator named refused this node's hello.
+    pub fn refused(&mut self, peer: PeerId, reason: Refusal) {
+        self.refused.insert(peer, reason);
     }
 
     /// The reason to stop for, with its exit code.
@@ -317,6 +339,10 @@ pub struct Membership {
     pub matched: BTreeMap<RaftId, u64>,
     /// The last committed entry.
     pub committed: u64,
+    /// Whom the leader's operator allows to be a server; `None`: whoever knows the committee secret.
+    pub allowed: Option<BTreeSet<PeerId>>,
+    /// The entry that made the present voters.
+    pub members_at: u64,
 }
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
@@ -383,9 +409,15 @@ impl fmt::Display for Change {
 /// In this order: votes of servers that are gone for good end; a server back with a new disk gets its vote back; who has
 /// caught up gets a vote; who is linked gets the log; who is not needed stops getting it. A change that would leave the
 /// group without a living majority is never planned.
+///
+/// Nothing changes before every linked voter that stays has the change before: whoever lacks it does not take the one whom
+/// it made a voter for one.
 #[must_use]
 pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<Change> {
     let m = membership;
+    if !m.is_known_to_all(checks) {
+        return None;
+    }
     let changes = m.removable_voters(checks).map(Change::RemoveVoter);
     let changes = changes.chain(m.ready_learners(checks).map(|new| match m.old_voter(new) {
         Some(old) => Change::ReplaceStore { old, new },
@@ -444,7 +476,26 @@ impl Membership {
         self.voters.iter().copied().find(|old| old.peer == new.peer && old.store != new.store)
     }
 
+    /// Whether a server may become a member. Whoever has a vote is one, also with another disk: to cut off voters that
+    /// other leaders let in would cost the majority.
+    fn may_be_in(&self, peer: PeerId) -> bool {
+        let listed = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer));
+        listed || self.voters.iter().any(|voter| voter.peer == peer)
+    }
+
+    /// Whether every linked voter that stays has the entry that made the present voters.
+    fn is_known_to_all(&self, checks: &impl Checks) -> bool {
+        let leaves: BTreeSet<RaftId> = self.removable_voters(checks).collect();
+        self.voters
+            .difference(&leaves)
+            .filter(|id| **id != self.leader && self.is_linked(**id))
+            .all(|id| self.matched.get(id).is_some_and(|matched| *matched >= self.members_at))
+    }
+
     fn is_wanted(&self, peer: PeerId, checks: &impl Checks) -> bool {
+        if !self.may_be_in(peer) {
+            return false;
+        }
         match self.servers.get(&peer) {
             None | Some(ServerState::Registered | ServerState::Departed) => true,
             Some(ServerState::Leaving) => false,
@@ -556,32 +607,30 @@ mod tests {
         }
     }
 
-    fn view(log: u8, has_records: bool, has_quorum: bool, steadfast: bool) -> LogView {
-        LogView { log: Some(LogId([log; 32])), has_records, has_quorum, steadfast }
+    fn view(log: u8, has_records: bool, steadfast: bool) -> LogView {
+        LogView { log: Some(LogId([log; 32])), has_records, steadfast }
     }
 
     #[test]
     fn meetings_of_two_logs_follow_the_table() {
-        let none = LogView { log: None, ..view(0, false, false, false) };
+        let none = LogView { log: None, ..view(0, false, false) };
         let table = [
-            (view(1, true, true, false), view(1, true, true, false), Verdict::Same),
-            (none, view(1, true, true, false), Verdict::Same),
-            (view(1, true, true, false), none, Verdict::Same),
-            (view(1, false, true, false), view(2, true, false, false), Verdict::Yield),
-            (view(1, true, true, false), view(2, false, false, false), Verdict::Keep),
-            (view(1, true, false, false), view(2, false, false, false), Verdict::Keep),
-            (view(1, false, true, false), view(2, false, false, false), Verdict::Keep),
-            (view(2, false, true, false), view(1, false, false, false), Verdict::Yield),
-            (view(1, true, true, false), view(2, true, false, false), Verdict::RefuseLink),
-            (view(1, true, false, false), view(2, true, true, false), Verdict::Exit77),
-            (view(9, false, true, true), view(1, true, true, false), Verdict::Keep),
-            (view(9, true, false, true), view(1, true, true, false), Verdict::Keep),
-            (view(1, false, true, false), view(9, false, false, true), Verdict::Yield),
-            (view(1, true, false, false), view(9, false, false, true), Verdict::RefuseLink),
-            (view(1, false, true, true), view(9, false, false, true), Verdict::RefuseLink),
+            (view(1, true, false), view(1, true, false), Verdict::Same),
+            (none, view(1, true, false), Verdict::Same),
+            (view(1, true, false), none, Verdict::Same),
+            (view(1, false, false), view(2, true, false), Verdict::Yield),
+            (view(1, true, false), view(2, false, false), Verdict::Keep),
+            (view(1, false, false), view(2, false, false), Verdict::Keep),
+            (view(2, false, false), view(1, false, false), Verdict::Yield),
+            (view(1, true, false), view(2, true, false), Verdict::RefuseLink),
+            (view(9, false, true), view(1, true, false), Verdict::Keep),
+            (view(9, true, true), view(1, true, false), Verdict::Keep),
+            (view(1, false, false), view(9, false, true), Verdict::Yield),
+            (view(1, true, false), view(9, false, true), Verdict::RefuseLink),
+            (view(1, false, true), view(9, false, true), Verdict::RefuseLink),
         ];
         for (own, other, expected) in table {
-            assert_eq!(two_logs(own, other, &Strict), expected, "{own:?} meets {other:?}");
+            assert_eq!(two_logs(own, other, true, &Strict), expected, "{own:?} meets {other:?}");
         }
     }
 
@@ -591,9 +640,10 @@ mod tests {
         for (a, b) in [(1, 2), (2, 1)] {
             for bits in 0..64_u8 {
                 let bit = |n: u8| options[usize::from(bits >> n & 1)];
-                let left = view(a, bit(0), bit(1), bit(2));
-                let right = view(b, bit(3), bit(4), bit(5));
-                let verdicts = (two_logs(left, right, &Strict), two_logs(right, left, &Strict));
+                let left = view(a, bit(0), bit(1));
+                let right = view(b, bit(2), bit(3));
+                let verdicts =
+                    (two_logs(left, right, bit(4), &Strict), two_logs(right, left, bit(5), &Strict));
                 assert_ne!(verdicts, (Verdict::Yield, Verdict::Yield), "{left:?} {right:?}");
                 assert!(verdicts.0 != Verdict::Same && verdicts.1 != Verdict::Same, "{left:?} {right:?}");
                 if verdicts.0 == Verdict::Yield {
@@ -605,9 +655,43 @@ mod tests {
 
     #[test]
     fn a_build_without_the_rule_does_not_yield() {
-        let verdict =
-            two_logs(view(1, false, true, false), view(2, true, false, false), &Without(Check::LogYields));
+        let verdict = two_logs(view(1, false, false), view(2, true, false), true, &Without(Check::LogYields));
         assert_eq!(verdict, Verdict::Keep);
+    }
+
+    #[test]
+    fn a_log_is_given_up_only_for_one_to_whom_the_operator_pointed() {
+        let (own, other) = (view(2, false, false), view(1, true, false));
+        assert_eq!(two_logs(own, other, true, &Strict), Verdict::Yield);
+        assert_eq!(two_logs(own, other, false, &Strict), Verdict::Keep);
+
+        let named = |named: &[(u8, Option<Role>)]| {
+            named.iter().map(|(number, role)| (peer(*number), *role)).collect::<BTreeMap<_, _>>()
+        };
+        let table = [
+            (named(&[]), true, "nobody was named"),
+            (named(&[(1, None)]), true, "it was named"),
+            (named(&[(1, Some(Role::Server)), (2, None)]), true, "it was named among others"),
+            (named(&[(2, Some(Role::Server))]), false, "another server was named"),
+            (named(&[(2, None)]), false, "another one was named that may be a server"),
+            (named(&[(2, Some(Role::Aggregator))]), true, "only the aggregator was named"),
+            (named(&[(2, Some(Role::Aggregator)), (3, None)]), false, "and one that may be a server"),
+        ];
+        for (named, expected, why) in table {
+            assert_eq!(points_to(&peer(1), &named, None), expected, "{why}");
+            assert!(points_to(&peer(1), &named, Some(&[peer(1)].into())), "it is allowed");
+            assert!(!points_to(&peer(1), &named, Some(&[peer(9)].into())), "it is not");
+        }
+    }
+
+    #[test]
+    fn two_logs_with_records_end_nobody() {
+        for own in [view(1, true, false), view(1, true, true)] {
+            for other in [view(2, true, false), view(2, true, true)] {
+                let verdict = two_logs(own, other, true, &Strict);
+                assert!(matches!(verdict, Verdict::RefuseLink | Verdict::Keep), "{own:?} meets {other:?}");
+            }
+        }
     }
 
     const SECOND: u64 = 1_000_000_000;
@@ -744,6 +828,8 @@ mod tests {
             voters,
             learners: BTreeSet::new(),
             committed: 1000,
+            allowed: None,
+            members_at: 900,
         }
     }
 
@@ -772,6 +858,28 @@ mod tests {
         assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
         group.linked.remove(&peer(4));
         assert_eq!(membership_plan(&group, &Strict), None, "a vote is for those who are here");
+    }
+
+    #[test]
+    fn the_next_change_waits_until_every_linked_voter_that_stays_has_the_last_one() {
+        let mut group = three();
+        group.linked.insert(peer(4), StoreId(1));
+        group.matched.insert(raft(3, 1), 899);
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.matched.remove(&raft(3, 1));
+        assert_eq!(membership_plan(&group, &Strict), None);
+        group.linked.remove(&peer(3));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))), "it is not here");
+        group.linked.insert(peer(3), StoreId(1));
+        group.servers.insert(peer(3), ServerState::Retired);
+        assert_eq!(
+            membership_plan(&group, &Strict),
+            Some(Change::RemoveVoter(raft(3, 1))),
+            "whoever goes can not hold up that it goes"
+        );
+        group.servers.remove(&peer(3));
+        group.matched.insert(raft(3, 1), 900);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(4, 1))));
     }
 
     #[test]
@@ -824,6 +932,27 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_not_allowed_becomes_no_member_and_present_voters_stay() {
+        let mut group = three();
+        group.allowed = Some([1, 2].map(peer).into());
+        assert_eq!(membership_plan(&group, &Strict), None, "the third is a voter already");
+        group.linked.insert(peer(4), StoreId(1));
+        assert_eq!(membership_plan(&group, &Strict), None, "the fourth is not let in");
+        // Another leader has let it in as a learner, and it has caught up.
+        group.learners.insert(raft(4, 1));
+        group.matched.insert(raft(4, 1), 1000);
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::RemoveLearner(raft(4, 1))));
+        group.allowed = Some([1, 2, 4].map(peer).into());
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::Promote(raft(4, 1))));
+
+        // A voter that lost its disk is a voter still.
+        let mut group = three();
+        group.allowed = Some([1, 2].map(peer).into());
+        group.linked.insert(peer(3), StoreId(2));
+        assert_eq!(membership_plan(&group, &Strict), Some(Change::AddLearner(raft(3, 2))));
+    }
+
+    #[test]
     fn a_leader_does_not_take_its_own_vote() {
         let mut group = three();
         group.servers.insert(peer(1), ServerState::Retired);
@@ -836,6 +965,7 @@ mod tests {
         for code in 0..256_u32 {
             let mut group = three();
             group.voters.insert(raft(4, 1));
+            group.matched.insert(raft(4, 1), 1000);
             group.linked.insert(peer(4), StoreId(1));
             for number in 2..=4_u8 {
                 match code >> (2 * (number - 1)) & 3 {

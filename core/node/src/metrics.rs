@@ -36,6 +36,7 @@ const OPENED: &str = "zipnet_rounds_opened_total";
 const ABANDONED: &str = "zipnet_rounds_abandoned_total";
 const PARTIALS: &str = "zipnet_partials_submitted_total";
 const CLIENTS: &str = "zipnet_client_registry_size";
+const CLIENTS_REFUSED: &str = "zipnet_clients_refused_total";
 const SERVERS: &str = "zipnet_server_registry_size";
 const PARTICIPANTS: &str = "zipnet_round_participants";
 const MIN_PARTICIPANTS: &str = "zipnet_min_participants";
@@ -55,6 +56,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (ATTESTATION_REJECTED, Kind::Counter, "Peers refused for what they run on."),
     (BUILD_INFO, Kind::Gauge, "Always 1; the labels say what this binary is."),
     (CLIENTS, Kind::Gauge, "Clients in the registry."),
+    (CLIENTS_REFUSED, Kind::Counter, "Refusals of clients that were applied, by server."),
     (MIN_PARTICIPANTS, Kind::Gauge, "The smallest round this server takes part in."),
     (PARTIALS, Kind::Counter, "Partials of this server that stand in the log."),
     (REJECTED, Kind::Counter, "Messages, commands and links refused."),
@@ -301,6 +303,9 @@ impl Metrics {
                 self.count_servers();
             }
             Report::ClientsChanged { count, .. } => self.set(CLIENTS, (*count).into()),
+            Report::ClientRefused { server, .. } => {
+                self.add(CLIENTS_REFUSED, vec![("server", server.short())]);
+            }
             Report::Refused { kind, reason, .. } => self.reject(kind, reason.name()),
             Report::HeaderDeclined { reason, .. } => self.reject("header", reason.name()),
             Report::HeaderUntrusted { reason, .. } => self.reject("live-header", reason.name()),
@@ -311,12 +316,14 @@ impl Metrics {
             | Report::RecordConfirmed { .. }
             | Report::ServerLeaving { .. }
             | Report::AggregatorRegistered { .. }
+            | Report::RefusalWithdrawn { .. }
             | Report::HeaderSigned { .. }
             | Report::PartialMade { .. }
             | Report::Disclaimed { .. }
             | Report::AggregateForwarded { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
+            | Report::ServersBelieved { .. }
             | Report::Sealed { .. }
             | Report::Published { .. }
             | Report::RecordSeen { .. } => {}
@@ -334,6 +341,7 @@ impl Metrics {
             | consensus::Event::VoteSynced { .. }
             | consensus::Event::Appended { .. }
             | consensus::Event::Truncated { .. }
+            | consensus::Event::Refused { .. }
             | consensus::Event::SnapshotTaken { .. } => {}
         }
     }
@@ -547,6 +555,7 @@ mod tests {
                 from: Some(peer(3)),
             }),
             Event::Unlinked { peer: peer(3), role: Role::Server, farewell: None },
+            Event::Core(Report::ClientRefused { server: peer(2), client: peer(0xc1) }),
         ];
         for (second, event) in events.iter().enumerate() {
             let now = Time(u64::try_from(second).expect("few") * SECOND);

@@ -4,6 +4,7 @@
 //! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
 //! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
 //!
+//! - `believed`: whom an aggregator believed, across its restarts
 //! - `connections`: from a fresh connection to a link, and what arrives
 //! - `control`: how the node's owner talks to it
 //! - `identity`: the store id in the state folder
@@ -13,6 +14,7 @@
 //! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
+mod believed;
 mod connections;
 mod control;
 mod identity;
@@ -22,7 +24,7 @@ mod membership;
 mod peers;
 mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,10 +34,10 @@ use futures_channel::mpsc;
 use futures_util::future::{AbortHandle, Either, abortable, select};
 use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
-use zipnet_core::aggregator::{self, Aggregator};
+use zipnet_core::aggregator::{self, Aggregator, Believed};
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client, PublishError};
-use zipnet_core::id::{Epoch, PeerId, RaftId, StoreId};
+use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::Keyring;
@@ -51,6 +53,7 @@ use self::control::Control;
 pub use self::control::{Controls, Exit, Handle, control};
 use self::links::{Links, Routes};
 use self::member::Member;
+use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
 use crate::event::Event;
@@ -81,6 +84,9 @@ const REKEY: Duration = Duration::from_secs(24 * 60 * 60);
 /// committee is lost to it.
 const REKEY_GRACE: Duration = Duration::from_secs(60 * 60);
 
+/// How long a server that was met with another log stands in the status page.
+const OTHER_LOG_NOTED: Duration = Duration::from_secs(10 * 60);
+
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
 
@@ -95,7 +101,6 @@ type Alarm<W> = (Time, Pin<Box<<<W as World>::Runtime as AsyncRuntime>::Sleep>>)
 type Group<W, C> = Consensus<W, Member<W, C>, Routes<Conn<W>>>;
 
 /// What the loop waits for.
-#[expect(clippy::large_enum_variant, reason = "each is moved once, from its task into the loop")]
 #[derive(Debug)]
 enum Happening<N> {
     /// Another node opened a connection.
@@ -108,6 +113,8 @@ enum Happening<N> {
     Closed(ConnectionId, LinkError),
     /// Heavy work is done.
     Done(Done),
+    /// What an aggregator keeps of whom it believes was written, or not.
+    Kept(Result<(), String>),
     /// The member machine has effects.
     Effects,
     /// Consensus has another leader, or none.
@@ -116,6 +123,10 @@ enum Happening<N> {
     Failed { fault: Fault, reason: String },
     /// A change of membership came to its end.
     Changed,
+    /// Other votes count in the log than before.
+    MembersChanged,
+    /// What this proposal builds on survives a crash.
+    Firm(Command),
 }
 
 /// How the loop ends.
@@ -131,9 +142,9 @@ enum End {
 /// already. `checks` is [`zipnet_core::checks::Strict`] everywhere but in the simulator.
 pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut controls: Controls) -> Exit {
     let mut bootstrap = config.bootstrap.clone();
-    let mut joins = false;
+    let mut yields = 0_u32;
     loop {
-        let end = match Node::start(&world, &checks, &config, bootstrap, joins).await {
+        let end = match Node::start(&world, &checks, &config, bootstrap, yields).await {
             Ok(node) => node.run(&mut controls).await,
             Err(exit) => End::Exit(exit),
         };
@@ -141,8 +152,10 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
             End::Exit(exit) => exit,
             End::Yield(peers) => match set_aside(&world) {
                 Ok(()) => {
-                    bootstrap = peers;
-                    joins = true;
+                    // Whom the operator named is not forgotten for whoever has the other log.
+                    let others = config.bootstrap.iter().filter(|named| !peers.contains(named));
+                    bootstrap = peers.iter().chain(others).cloned().collect();
+                    yields = yields.saturating_add(1);
                     continue;
                 }
                 Err(exit) => exit,
@@ -197,12 +210,29 @@ struct Node<W: World, C: Checks> {
     admission: Admission,
     book: PeerBook,
     gossip: Option<Gossip>,
+    /// Whose entries and rumours no stranger keeps out.
+    members: BTreeSet<PeerId>,
+    /// Linked peers to which gossip has announced this node.
+    rumoured: BTreeSet<PeerId>,
+    allowances: Allowances,
+    /// The last server with records of another log that was met: who, which log, when.
+    other_log: Option<(PeerId, LogId, Time)>,
+    /// Voters that the operator does not allow.
+    unlisted: BTreeSet<PeerId>,
+    /// How many logs without records this process has given up.
+    yields: u32,
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
     /// Who leads, as the machine was told last.
     leader: Option<PeerId>,
     changing: bool,
+    /// The voters that linked servers were told last.
+    told_voters: (Option<u64>, BTreeSet<RaftId>),
+    /// When a server that this one does not know last spoke as a member.
+    stranger_at: Option<Time>,
+    /// The operator was told that no server that this one knows leads.
+    warned_strangers: bool,
     /// What was read back from the disk was reported.
     restored: bool,
     stopping: bool,
@@ -214,6 +244,10 @@ struct Node<W: World, C: Checks> {
     timed_out: bool,
     /// The newest record that this node has seen, and when; a server asks its committee machine instead.
     last_seen: Option<(Finalized, Time)>,
+    /// Whom an aggregator believed when that was last written or read.
+    kept: Believed,
+    /// It is being written.
+    keeping: bool,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -230,8 +264,9 @@ impl<W: World, C: Checks> Node<W, C> {
         checks: &C,
         config: &Config,
         bootstrap: Vec<PeerAddress>,
-        joins: bool,
+        yields: u32,
     ) -> Result<Self, Exit> {
+        let joins = yields > 0;
         let mut random = Random::new(world.entropy());
         let drawn = || Arc::new(NodeSecret::from_bytes(world.entropy()));
         let secret = config.secret.clone().unwrap_or_else(drawn);
@@ -267,6 +302,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let links = Links::new();
         let mut steadfast = false;
         let mut store = None;
+        let mut kept = Believed::default();
         let machine = match &config.part {
             Part::Server(part) => {
                 let group = group.expect("servers have a committee secret");
@@ -332,10 +368,15 @@ impl<W: World, C: Checks> Node<W, C> {
                 Machine::Server { member, group }
             }
             Part::Aggregator(part) => {
+                kept = believed::load(world, own.instance).await;
                 let settings = aggregator::Config {
                     instance: own.instance,
                     me,
                     epoch: Epoch(1),
+                    params: build.params,
+                    pins: part.pins.iter().copied().collect(),
+                    bootstrap: bootstrap.iter().map(|peer| peer.peer).collect(),
+                    believed: kept.clone(),
                     fold_deadline: part.fold_deadline,
                     resend: RESEND,
                     expire_after: config.announce_interval.saturating_mul(2),
@@ -399,11 +440,20 @@ impl<W: World, C: Checks> Node<W, C> {
             links,
             admission: Admission::new(),
             gossip,
+            members: BTreeSet::new(),
+            rumoured: BTreeSet::new(),
+            allowances: Allowances::new(),
+            other_log: None,
+            unlisted: BTreeSet::new(),
+            yields,
             dials: BTreeMap::new(),
             store,
             steadfast,
             leader: None,
             changing: false,
+            told_voters: (None, BTreeSet::new()),
+            stranger_at: None,
+            warned_strangers: false,
             restored: false,
             stopping: false,
             end: None,
@@ -411,6 +461,8 @@ impl<W: World, C: Checks> Node<W, C> {
             bonded_at: now,
             timed_out: false,
             last_seen: None,
+            kept,
+            keeping: false,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -522,6 +574,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.closed(id, None);
             }
             Happening::Done(done) => self.feed(Feed::Done(done)),
+            Happening::Kept(result) => self.believed_kept(result),
             Happening::Effects => {}
             Happening::Led(leader) => self.led(leader),
             Happening::Failed { fault, reason } => {
@@ -534,6 +587,11 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.exit(code, reason);
             }
             Happening::Changed => self.changing = false,
+            Happening::MembersChanged => {
+                self.tell_voters();
+                self.look_whom_to_believe();
+            }
+            Happening::Firm(command) => self.propose(command),
         }
     }
 
@@ -557,7 +615,22 @@ impl<W: World, C: Checks> Node<W, C> {
             (Control::RetireDead(server), Machine::Server { member, .. }) => {
                 lock(member).handle(server::Input::RetireDead { server });
             }
-            (Control::Retire | Control::RetireDead(_), _) => {}
+            (Control::Refuse(clients), Machine::Server { member, .. }) => {
+                lock(member).handle(server::Input::Refuse { clients });
+            }
+            (Control::Retire | Control::RetireDead(_) | Control::Refuse(_), _) => {}
+            (Control::Clients { begins, reply }, machine) => {
+                let found = match machine {
+                    Machine::Server { member, .. } => {
+                        let member = lock(member);
+                        let clients = member.server.committee().clients().iter().map(|(client, _)| *client);
+                        clients.filter(|client| client.to_string().starts_with(&begins)).take(2).collect()
+                    }
+                    Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => Vec::new(),
+                };
+                // Whoever asked may be gone.
+                drop(reply.send(found));
+            }
             // Whoever asked may be gone.
             (Control::View(reply), _) => drop(reply.send(self.view())),
         }
@@ -685,6 +758,8 @@ impl<W: World, C: Checks> Node<W, C> {
             Effect::Send { to, bytes } => {
                 self.links.send_to(&to, Channel::Protocol, Bytes::from_owner(bytes))
             }
+            // A record is signed once: what it is made of must not be replaced after a crash.
+            Effect::Propose(command @ Command::SignRecord(_)) => self.propose_firmly(command),
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => {
@@ -713,6 +788,17 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
+    /// Proposes once what was applied until then is on disk as committed. What the disk refuses, it says elsewhere.
+    fn propose_firmly(&self, command: Command) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let (group, sender) = (group.clone(), self.sender.clone());
+        drop(W::Runtime::spawn(async move {
+            if group.sync_committed().await.is_ok() {
+                drop(sender.unbounded_send(Happening::Firm(command)));
+            }
+        }));
+    }
+
     /// Partials are made away from the loop; everything else takes microseconds.
     fn work(&mut self, job: Job, done: &mut VecDeque<Done>) {
         let keyring = Arc::clone(&self.keyring);
@@ -739,10 +825,14 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.part_from_other_logs();
         self.trust_aggregator();
+        self.look_after_book(now);
+        self.keep_believed();
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
             self.book.expire(now);
+            self.look_for_unlisted_voters();
+            self.other_log.take_if(|(.., at)| now.since(*at) >= OTHER_LOG_NOTED);
             let have = self.book.digest();
             let frame: Bytes = Frame::PeersWanted { have }.encode().into();
             for (peer, hello) in self.links.linked() {
@@ -806,8 +896,13 @@ async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc
 /// Hands on what consensus tells, and wakes the loop where it has to act.
 fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
     Arc::new(move |event| {
+        if let consensus::Event::Refused { from, refusal } = event {
+            let (kind, reason, peer) = ("consensus", refusal.name(), from.peer);
+            return world.observe(Event::Rejected { kind, reason, peer });
+        }
         let happening = match &event {
             consensus::Event::Leader { leader, .. } => Some(Happening::Led(leader.map(|leader| leader.peer))),
+            consensus::Event::MembersChanged { .. } => Some(Happening::MembersChanged),
             consensus::Event::Failed { fault, reason } => {
                 Some(Happening::Failed { fault: *fault, reason: reason.clone() })
             }

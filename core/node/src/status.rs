@@ -52,6 +52,12 @@ pub struct View {
     pub roster: Vec<PeerId>,
     /// Clients in the registry.
     pub clients: u32,
+    /// The clients that each server refuses; servers that refuse none are left out.
+    pub refusals: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    /// The clients that the operator of this server refuses and that are registered all the same.
+    pub unrefused: BTreeSet<PeerId>,
+    /// How many clients one server may keep out.
+    pub refused_max: usize,
     /// The largest participant floor among the registered servers.
     pub min_participants: u32,
     /// The largest roster floor among the registered servers; `None`: all of them.
@@ -64,8 +70,12 @@ pub struct View {
     pub addresses: BTreeMap<PeerId, Address>,
     /// How long a round may take: period and deadline together.
     pub patience: Duration,
+    /// Whether an aggregator is linked with servers, and believes none of them.
+    pub strangers_only: bool,
     /// Whether a client is in the registry.
     pub enrolled: bool,
+    /// Whether a client was told that servers refuse it.
+    pub barred: bool,
     /// How long a client has been without an aggregator or out of the registry, or a reader without anybody to ask.
     pub unbonded: Duration,
     /// Whether a client only reads.
@@ -148,13 +158,18 @@ impl View {
             open: None,
             roster: Vec::new(),
             clients: 0,
+            refusals: BTreeMap::new(),
+            unrefused: BTreeSet::new(),
+            refused_max: 0,
             min_participants: 1,
             min_servers: None,
             finalized: None,
             records: Vec::new(),
             addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
+            strangers_only: false,
             enrolled: false,
+            barred: false,
             unbonded: Duration::ZERO,
             reads: false,
             warnings: Vec::new(),
@@ -200,6 +215,8 @@ pub struct Status {
     pub aggregator: Option<String>,
     /// Clients in the registry.
     pub clients: u32,
+    /// How many clients each server refuses, by its peer id; servers that refuse none are left out.
+    pub refusals: BTreeMap<String, usize>,
     /// The smallest round.
     pub min_participants: u32,
     /// The smallest roster, if it is not every server.
@@ -283,6 +300,11 @@ impl Status {
             servers: servers.collect(),
             aggregator: view.aggregator.map(|aggregator| aggregator.short()),
             clients: view.clients,
+            refusals: view
+                .refusals
+                .iter()
+                .map(|(server, clients)| (server.to_string(), clients.len()))
+                .collect(),
             min_participants: view.min_participants,
             min_servers: view.min_servers,
             open_round: view.open.as_ref().map(|open| open.round.0),
@@ -415,6 +437,11 @@ fn aggregator_causes(view: &View) -> Vec<String> {
     let mut causes = Vec::new();
     if view.linked.is_empty() {
         causes.push("no server is linked: compare ZIPNET_BOOTSTRAP".to_owned());
+    } else if view.strangers_only {
+        causes.push(
+            "no server it knows is linked: if all servers were replaced, restart this aggregator with ZIPNET_BOOTSTRAP"
+                .to_owned(),
+        );
     }
     match view.aggregator {
         None => {
@@ -449,6 +476,10 @@ fn client_causes(view: &View) -> Vec<String> {
         Some(aggregator) if !view.linked.contains(&aggregator) => {
             causes.push(format!("the aggregator {} is not reachable", aggregator.short()));
         }
+        Some(_) if view.barred => causes.push(
+            "refused: the operator of a server refuses this client, or has done so within the last 16 rounds"
+                .to_owned(),
+        ),
         Some(_) if !view.enrolled => causes.push("not in the client registry yet".to_owned()),
         Some(_) => {}
     }
@@ -504,6 +535,15 @@ fn notes(view: &View) -> Vec<String> {
             }
         }
     }
+    let refused = view.refusals.get(&view.me).map_or(0, BTreeSet::len);
+    if !view.unrefused.is_empty() && refused >= view.refused_max {
+        notes.push(format!(
+            "{} of the clients that zipnet refuse lists on this server are registered and not refused: one server may \
+             keep out {}",
+            view.unrefused.len(),
+            view.refused_max
+        ));
+    }
     let voters = view.voters.len();
     if (1..3).contains(&voters) {
         notes.push(format!(
@@ -557,6 +597,11 @@ impl fmt::Display for Status {
         row("leader", self.leader.as_deref().unwrap_or("none"))?;
         row("aggregator", self.aggregator.as_deref().unwrap_or("none"))?;
         row("clients", &format!("{} (a round needs {})", self.clients, self.min_participants))?;
+        if !self.refusals.is_empty() {
+            let short = |server: &str| server.get(..10).unwrap_or(server).to_owned();
+            let by = self.refusals.iter().map(|(server, clients)| format!("{clients} by {}", short(server)));
+            row("refused", &by.collect::<Vec<_>>().join(", "))?;
+        }
         let open = match (self.open_round, &self.awaits) {
             (Some(round), Some(awaits)) => format!("r{round}, {awaits}"),
             _ => "none".to_owned(),
@@ -761,6 +806,8 @@ mod tests {
             causes(&aggregator),
             ["not approved yet: a majority of the servers must approve this aggregator"]
         );
+        let lost = View { strangers_only: true, ..aggregator.clone() };
+        assert!(causes(&lost)[0].starts_with("no server it knows is linked"), "{:?}", causes(&lost));
         let aggregator = View { aggregator: Some(peer(8)), ..aggregator };
         assert_eq!(causes(&aggregator), ["the committee has another aggregator: 0808080808"]);
     }
@@ -792,6 +839,40 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
     }
 
     #[test]
+    fn whoever_is_refused_is_counted_and_told() {
+        let refusing = View {
+            refusals: [(peer(1), (100..116).map(peer).collect()), (peer(3), [peer(100)].into())].into(),
+            ..healthy()
+        };
+        let status = Status::of(&refusing);
+        assert_eq!((status.ready, status.notes.len()), (true, 0));
+        assert!(
+            status.to_string().contains("\nrefused       16 by 0101010101, 1 by 0303030303\n"),
+            "{status}"
+        );
+        let full = View { unrefused: [peer(120), peer(121)].into(), refused_max: 16, ..refusing };
+        assert_eq!(
+            Status::of(&full).notes,
+            [
+                "2 of the clients that zipnet refuse lists on this server are registered and not refused: one server may \
+              keep out 16"
+            ]
+        );
+        let client = View {
+            aggregator: Some(peer(9)),
+            linked: [peer(9)].into(),
+            barred: true,
+            ..View::lonely("acme.mainnet", peer(1), Role::Client)
+        };
+        assert_eq!(
+            causes(&client),
+            [
+                "refused: the operator of a server refuses this client, or has done so within the last 16 rounds"
+            ]
+        );
+    }
+
+    #[test]
     fn data_for_scripts_is_stable() {
         let json = serde_json::to_value(Status::of(&healthy())).unwrap();
         assert_eq!(json["ready"], true);
@@ -799,6 +880,6 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 21, "{names:?}");
+        assert_eq!(names.len(), 22, "{names:?}");
     }
 }

@@ -103,7 +103,7 @@ impl Checks for Again {
 fn job() -> Pair {
     let mut keyring = Keyring::with_checks(
         Again,
-        &NodeSecret::from_text("a server"),
+        &NodeSecret::from_bytes(UniqueId::from_text("a server").0),
         Role::Server,
         UniqueId::default(),
         None,

@@ -1,6 +1,9 @@
 //! The role of the aggregator: it brings clients into the registry, shows them live headers, folds their envelopes and
 //! hands the committee's records on. It is trusted for liveness only and learns nothing.
 //!
+//! It takes the word of servers that it has reason to believe, and of no others: whoever says that he is a server may be a
+//! stranger. All linked servers get its bundle, because those that have to approve it are more than those that it knows.
+//!
 //! ```text
 //! servers ── Registry, RegistryChanged, Live, Record, Retired ──▶ aggregator ── LiveFor, Record, Retired ──▶ clients
 //! servers ◀── Bundle, Propose(ChangeClients), Aggregate ───────── aggregator ◀── Bundle, Envelope ────────── clients
@@ -16,6 +19,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::belief::Belief;
+pub use crate::belief::Believed;
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{FAREWELLS_KEPT, is_majority};
@@ -24,9 +29,10 @@ use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round, U
 use crate::key::Signature;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record,
+    Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, Header, LiveHeader, Message, Record,
     RecordSignature, Role, Standing,
 };
+use crate::params::RoundParams;
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
 use crate::retry::Retry;
@@ -44,6 +50,14 @@ pub struct Config {
     /// The epoch of the first bundle: one above the last one used, as far as that is known. A server that knows a later
     /// one says so.
     pub epoch: Epoch,
+    /// The shape of the vector; headers with another one are refused.
+    pub params: RoundParams,
+    /// Servers that are believed (`ZIPNET_SERVERS`).
+    pub pins: Vec<PeerId>,
+    /// Whom the operator pointed this node to (`ZIPNET_BOOTSTRAP`). Without pins, the servers among them are believed.
+    pub bootstrap: Vec<PeerId>,
+    /// What the process before kept of whom it believed.
+    pub believed: Believed,
     /// How long after the receipt of a live header envelopes are waited for, if enough came earlier.
     pub fold_deadline: Duration,
     /// After how long something without a visible effect is sent again.
@@ -65,12 +79,11 @@ pub enum Input {
         /// An encoded [`Message`].
         bytes: Vec<u8>,
     },
-    /// A peer can be reached; servers have proven to know the committee secret. Repeated for a new link in the place of
-    /// an old one.
+    /// A peer can be reached. Repeated for a new link in the place of an old one.
     Linked {
         /// Who.
         peer: PeerId,
-        /// What it proved or claims to be.
+        /// What it claims to be.
         role: Role,
     },
     /// A peer can no longer be reached.
@@ -99,6 +112,9 @@ const REPLICAS_KEPT: usize = 4;
 /// Headers whose rosters are kept to check records with.
 const HEADERS_KEPT: usize = 64;
 
+/// The most logs whose newest round is remembered after the aggregator has turned to another one.
+const LOGS_KEPT: usize = 16;
+
 /// The most disclaimed headers that a client is told of when it links or asks: the newest.
 const DISCLAIMED_PER_ANSWER: usize = 4;
 
@@ -125,12 +141,14 @@ pub struct Aggregator<C> {
     bundle: Option<Bundle>,
     /// The epoch of the bundle that is being made.
     making: Option<Epoch>,
-    /// Linked servers.
+    /// Which servers are believed.
+    belief: Belief,
+    /// Linked servers, also those that are not believed.
     servers: BTreeMap<PeerId, Server>,
     clients: BTreeMap<PeerId, Client>,
     /// Linked clients whose bundle is not in the registry, in the order they came.
     queue: VecDeque<PeerId>,
-    /// The log that most linked servers speak of.
+    /// The log that most believed linked servers speak of.
     log: Option<LogId>,
     /// The newest version, and some before it, oldest first; all of `log`.
     replicas: VecDeque<ClientRegistry>,
@@ -146,6 +164,8 @@ pub struct Aggregator<C> {
     current: Option<Current>,
     /// Rosters of the newest live headers, oldest first; all of `log`.
     headers: VecDeque<Known>,
+    /// The newest live round of logs that this aggregator worked for before: there is no way back behind it.
+    rounds: VecDeque<(LogId, Round)>,
     /// All of `log`.
     records: BTreeMap<Round, Kept>,
     /// A record that clients may wait for and that has not come.
@@ -155,12 +175,21 @@ pub struct Aggregator<C> {
 }
 
 /// A linked server.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Server {
     /// The log that it spoke of since it was linked and told of the present bundle.
     log: Option<LogId>,
+    /// The header that it said is live, last.
+    said: Option<Digest>,
     /// When it is told of the bundle again.
-    bundle_due: Time,
+    bundle: Retry,
+}
+
+impl Server {
+    /// One that was linked just now, or has to be told of another bundle.
+    const fn new(now: Time) -> Self {
+        Self { log: None, said: None, bundle: Retry::at(now) }
+    }
 }
 
 /// A linked client.
@@ -184,6 +213,8 @@ struct Batch {
     counter: Counter,
     register: Vec<PeerId>,
     expire: Vec<PeerId>,
+    /// Servers that say of a client to register that it may not.
+    barred: BTreeMap<PeerId, BTreeSet<PeerId>>,
     /// Once signed.
     message: Option<Arc<[u8]>>,
     retry: Retry,
@@ -240,6 +271,7 @@ impl<C: Checks> Aggregator<C> {
     /// An aggregator at its start.
     pub fn new(config: Config, checks: C) -> Self {
         Self {
+            belief: Belief::new(&config.pins, &config.bootstrap, config.believed.clone()),
             config,
             checks,
             now: Time::default(),
@@ -257,6 +289,7 @@ impl<C: Checks> Aggregator<C> {
             batch_len: ClientBatch::LEN_MAX,
             current: None,
             headers: VecDeque::new(),
+            rounds: VecDeque::new(),
             records: BTreeMap::new(),
             missing: None,
             farewells: BTreeMap::new(),
@@ -304,7 +337,7 @@ impl<C: Checks> Aggregator<C> {
         };
         if self.bundle.is_some() {
             for server in self.servers.values().filter(|server| server.log.is_none()) {
-                note(server.bundle_due, "a server that takes this aggregator");
+                note(server.bundle.due, "a server that takes this aggregator");
             }
         }
         if let Some(wanted) = &self.wanted {
@@ -375,12 +408,28 @@ impl<C: Checks> Aggregator<C> {
         self.clients.len()
     }
 
+    /// What the next process of this aggregator should know about whom to believe.
+    #[must_use]
+    pub fn believed(&self) -> Believed {
+        self.belief.kept()
+    }
+
+    /// Whether a linked server is believed.
+    #[must_use]
+    pub fn knows_server(&self) -> bool {
+        self.servers.keys().any(|server| self.belief.believes(server))
+    }
+
     fn linked(&mut self, peer: PeerId, role: Role, out: &mut Outbox) {
         match role {
             Role::Server => {
-                self.servers.insert(peer, Server { log: None, bundle_due: self.now });
-                if let Some(Stage::Forwarding { message, .. }) =
-                    self.current.as_ref().map(|current| &current.stage)
+                if self.belief.meet(peer) {
+                    self.forget();
+                }
+                self.servers.insert(peer, Server::new(self.now));
+                if self.belief.believes(&peer)
+                    && let Some(Stage::Forwarding { message, .. }) =
+                        self.current.as_ref().map(|current| &current.stage)
                 {
                     out.push(Effect::Send { to: peer, bytes: Arc::clone(message) });
                 }
@@ -415,13 +464,19 @@ impl<C: Checks> Aggregator<C> {
         let Ok(message) = wire::decode(bytes) else {
             return refuse(out, "message", Refused::Malformed, from);
         };
-        let is_server = self.servers.contains_key(&from);
+        let says_server = self.servers.contains_key(&from);
+        let is_server = says_server && self.belief.believes(&from);
+        let misplaced = if says_server && !is_server { Refused::NotInRoster } else { Refused::WrongRole };
         let is_client = self.clients.contains_key(&from);
         let result = match message {
             Message::Bundle(bundle) if is_client => self.client_bundle(from, bundle, out),
             Message::Envelope(envelope) if is_client => self.envelope(from, &envelope),
             Message::RecordsWanted { from: round } if is_client => {
                 self.records_wanted(from, round, out);
+                Ok(())
+            }
+            Message::BundleRefused { reason: Refused::Barred, last: Some(bundle) } if is_server => {
+                self.client_barred(from, &bundle.peer, out);
                 Ok(())
             }
             Message::BundleRefused { reason, last } if is_server => self.bundle_refused(reason, last, out),
@@ -460,7 +515,7 @@ impl<C: Checks> Aggregator<C> {
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
             | Message::Retired { .. }
-            | Message::Disclaimed { .. } => Err(("message", Refused::WrongRole)),
+            | Message::Disclaimed { .. } => Err(("message", misplaced)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, from);
@@ -474,7 +529,7 @@ impl<C: Checks> Aggregator<C> {
                     self.making = None;
                     self.bundle = Some(bundle);
                     // All servers are told, also those that know an earlier bundle.
-                    let server = Server { log: None, bundle_due: self.now };
+                    let server = Server::new(self.now);
                     self.servers.values_mut().for_each(|known| *known = server);
                 }
             }
@@ -544,6 +599,12 @@ impl<C: Checks> Aggregator<C> {
         let client = self.clients.get_mut(&from).expect("the caller has looked");
         let mut known = client.bundle.as_ref();
         if known == Some(&bundle) {
+            // It came before the registry was known, and is not the newest one.
+            if let Some(last) = registered.filter(|last| bundle.epoch <= last.epoch && **last != bundle) {
+                let last = Some(last.clone());
+                send(out, from, &Message::BundleRefused { reason: Refused::StaleEpoch, last });
+                return refused(Refused::StaleEpoch);
+            }
             // It repeats itself because it has not seen its place in a header.
             let lately = client.shown.is_some_and(|at| self.now < at.after(self.config.resend));
             if registered == known && !lately {
@@ -613,16 +674,19 @@ impl<C: Checks> Aggregator<C> {
 
     /// Takes note of the log that a server speaks of. False: it is not the log that this aggregator works for.
     fn speaks_of(&mut self, server: PeerId, log: LogId) -> bool {
-        self.servers.entry(server).or_default().log = Some(log);
+        if let Some(server) = self.servers.get_mut(&server) {
+            server.log = Some(log);
+        }
         self.choose_log();
         self.log == Some(log)
     }
 
-    /// Works for the log that most linked servers speak of. A tie changes nothing, unless no server speaks of the
+    /// Works for the log that most believed linked servers speak of. A tie changes nothing, unless no server speaks of the
     /// present one.
     fn choose_log(&mut self) {
         let mut votes: BTreeMap<LogId, usize> = BTreeMap::new();
-        for log in self.servers.values().filter_map(|server| server.log) {
+        for (_, server) in self.believed_servers() {
+            let Some(log) = server.log else { continue };
             let count = votes.entry(log).or_default();
             *count = count.saturating_add(1);
         }
@@ -636,7 +700,28 @@ impl<C: Checks> Aggregator<C> {
         }
     }
 
+    /// Linked servers that are believed.
+    fn believed_servers(&self) -> impl Iterator<Item = (&PeerId, &Server)> {
+        self.servers.iter().filter(|(server, _)| self.belief.believes(server))
+    }
+
+    /// What servers said so far is worth nothing.
+    fn forget(&mut self) {
+        let server = Server::new(self.now);
+        self.servers.values_mut().for_each(|known| *known = server);
+        self.start_log(None);
+        // Whoever takes the bundle sends it.
+        self.wanted = None;
+    }
+
     fn start_log(&mut self, log: Option<LogId>) {
+        if let (Some(last), Some(newest)) = (self.log, self.headers.back()) {
+            self.rounds.retain(|(log, _)| *log != last);
+            self.rounds.push_back((last, newest.round));
+            if self.rounds.len() > LOGS_KEPT {
+                self.rounds.pop_front();
+            }
+        }
         self.log = log;
         self.replicas.clear();
         self.wanted = Some(Retry::at(self.now));
@@ -674,7 +759,7 @@ impl<C: Checks> Aggregator<C> {
         let asked = self.wanted.map(|wanted| usize::try_from(wanted.attempts).unwrap_or(usize::MAX));
         let wanted = self.registry().is_none_or(|registry| match asked {
             None => registry.version() < version,
-            Some(asked) => registry.version() <= version || asked > self.servers.len(),
+            Some(asked) => registry.version() <= version || asked > self.believed_servers().count(),
         });
         if !wanted {
             return Ok(());
@@ -772,18 +857,37 @@ impl<C: Checks> Aggregator<C> {
         let (log, round) = (live.header.log, live.header.round);
         let digest = live.header.digest();
         if self.current.as_ref().is_some_and(|current| current.digest == digest) {
-            self.servers.entry(from).or_default().log = Some(log);
+            if let Some(server) = self.servers.get_mut(&from) {
+                server.log = Some(log);
+            }
             return Ok(());
         }
         if !self.speaks_of(from, log) {
             return refused(Refused::WrongLog);
+        }
+        if live.header.aggregator != self.config.me {
+            // Another one folds this round, and clients send that one their envelopes.
+            return refused(Refused::NotAggregator);
         }
         match self.headers.back() {
             Some(newest) if newest.round == round => return refused(Refused::Equivocation),
             Some(newest) if newest.round > round => return refused(Refused::WrongRound),
             Some(_) | None => {}
         }
+        if self.rounds.iter().any(|(known, newest)| *known == log && *newest >= round) {
+            return refused(Refused::WrongRound);
+        }
+        if live.header.params != self.config.params {
+            return refused(Refused::ParamsMismatch);
+        }
         let union = live.verify_with(&self.checks).map_err(|invalid| ("live", reason(&invalid)))?;
+        if let Some(server) = self.servers.get_mut(&from) {
+            server.said = Some(digest);
+        }
+        if !self.is_vouched(&live, digest) {
+            return refused(Refused::WrongRoster);
+        }
+        self.believe(&live.header, out);
         let header = &live.header;
         if self.headers.len() == HEADERS_KEPT {
             self.headers.pop_front();
@@ -813,6 +917,33 @@ impl<C: Checks> Aggregator<C> {
             self.wanted.get_or_insert(Retry::at(self.now));
         }
         Ok(())
+    }
+
+    /// Whether a majority of the believed has signed the header, or says that it is live.
+    fn is_vouched(&self, live: &LiveHeader, digest: Digest) -> bool {
+        let said = self.believed_servers().filter(|(_, server)| server.said == Some(digest));
+        let signed = live.header.servers.iter().map(|server| server.peer);
+        let vouchers = said.map(|(server, _)| *server).chain(signed).collect();
+        self.stand_for(&vouchers)
+    }
+
+    /// Whether these are a majority of the believed.
+    fn stand_for(&self, vouchers: &BTreeSet<PeerId>) -> bool {
+        let has_left = |server: &PeerId| self.farewells.contains_key(server);
+        let speaks = |server: &PeerId| self.servers.get(server).is_some_and(|known| known.log == self.log);
+        self.belief.is_vouched(vouchers, has_left, speaks)
+    }
+
+    /// The roster of a header that is vouched for is believed.
+    fn believe(&mut self, header: &Header, out: &mut Outbox) {
+        let was_blank = self.belief.is_blank();
+        if self.belief.learn(header.servers.iter().map(|server| server.peer)) {
+            out.report(Report::ServersBelieved { servers: self.belief.kept().servers });
+        }
+        if was_blank && !self.replicas.iter().any(|replica| replica.set() == header.clients) {
+            // Anybody may have sent it.
+            self.replicas.clear();
+        }
     }
 
     /// Finds the registry that the live header pins, and shows the header to everyone once it is found.
@@ -944,11 +1075,17 @@ impl<C: Checks> Aggregator<C> {
                 return refused(Refused::WrongPrevious);
             }
         }
+        let is_known = self.headers.iter().any(|known| known.round == record.round);
         let mut kept =
             Kept { record, digest, signatures: BTreeMap::new(), forwarded: false, confirmed: false };
         kept.add(signatures, &self.checks);
         if !is_majority(kept.signatures.len(), kept.record.servers.len()) {
             return refused(Refused::BadSignature);
+        }
+        // Without its header, the roster is the record's own word.
+        let signers = kept.signatures.keys().copied().collect();
+        if !is_known && (self.belief.is_blank() || !self.stand_for(&signers)) {
+            return refused(Refused::WrongRoster);
         }
         if let Some(current) = &mut self.current
             && current.digest == kept.record.header
@@ -1114,8 +1251,13 @@ impl<C: Checks> Aggregator<C> {
         let pace = self.config.resend.saturating_mul(BUNDLE_PACE);
         let mut message = None;
         for (peer, server) in &mut self.servers {
-            if server.log.is_none() && server.bundle_due <= self.now {
-                server.bundle_due = self.now.after(pace);
+            if server.log.is_none() && server.bundle.due <= self.now {
+                if self.belief.believes(peer) {
+                    server.bundle.again(self.now, pace);
+                } else {
+                    // It may answer with the whole registry each time, and not be heard.
+                    server.bundle.back_off(self.now, pace);
+                }
                 let bytes = message.get_or_insert_with(|| wire::encode(&Message::Bundle(bundle.clone())));
                 out.push(Effect::Send { to: *peer, bytes: Arc::clone(bytes) });
             }
@@ -1124,8 +1266,8 @@ impl<C: Checks> Aggregator<C> {
 
     /// The server for an attempt: the lowest that speaks of the log first, then one after the other.
     fn server(&self, attempts: u32) -> Option<PeerId> {
-        let servers: Vec<PeerId> =
-            self.servers.iter().filter(|(_, server)| server.log == self.log).map(|(peer, _)| *peer).collect();
+        let speak = self.believed_servers().filter(|(_, server)| server.log == self.log);
+        let servers: Vec<PeerId> = speak.map(|(peer, _)| *peer).collect();
         let attempts = usize::try_from(attempts).unwrap_or(0);
         servers.get(attempts.checked_rem(servers.len())?).copied()
     }
@@ -1173,6 +1315,33 @@ impl<C: Checks> Aggregator<C> {
         }
     }
 
+    /// A server says that a client of the outstanding batch may not register. Once most servers say so, the client is
+    /// set aside and told: one server alone must not be able to keep a client out.
+    fn client_barred(&mut self, server: PeerId, client: &PeerId, out: &mut Outbox) {
+        let servers = self.servers.values().filter(|server| server.log == self.log).count();
+        let Some(batch) = &mut self.batch else { return };
+        if !batch.register.contains(client) {
+            return;
+        }
+        let says = batch.barred.entry(*client).or_default();
+        let fresh = says.insert(server);
+        if !is_majority(says.len(), servers) {
+            // Another one may take it.
+            if fresh {
+                batch.retry.due = self.now;
+            }
+            return;
+        }
+        let not_before = self.now.after(self.config.resend.saturating_mul(CLIENT_PENALTY));
+        if let Some(client) = self.clients.get_mut(client) {
+            client.not_before = not_before;
+        }
+        for peer in self.end_batch() {
+            self.enqueue(peer);
+        }
+        send(out, *client, &Message::BundleRefused { reason: Refused::Barred, last: None });
+    }
+
     /// Has the next change of the registry signed, if there is something to change.
     fn plan_batch(&mut self, out: &mut Outbox) {
         let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
@@ -1213,6 +1382,7 @@ impl<C: Checks> Aggregator<C> {
             counter,
             register: register.iter().map(|bundle| bundle.peer).collect(),
             expire: expire.iter().map(|(peer, _)| *peer).collect(),
+            barred: BTreeMap::new(),
             message: None,
             retry: Retry::at(Time::NEVER),
         });
@@ -1225,7 +1395,8 @@ impl<C: Checks> Aggregator<C> {
             && retry.due <= self.now
         {
             retry.back_off(self.now, self.config.resend);
-            for peer in self.servers.keys().filter(|peer| !applied.contains(*peer)) {
+            let believed = self.servers.keys().filter(|server| self.belief.believes(server));
+            for peer in believed.filter(|peer| !applied.contains(*peer)) {
                 out.push(Effect::Send { to: *peer, bytes: Arc::clone(message) });
             }
         }
@@ -1248,6 +1419,8 @@ impl<C: Checks> Aggregator<C> {
 
     /// What holds between any two inputs.
     fn check(&self) {
+        self.belief.check();
+        assert!(self.rounds.len() <= LOGS_KEPT, "old logs are forgotten");
         assert_eq!(self.absent.len(), self.absent_since.len(), "both lists of absent clients are one");
         assert!(self.records.len() <= RECORDS_KEPT, "old records are forgotten");
         assert!(self.replicas.len() <= REPLICAS_KEPT, "old versions are forgotten");

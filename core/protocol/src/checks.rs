@@ -57,6 +57,8 @@ pub enum Check {
     MajorityKept,
     /// A server is declared dead only after probes that it did not answer.
     ProbedDead,
+    /// One server keeps out no more clients than a share of the registry.
+    FewRefused,
     /// Peers of another wire version, machine signature or parameters are refused by name.
     Compatibility,
     /// A pad belongs to the two peers that share it, not to their keys.

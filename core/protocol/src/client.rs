@@ -3,7 +3,8 @@
 //!
 //! What a client insists on is its *conscience*: every rostered server has signed the header, the roster is not smaller
 //! than it may be and holds every pinned server, the client's own keys stand in the client set, and the round is above
-//! every round that it has sealed in this log. A message is sealed under one header only. It is sealed again, under a later
+//! every round that it has sealed in this log. It sends its envelope to the aggregator that the header names, to no other,
+//! and seals only while it is linked with that one: whoever else calls himself an aggregator gets nothing. A message is sealed under one header only. It is sealed again, under a later
 //! header, without asking only if the word of the whole roster shows that nobody can have read it: a record without the
 //! client in it, or the disclaimers of an abandoned header.
 
@@ -12,6 +13,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
+
+use zeroize::Zeroize;
 
 use crate::aggregator::{reason, succeeding};
 use crate::bitmap::index;
@@ -151,10 +154,16 @@ pub struct Client<C> {
     key_ends_at: Time,
     /// What cover traffic is made of.
     blank: Payload,
-    /// Linked aggregators.
+    /// Linked peers that call themselves aggregators.
     aggregators: BTreeSet<PeerId>,
+    /// The aggregator that the newest trusted header of the log names.
+    named: Option<PeerId>,
+    /// When an aggregator that a header of another log names may be shown the bundle next.
+    elsewhere_due: Time,
     /// The present bundle stood in the client set of a header.
     enrolled: bool,
+    /// The aggregator has said that servers refuse this client.
+    barred: bool,
     bundle_due: Time,
     /// The log of the last header with this client in it.
     log: Option<LogId>,
@@ -256,7 +265,10 @@ impl<C: Checks> Client<C> {
             key_ends_at: Time::NEVER,
             blank,
             aggregators: BTreeSet::new(),
+            named: None,
+            elsewhere_due: Time::default(),
             enrolled: false,
+            barred: false,
             bundle_due: Time::default(),
             log: None,
             sealed: BTreeMap::new(),
@@ -294,7 +306,10 @@ impl<C: Checks> Client<C> {
                 self.aggregators.remove(&peer);
             }
             Input::Done(done) => self.done(done, out),
-            Input::Publish { request, payload } => self.publish(request, &payload, out),
+            Input::Publish { request, mut payload } => {
+                self.publish(request, &payload, out);
+                payload.zeroize();
+            }
             Input::Stop => {
                 self.stopped = true;
                 out.push(Effect::Stopped);
@@ -362,6 +377,19 @@ impl<C: Checks> Client<C> {
         self.enrolled
     }
 
+    /// The aggregator that the newest trusted header names, if this client is not linked with it: without that one, it
+    /// takes part in nothing.
+    #[must_use]
+    pub fn wanted_aggregator(&self) -> Option<PeerId> {
+        self.named.filter(|named| !self.aggregators.contains(named))
+    }
+
+    /// Whether the aggregator has said that servers refuse this client, since it was last in a client set.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.barred
+    }
+
     /// How many messages wait for their round, and how many wait for their outcome.
     #[must_use]
     pub fn backlog(&self) -> (usize, usize) {
@@ -389,10 +417,15 @@ impl<C: Checks> Client<C> {
         }
         self.aggregators.insert(peer);
         match self.bundle.clone() {
-            Some(bundle) if self.enrolled => send(out, peer, &Message::Bundle(bundle)),
+            Some(bundle) if self.enrolled => {
+                if self.addressees().contains(&peer) {
+                    send(out, peer, &Message::Bundle(bundle));
+                }
+            }
             Some(_) | None => self.bundle_due = self.now,
         }
         if let Some(current) = &self.current
+            && current.header.aggregator == peer
             && let (Some(envelope), false) = (&current.envelope, current.over)
         {
             out.push(Effect::Send { to: peer, bytes: Arc::clone(envelope) });
@@ -493,6 +526,10 @@ impl<C: Checks> Client<C> {
     /// The aggregator does not take this bundle. If it knows a later one that is really this node's, the next epoch is
     /// free.
     fn bundle_refused(&mut self, reason: Refused, last: Option<Bundle>, out: &mut Outbox) -> Verdict {
+        if reason == Refused::Barred {
+            // It is said again with every attempt to register.
+            return if core::mem::replace(&mut self.barred, true) { Ok(()) } else { Err(("bundle", reason)) };
+        }
         if reason != Refused::StaleEpoch {
             return Err(("bundle", reason));
         }
@@ -519,9 +556,10 @@ impl<C: Checks> Client<C> {
             && current.digest == digest
             && self.checks.enforce(Check::SealOnce)
         {
-            // The aggregator may have lost the envelope: it gets the same bytes.
-            if let (Some(envelope), false) = (&current.envelope, current.over) {
-                out.push(Effect::Send { to: from, bytes: Arc::clone(envelope) });
+            // The aggregator may have lost the envelope: it gets the same bytes. Whoever showed the header gets nothing.
+            let to = current.header.aggregator;
+            if let (Some(envelope), false) = (&current.envelope, current.over || to != from) {
+                out.push(Effect::Send { to, bytes: Arc::clone(envelope) });
             }
             return Ok(());
         }
@@ -571,9 +609,13 @@ impl<C: Checks> Client<C> {
         let own = self.own_place(header, place.as_ref());
         if !same_log {
             // Only a header that lists the present key can not be from the past: it may name another log.
-            own.map_err(|_| if self.log.is_some() { Refused::WrongLog } else { Refused::NotInRegistry })?;
+            if own.is_err() {
+                self.introduce_elsewhere(header.aggregator, out);
+                return Err(if self.log.is_some() { Refused::WrongLog } else { Refused::NotInRegistry });
+            }
             self.start_log(log, out);
         }
+        self.named = Some(header.aggregator);
         self.learn_header(header, digest, out);
         let place = match own {
             Ok(place) => place,
@@ -582,6 +624,7 @@ impl<C: Checks> Client<C> {
                 return Err(reason);
             }
         };
+        self.barred = false;
         if !self.enrolled {
             self.enrolled = true;
             out.report(Report::Enrolled { version: header.clients.version });
@@ -595,6 +638,10 @@ impl<C: Checks> Client<C> {
         }
         if !self.sealed.contains_key(&log) && self.sealed.len() >= LOGS_MAX {
             return Err(Refused::TooMany);
+        }
+        if !self.aggregators.contains(&header.aggregator) {
+            // The envelope could go to nobody. Once that one is linked, it shows the header again if there is time.
+            return Err(Refused::NotAggregator);
         }
         self.sealed.insert(log, sealed.max(round));
         self.accept_roster(header);
@@ -813,8 +860,9 @@ impl<C: Checks> Client<C> {
             self.pending.insert(envelope.round, Pending { number, request, header, roster, place, slot });
         }
         let bytes = wire::encode(&Message::Envelope(envelope));
-        for peer in &self.aggregators {
-            out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+        let to = current.header.aggregator;
+        if self.aggregators.contains(&to) {
+            out.push(Effect::Send { to, bytes: Arc::clone(&bytes) });
         }
         current.envelope = Some(bytes);
     }
@@ -972,6 +1020,28 @@ impl<C: Checks> Client<C> {
         }
     }
 
+    /// Whom this client introduces itself to: the named aggregator; all, as long as none is named or that one is out of
+    /// reach, since another may have taken its place.
+    fn addressees(&self) -> BTreeSet<PeerId> {
+        match self.named.filter(|named| self.aggregators.contains(named)) {
+            Some(named) => [named].into(),
+            None => self.aggregators.clone(),
+        }
+    }
+
+    /// A header of another log names this aggregator, and does not list this client: perhaps the committee has begun anew
+    /// with an aggregator that does not know it yet. An old header that somebody repeats costs a bundle, which is no secret.
+    fn introduce_elsewhere(&mut self, aggregator: PeerId, out: &mut Outbox) {
+        if self.named.is_some_and(|named| named != aggregator)
+            && self.aggregators.contains(&aggregator)
+            && self.elsewhere_due <= self.now
+            && let (Some(bundle), None) = (self.bundle.clone(), self.making)
+        {
+            self.elsewhere_due = self.now.after(self.config.resend);
+            send(out, aggregator, &Message::Bundle(bundle));
+        }
+    }
+
     fn introduces_itself(&self) -> bool {
         self.bundle.is_some() && !self.enrolled && !self.aggregators.is_empty()
     }
@@ -1018,8 +1088,8 @@ impl<C: Checks> Client<C> {
         {
             self.bundle_due = self.now.after(self.config.resend);
             let bytes = wire::encode(&Message::Bundle(bundle));
-            for peer in &self.aggregators {
-                out.push(Effect::Send { to: *peer, bytes: Arc::clone(&bytes) });
+            for to in self.addressees() {
+                out.push(Effect::Send { to, bytes: Arc::clone(&bytes) });
             }
         }
         let wanted = self.wanted_records();

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, index};
 use crate::checks::{Check, Checks};
 use crate::fold::xor_into;
 use crate::id::{Counter, Digest, GroupId, LogId, PeerId, Round, UniqueId};
@@ -181,8 +181,8 @@ struct State {
     clients: ClientRegistry,
     /// Who refuses whom; a refused client is out of the registry.
     refusals: BTreeMap<PeerId, BTreeSet<PeerId>>,
-    /// Until which round a refused client may not register.
-    barred: BTreeMap<PeerId, Round>,
+    /// Until which round a refused client may not register, by the server that refused it.
+    barred: BTreeMap<PeerId, BTreeMap<PeerId, Round>>,
     opened: Round,
     open: Option<OpenRound>,
     previous: Previous,
@@ -201,6 +201,12 @@ pub const RECORDS_KEPT: usize = 8;
 /// For how many rounds a refused client may not register again.
 pub const BARRED_ROUNDS: u64 = 16;
 
+/// How many clients one server may refuse in any case. Above that it is one of [`REFUSED_SHARE`] of the registry.
+pub const REFUSED_MIN: u32 = 16;
+
+/// See [`REFUSED_MIN`].
+pub const REFUSED_SHARE: u32 = 4;
+
 /// How many farewells are kept for clients.
 pub const FAREWELLS_KEPT: usize = 16;
 
@@ -213,6 +219,13 @@ pub struct Committee<C> {
     config: Config,
     checks: C,
     state: State,
+}
+
+/// How many clients one server may refuse where so many are registered: without a bound it could thin out a round until
+/// one message has nobody to hide among.
+#[must_use]
+pub fn refused_max(registered: u32) -> usize {
+    index(REFUSED_MIN.max(registered / REFUSED_SHARE))
 }
 
 /// Whether `some` are more than half of `all`.
@@ -320,6 +333,31 @@ impl<C: Checks> Committee<C> {
     #[must_use]
     pub fn clients(&self) -> &ClientRegistry {
         &self.state.clients
+    }
+
+    /// The clients that this server keeps out: those that it refuses, and those that it refused so lately that they may
+    /// not come back yet.
+    #[must_use]
+    pub fn kept_out_by(&self, server: &PeerId) -> BTreeSet<PeerId> {
+        let refused = self.refused_by(server);
+        let opened = self.state.opened;
+        let lately = self
+            .state
+            .barred
+            .iter()
+            .filter(|(_, until)| until.get(server).is_some_and(|until| opened < *until));
+        refused.copied().chain(lately.map(|(client, _)| *client)).collect()
+    }
+
+    /// The clients that this server refuses, in PeerId order.
+    pub fn refused_by(&self, server: &PeerId) -> impl Iterator<Item = &PeerId> {
+        self.state.refusals.iter().filter(|(_, servers)| servers.contains(server)).map(|(client, _)| client)
+    }
+
+    /// Who refuses whom, by client.
+    #[must_use]
+    pub fn refusals(&self) -> &BTreeMap<PeerId, BTreeSet<PeerId>> {
+        &self.state.refusals
     }
 
     /// The last opened round.
@@ -443,6 +481,7 @@ impl<C: Checks> Committee<C> {
 
     fn sign_header(&mut self, signature: &HeaderSignature, reports: &mut Vec<Report>) -> Result<(), Refused> {
         let checks = self.checks.clone();
+        let kept_out = self.kept_out_by(&signature.server);
         let open = self.current(signature.log, signature.round, signature.header)?;
         if !open.lists(&signature.server) {
             return Err(Refused::NotInRoster);
@@ -452,6 +491,12 @@ impl<C: Checks> Committee<C> {
         }
         if signature.refused.len() != open.header.clients.count {
             return Err(Refused::WrongLength);
+        }
+        let named = signature.refused.iter_ones().filter_map(|place| open.clients.at(place));
+        let more = named.filter(|(client, _)| !kept_out.contains(*client)).count();
+        let all = kept_out.len().saturating_add(more);
+        if more > 0 && all > refused_max(open.header.clients.count) && checks.enforce(Check::FewRefused) {
+            return Err(Refused::TooMany);
         }
         if !signature.verify_with(&checks) {
             return Err(Refused::BadSignature);
@@ -898,11 +943,14 @@ impl<C: Checks> Committee<C> {
         Ok(())
     }
 
-    /// Whether a client may not register now.
+    /// Whether a client may not register now. What remains of a refusal that was withdrawn holds only while there are
+    /// clients for a round: without rounds it would never end.
     #[must_use]
     pub fn is_barred(&self, client: &PeerId) -> bool {
+        let over = |until: &Round| *until <= self.state.opened;
+        let enough = || self.state.clients.len() >= self.participant_floor(self.state.servers.keys());
         self.state.refusals.contains_key(client)
-            || self.state.barred.get(client).is_some_and(|until| self.state.opened < *until)
+            || self.state.barred.get(client).is_some_and(|bars| !bars.values().all(over)) && enough()
     }
 
     fn refuse_client(&mut self, refusal: &ClientRefusal, reports: &mut Vec<Report>) -> Result<(), Refused> {
@@ -922,17 +970,29 @@ impl<C: Checks> Committee<C> {
             if known.epoch != refusal.epoch {
                 return Err(Refused::StaleEpoch);
             }
+            let mut kept_out = self.kept_out_by(&refusal.server);
+            kept_out.insert(refusal.client);
+            if kept_out.len() > refused_max(self.state.clients.len())
+                && self.checks.enforce(Check::FewRefused)
+            {
+                return Err(Refused::TooMany);
+            }
             self.state.refusals.entry(refusal.client).or_default().insert(refusal.server);
             let opened = self.state.opened;
             let until = Round(opened.0.saturating_add(BARRED_ROUNDS));
             // Bars that are over say nothing any more.
-            self.state.barred.retain(|_, until| opened < *until);
-            self.state.barred.insert(refusal.client, until);
+            self.state.barred.retain(|_, bars| {
+                bars.retain(|_, until| opened < *until);
+                !bars.is_empty()
+            });
+            self.state.barred.entry(refusal.client).or_default().insert(refusal.server, until);
             let counter = self.state.clients.counter();
             self.state.clients.apply(&[], &[(refusal.client, refusal.epoch)], counter);
             self.report_clients(reports);
+            reports.push(Report::ClientRefused { server: refusal.server, client: refusal.client });
         } else {
             self.withdraw(&refusal.client, &refusal.server);
+            reports.push(Report::RefusalWithdrawn { server: refusal.server, client: refusal.client });
         }
         let server = self.state.servers.get_mut(&refusal.server).expect("it was found above");
         server.refusal_counter = refusal.counter;

@@ -1,6 +1,7 @@
 //! Keys and the texts they come from. Every secret here is wiped when dropped, has no `Debug` of its content and no
 //! `Serialize`, and compares in constant time.
 
+use alloc::vec;
 use core::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
@@ -140,6 +141,35 @@ macro_rules! secret {
 }
 pub(crate) use secret;
 
+/// How a secret that is a text becomes 32 bytes: argon2id (version 0x13) over the text's [`UniqueId`], with the constants
+/// below. The salt is the context string followed by the instance's id, so that no table of texts serves two instances,
+/// and none serves both kinds of secrets. It takes a tenth of a second, and is done once when a node starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch;
+
+impl Stretch {
+    /// Memory in KiB.
+    pub const MEMORY_KIB: u32 = 64 << 10;
+    /// Passes over it.
+    pub const PASSES: u32 = 3;
+    /// Lanes.
+    pub const LANES: u32 = 1;
+
+    fn of(context: Context, text: &str, instance: &Instance) -> [u8; 32] {
+        let params = argon2::Params::new(Self::MEMORY_KIB, Self::PASSES, Self::LANES, Some(32))
+            .expect("the constants are within argon2's limits");
+        let hashed = Zeroizing::new(UniqueId::from_text(text).0);
+        let salt = [context.text().as_bytes(), instance.id().as_bytes()].concat();
+        // The result follows from what is in this memory at the end.
+        let mut blocks = Zeroizing::new(vec![argon2::Block::default(); params.block_count()]);
+        let mut stretched = [0; 32];
+        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+            .hash_password_into_with_memory(hashed.as_slice(), &salt, &mut stretched, blocks.as_mut_slice())
+            .expect("salt and output are within argon2's limits");
+        stretched
+    }
+}
+
 /// A node's one permanent secret. Its identity and the key of its state at rest follow from it; pads never do.
 #[derive(Clone)]
 pub struct NodeSecret([u8; 32]);
@@ -147,10 +177,11 @@ pub struct NodeSecret([u8; 32]);
 secret!(NodeSecret);
 
 impl NodeSecret {
-    /// By the rule of [`UniqueId::from_text`].
+    /// 64 hexadecimal digits are decoded. Any other text is hashed and then stretched for this instance, see
+    /// [`Stretch`]: the identity that follows is public, and must not be a fast way to try texts.
     #[must_use]
-    pub fn from_text(text: &str) -> Self {
-        Self(UniqueId::from_text(text).0)
+    pub fn from_text(text: &str, instance: &Instance) -> Self {
+        decode_hex(text).map_or_else(|| Self(Stretch::of(Context::NodeStretch, text, instance)), Self)
     }
 
     /// From 32 bytes, for nodes that draw a secret of their own.
@@ -250,33 +281,17 @@ pub struct CommitteeSecret([u8; 32]);
 secret!(CommitteeSecret);
 
 impl CommitteeSecret {
-    /// Memory of argon2id in KiB.
-    pub const STRETCH_MEMORY_KIB: u32 = 32 << 10;
-    /// Passes of argon2id.
-    pub const STRETCH_PASSES: u32 = 3;
-    /// Lanes of argon2id.
-    pub const STRETCH_LANES: u32 = 1;
-
-    /// 64 hexadecimal digits are decoded. Any other text is stretched with argon2id (version 0x13, with the constants
-    /// above, the context string as the salt, 32 bytes of output): a [`GroupId`] is public, and must not be a fast
-    /// way to try passwords. Takes tens of milliseconds.
+    /// From 32 bytes.
     #[must_use]
-    pub fn from_text(text: &str) -> Self {
-        if let Some(bytes) = decode_hex(text) {
-            return Self(bytes);
-        }
-        let params = argon2::Params::new(
-            Self::STRETCH_MEMORY_KIB,
-            Self::STRETCH_PASSES,
-            Self::STRETCH_LANES,
-            Some(32),
-        )
-        .expect("the constants are within argon2's limits");
-        let mut secret = Self([0; 32]);
-        argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-            .hash_password_into(text.as_bytes(), Context::CommitteeStretch.text().as_bytes(), &mut secret.0)
-            .expect("salt and output are within argon2's limits, and no text has 4 GiB");
-        secret
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// 64 hexadecimal digits are decoded. Any other text is hashed and then stretched for this instance, see
+    /// [`Stretch`]: a [`GroupId`] is public, and must not be a fast way to try passwords.
+    #[must_use]
+    pub fn from_text(text: &str, instance: &Instance) -> Self {
+        decode_hex(text).map_or_else(|| Self(Stretch::of(Context::CommitteeStretch, text, instance)), Self)
     }
 
     /// Whether the text can be guessed: not 64 hexadecimal digits, and shorter than [`SECRET_CHARS_MIN`] characters.

@@ -21,6 +21,7 @@
 extern crate alloc;
 
 pub mod aggregator;
+mod belief;
 pub mod bitmap;
 pub mod checks;
 pub mod client;

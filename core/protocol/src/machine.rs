@@ -440,6 +440,20 @@ pub enum Report {
         /// Clients in it.
         count: u32,
     },
+    /// Applied: a server refuses a client, which is out of the registry.
+    ClientRefused {
+        /// Who refuses.
+        server: PeerId,
+        /// Whom.
+        client: PeerId,
+    },
+    /// Applied: a server no longer refuses a client, by its own word.
+    RefusalWithdrawn {
+        /// Who refused.
+        server: PeerId,
+        /// Whom.
+        client: PeerId,
+    },
     /// A command, message or header was refused; nothing changed.
     Refused {
         /// What it was.
@@ -518,6 +532,11 @@ pub enum Report {
         servers: Vec<PeerId>,
         /// The publisher's number of the message in it; `None` for cover traffic.
         request: Option<RequestId>,
+    },
+    /// This aggregator takes the word of these servers, and of those that its operator named.
+    ServersBelieved {
+        /// In rising order.
+        servers: Vec<PeerId>,
     },
     /// This client does not take part under a header.
     HeaderUntrusted {

@@ -490,7 +490,7 @@ pub enum Message {
     /// Client to aggregator, aggregator to server: here I am.
     Bundle(Bundle),
     /// The bundle was not accepted. `last` is the receiver's own newest bundle that is known, so that it can take the
-    /// next epoch.
+    /// next epoch; or, from a server to the aggregator, the bundle of a client that may not register.
     BundleRefused {
         /// Why, in the machine's terms.
         reason: Refused,

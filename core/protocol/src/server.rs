@@ -22,6 +22,7 @@ use crate::message::{
 use crate::pad::End;
 use crate::random::Random;
 use crate::refused::Refused;
+use crate::registry::ClientRegistry;
 use crate::retry::Retry;
 use crate::time::Time;
 use crate::wire;
@@ -122,6 +123,11 @@ pub enum Input {
         /// Who.
         server: PeerId,
     },
+    /// All clients that the operator of this server refuses. Whoever is not among them is refused no more.
+    Refuse {
+        /// Whom.
+        clients: BTreeSet<PeerId>,
+    },
     /// Leave now, in order.
     Stop,
 }
@@ -139,6 +145,8 @@ enum Want {
     Open(Round),
     Retire,
     Testify(PeerId),
+    Refuse(PeerId),
+    Withdraw(PeerId),
     Depart,
 }
 
@@ -154,6 +162,36 @@ struct Promise {
     partial: Option<Box<Partial>>,
     /// The keyring does not hold the key that the header lists, or has promised otherwise with it.
     withheld: bool,
+}
+
+/// What a peer asks a server for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    /// The newest records.
+    Records,
+    /// The client registry.
+    Registry,
+    /// To be approved as the aggregator.
+    Approval,
+}
+
+impl Asked {
+    /// How often it is answered within [`Config::resend`]. An aggregator that is told of its last epoch, or that misses a
+    /// change of the registry while it gets another, asks again at once.
+    const fn most(self) -> u8 {
+        match self {
+            Self::Records => 1,
+            Self::Registry => 2,
+            Self::Approval => 4,
+        }
+    }
+}
+
+/// How often something was answered since when.
+#[derive(Clone, Copy, Debug)]
+struct Recently {
+    since: Time,
+    count: u8,
 }
 
 /// How far an orderly stop is.
@@ -173,6 +211,8 @@ pub struct Server<C> {
     committee: Committee<C>,
     now: Time,
     links: BTreeMap<PeerId, Role>,
+    /// What peers asked for within [`Config::resend`], and how often that was answered.
+    asked: BTreeMap<(PeerId, Asked), Recently>,
     failures: BTreeMap<PeerId, u32>,
     leader: Option<PeerId>,
     caught_up: bool,
@@ -215,6 +255,8 @@ pub struct Server<C> {
     /// The aggregator that asks to be approved and may be: the configured one, or else the first one seen.
     offer: Option<Bundle>,
     retiring: bool,
+    /// The clients that the operator of this server refuses.
+    unwanted: BTreeSet<PeerId>,
     dead: BTreeSet<PeerId>,
     stopping: Option<Stopping>,
     tried: BTreeMap<Want, Retry>,
@@ -240,6 +282,7 @@ impl<C: Checks> Server<C> {
             committee,
             now: Time::default(),
             links: BTreeMap::new(),
+            asked: BTreeMap::new(),
             failures: BTreeMap::new(),
             leader: None,
             caught_up: false,
@@ -264,6 +307,7 @@ impl<C: Checks> Server<C> {
             held_at: Time::default(),
             offer: None,
             retiring: false,
+            unwanted: BTreeSet::new(),
             dead: BTreeSet::new(),
             stopping: None,
             tried: BTreeMap::new(),
@@ -297,6 +341,7 @@ impl<C: Checks> Server<C> {
             Input::StartLog { log } => self.new_log = Some(log),
             Input::Retire => self.retiring = true,
             Input::RetireDead { server } => self.retire_dead(server, out),
+            Input::Refuse { clients } => self.unwanted = clients,
             Input::Stop => {
                 let stopping = Stopping { since: self.now, handed_over: None, finished: false };
                 self.stopping.get_or_insert(stopping);
@@ -465,6 +510,12 @@ impl<C: Checks> Server<C> {
         self.finalized_at
     }
 
+    /// The clients that the operator of this server refuses, whatever the log says of them.
+    #[must_use]
+    pub fn unwanted(&self) -> &BTreeSet<PeerId> {
+        &self.unwanted
+    }
+
     /// Whether an orderly stop was asked for.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
@@ -491,13 +542,17 @@ impl<C: Checks> Server<C> {
             Message::Bundle(bundle) => self.offered(from, bundle, out),
             Message::Aggregate(aggregate) => self.aggregated(from, aggregate, out),
             Message::RegistryWanted => {
-                if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
-                    self.send_registry(from, out);
-                } else {
+                if self.committee.aggregator().is_none_or(|aggregator| aggregator.peer != from) {
                     refuse(out, "registry-wanted", Refused::NotAggregator, from);
+                } else if self.may_answer(from, Asked::Registry) {
+                    self.send_registry(from, out);
                 }
             }
-            Message::RecordsWanted { from: round } => self.send_records(from, round, out),
+            Message::RecordsWanted { from: round } => {
+                if self.may_answer(from, Asked::Records) {
+                    self.send_records(from, round, out);
+                }
+            }
             Message::TestifyWanted { server } => {
                 if role != Some(Role::Server) {
                     refuse(out, "testify-wanted", Refused::WrongRole, from);
@@ -521,6 +576,22 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    /// Whether a request of a peer is answered: only so often within [`Config::resend`], after which whoever was honest
+    /// asks again. A request is a few bytes, and its answer can be megabytes. A new link changes nothing.
+    fn may_answer(&mut self, peer: PeerId, what: Asked) -> bool {
+        let (now, resend) = (self.now, self.config.resend);
+        let is_over = |recently: &Recently| recently.since.after(resend) <= now;
+        if self.asked.get(&(peer, what)).is_none_or(is_over) {
+            self.asked.retain(|_, recently| !is_over(recently));
+        }
+        let recently = self.asked.entry((peer, what)).or_insert(Recently { since: now, count: 0 });
+        if recently.count >= what.most() {
+            return false;
+        }
+        recently.count = recently.count.saturating_add(1);
+        true
+    }
+
     /// A proposal came over a link. Servers propose what they like, since each command is judged when it is applied;
     /// the aggregator proposes only changes of the client registry.
     fn proposed(&mut self, from: PeerId, role: Option<Role>, command: Command, out: &mut Outbox) {
@@ -532,7 +603,9 @@ impl<C: Checks> Server<C> {
             }
             Some(Role::Aggregator) if matches!(command, Command::ChangeClients(_)) => {
                 if self.committee.aggregator().is_some_and(|aggregator| aggregator.peer == from) {
-                    out.push(Effect::Propose(command));
+                    if !self.turns_away(from, &command, out) {
+                        out.push(Effect::Propose(command));
+                    }
                 } else {
                     refuse(out, "propose", Refused::NotAggregator, from);
                 }
@@ -541,12 +614,34 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    /// Whether a change of the registry lists clients that may not register. It would be refused as a whole, so the
+    /// aggregator is told who they are.
+    fn turns_away(&self, aggregator: PeerId, command: &Command, out: &mut Outbox) -> bool {
+        let Command::ChangeClients(batch) = command else { return false };
+        let barred: Vec<_> =
+            batch.register.iter().filter(|bundle| self.committee.is_barred(&bundle.peer)).collect();
+        for bundle in &barred {
+            let (reason, last) = (Refused::Barred, Some(Bundle::clone(bundle)));
+            send(out, aggregator, &Message::BundleRefused { reason, last });
+        }
+        if !barred.is_empty() {
+            refuse(out, "propose", Refused::Barred, aggregator);
+        }
+        !barred.is_empty()
+    }
+
     /// An aggregator shows its bundle.
     fn offered(&mut self, from: PeerId, bundle: Bundle, out: &mut Outbox) {
-        let registered = self.committee.aggregator();
-        if registered == Some(&bundle) && bundle.peer == from {
-            return self.send_registry(from, out);
+        if self.committee.aggregator() == Some(&bundle) && bundle.peer == from {
+            if self.may_answer(from, Asked::Registry) {
+                self.send_registry(from, out);
+            }
+            return;
         }
+        if !self.may_answer(from, Asked::Approval) {
+            return;
+        }
+        let registered = self.committee.aggregator();
         let last = self.committee.last_aggregator(&from);
         let other = |known: &Bundle| known.peer != from;
         let reason = if bundle.peer != from || bundle.role != Role::Aggregator {
@@ -866,6 +961,8 @@ impl<C: Checks> Server<C> {
             | Report::RecordConfirmed { .. }
             | Report::PartialApplied { .. }
             | Report::ServerDeparted { .. }
+            | Report::ClientRefused { .. }
+            | Report::RefusalWithdrawn { .. }
             | Report::Refused { .. }
             | Report::HeaderSigned { .. }
             | Report::HeaderDeclined { .. }
@@ -875,6 +972,7 @@ impl<C: Checks> Server<C> {
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
             | Report::Sealed { .. }
+            | Report::ServersBelieved { .. }
             | Report::HeaderUntrusted { .. }
             | Report::Published { .. }
             | Report::RecordSeen { .. }
@@ -963,6 +1061,8 @@ impl<C: Checks> Server<C> {
                     | Want::Open(_)
                     | Want::Retire
                     | Want::Testify(_)
+                    | Want::Refuse(_)
+                    | Want::Withdraw(_)
                     | Want::Depart => retry.again(self.now, self.config.resend),
                 }
                 self.attempt(want, out);
@@ -996,6 +1096,7 @@ impl<C: Checks> Server<C> {
                     wanted.push(Want::SignRecord(kept.digest));
                 }
             }
+            wanted.extend(self.want_refusal());
         }
         if self.committee.voters().contains(&me) {
             if self.stopping.is_none() && self.caught_up && !self.is_registered() && !self.is_leaving() {
@@ -1056,6 +1157,47 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    /// The next difference between what the operator of this server refuses and what the log says. One at a time, since
+    /// refusals of one server are numbered.
+    fn want_refusal(&self) -> Option<Want> {
+        let (committee, me) = (&self.committee, &self.config.me);
+        // A signature under way leaves out as many clients as there was room for when it was made.
+        let signs = |open: &OpenRound| open.lists(me) && !open.signatures.contains_key(me);
+        if !self.caught_up || self.stopping.is_some() || committee.open().is_some_and(signs) {
+            return None;
+        }
+        let refused: BTreeSet<_> = committee.refused_by(me).collect();
+        let registered = |client: &&PeerId| committee.clients().get(client).is_some();
+        let next = self.unwanted.iter().filter(|client| !refused.contains(client)).find(registered);
+        let room = || committee.kept_out_by(me).len() < self.refused_max(committee.clients().len());
+        let withdrawn = || refused.iter().find(|client| !self.unwanted.contains(*client));
+        let refuse = next.filter(|_| room()).map(|client| Want::Refuse(*client));
+        refuse.or_else(|| withdrawn().map(|client| Want::Withdraw(**client)))
+    }
+
+    fn refused_max(&self, registered: u32) -> usize {
+        if self.checks.enforce(Check::FewRefused) { committee::refused_max(registered) } else { usize::MAX }
+    }
+
+    /// The registered clients that this server would leave out of a round over them.
+    fn leaves_out(&self, clients: &ClientRegistry) -> Bitmap {
+        let mut left_out = Bitmap::new(clients.len());
+        if self.unwanted.is_empty() {
+            return left_out;
+        }
+        let kept_out = self.committee.kept_out_by(&self.config.me);
+        let mut room = self.refused_max(clients.len()).saturating_sub(kept_out.len());
+        for client in &self.unwanted {
+            let Some(place) = clients.index_of(client) else { continue };
+            if !kept_out.contains(client) {
+                let Some(less) = room.checked_sub(1) else { continue };
+                room = less;
+            }
+            left_out.set(place);
+        }
+        left_out
+    }
+
     fn attempt(&mut self, want: Want, out: &mut Outbox) {
         let log = self.committee.log();
         match (want, log) {
@@ -1096,6 +1238,14 @@ impl<C: Checks> Server<C> {
                     out.push(Effect::Work(Job::Testify { log, server, epoch }));
                 }
             }
+            (Want::Refuse(client), Some(log)) => {
+                if let Some(bundle) = self.committee.clients().get(&client) {
+                    self.attempt_refusal(log, client, bundle.epoch, true, out);
+                }
+            }
+            (Want::Withdraw(client), Some(log)) => {
+                self.attempt_refusal(log, client, Epoch::default(), false, out);
+            }
             (_, None) => unreachable!("without a log, only its start is wanted"),
         }
     }
@@ -1124,12 +1274,21 @@ impl<C: Checks> Server<C> {
         }
     }
 
+    fn attempt_refusal(&self, log: LogId, client: PeerId, epoch: Epoch, refuse: bool, out: &mut Outbox) {
+        if let Some(entry) = self.committee.servers().get(&self.config.me) {
+            let counter = entry.refusal_counter.next();
+            out.push(Effect::Work(Job::Refuse { log, counter, client, epoch, refuse }));
+        }
+    }
+
     fn attempt_sign_header(&mut self, log: LogId, header: Digest, out: &mut Outbox) {
         let (Some(open), Some(promise)) = (self.committee.open(), &self.promise) else { return };
         match &promise.signature {
             Some(signature) => out.push(Effect::Propose(Command::SignHeader(signature.clone()))),
             None => {
-                let (round, refused) = (open.header.round, Bitmap::new(open.header.clients.count));
+                let round = open.header.round;
+                // Signed once more, it says the same, whatever the operator has said since: the keyring sees to that.
+                let refused = self.leaves_out(&open.clients);
                 let key_epoch = promise.key_epoch;
                 self.signed = Some((log, round));
                 out.push(Effect::Work(Job::SignHeader { key_epoch, log, round, header, refused }));
@@ -1191,7 +1350,9 @@ impl<C: Checks> Server<C> {
         }
         let roster = self.next_roster();
         let floor = self.committee.participant_floor(roster.iter().map(|server| &server.peer));
-        let enough = self.committee.clients().len() >= floor || !self.checks.enforce(Check::ParticipantFloor);
+        let clients = self.committee.clients();
+        let left = clients.len().saturating_sub(self.leaves_out(clients).count_ones());
+        let enough = left >= floor || !self.checks.enforce(Check::ParticipantFloor);
         // The first rosters of a log must not race the registration of the voters that the first round waits for.
         let gathered = !first || roster.len() >= self.config.first_round_voters;
         !roster.is_empty() && roster.len() >= self.committee.roster_floor() && enough && gathered

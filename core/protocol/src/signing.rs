@@ -45,7 +45,9 @@ contexts! {
     Identity = "zipnet v1 identity key",
     /// Node secret to the key of state at rest.
     StateKey = "zipnet v1 state key",
-    /// Salt of argon2id.
+    /// Beginning of argon2id's salt for a node secret that is a text.
+    NodeStretch = "zipnet v1 node secret",
+    /// The same for a committee secret.
     CommitteeStretch = "zipnet v1 committee secret",
     /// The committee's identifier.
     GroupId = "zipnet v1 group id",

@@ -121,8 +121,14 @@ fn node(place: usize, start: u8, everybody: &[PeerId]) -> Node {
     let (group, floors) = if place < SERVERS { (Some(GROUP), Some(floors)) } else { (None, None) };
     let mut seed = [start; 32];
     seed[0] = u8::try_from(place).unwrap();
-    let keyring =
-        Keyring::new(&NodeSecret::from_text(&name(place)), role(place), INSTANCE, group, floors, seed);
+    let keyring = Keyring::new(
+        &NodeSecret::from_bytes(UniqueId::from_text(&name(place)).0),
+        role(place),
+        INSTANCE,
+        group,
+        floors,
+        seed,
+    );
     let (me, resend) = (everybody[place], Duration::from_secs(1));
     let machine = match role(place) {
         Role::Server => {
@@ -147,6 +153,10 @@ fn node(place: usize, start: u8, everybody: &[PeerId]) -> Node {
                 me,
                 instance: INSTANCE,
                 epoch: Epoch(1),
+                params: params(),
+                pins: vec![],
+                bootstrap: vec![],
+                believed: aggregator::Believed::default(),
                 fold_deadline: Duration::from_secs(2),
                 resend,
                 expire_after: Duration::from_secs(60),
@@ -183,7 +193,7 @@ impl World {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let blank = |place: usize| {
             let floors = (place < SERVERS).then_some(Floors { participants: 2, servers: None });
-            let secret = NodeSecret::from_text(&name(place));
+            let secret = NodeSecret::from_bytes(UniqueId::from_text(&name(place)).0);
             Keyring::new(&secret, role(place), INSTANCE, None, floors, [0; 32]).peer()
         };
         let everybody: Vec<_> = (0..NODES).map(blank).collect();

@@ -10,7 +10,9 @@ use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 use zipnet_node::frame::{Farewell, Frame, Own, Present, Refusal, judge_hello};
-use zipnet_node::gossip::book::{DIGEST_LEN_MAX, ENTRIES_LEN_MAX, EntryRefused, PeerBook, PeerEntry};
+use zipnet_node::gossip::book::{
+    DIGEST_LEN_MAX, ENTRIES_LEN_MAX, EntryRefused, PeerBook, PeerEntry, STRANGERS_MAX, Source,
+};
 use zipnet_node::world::Address;
 
 use crate::Verdict;
@@ -39,7 +41,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Verdict {
 
 fn own(place: usize, role: Role) -> Own {
     static SECRET: LazyLock<Arc<CommitteeSecret>> =
-        LazyLock::new(|| Arc::new(CommitteeSecret::from_text(&"5c".repeat(32))));
+        LazyLock::new(|| Arc::new(CommitteeSecret::from_bytes([0x5c; 32])));
     Own {
         peer: peer(place),
         role,
@@ -82,7 +84,7 @@ pub(crate) fn frame_seeds() -> Vec<(String, Vec<u8>)> {
 }
 
 fn identity(number: u16) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(&format!("stranger {number}")))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&format!("stranger {number}")).0))
 }
 
 fn entry(number: u16, sequence: u64) -> PeerEntry {
@@ -142,9 +144,23 @@ pub(crate) fn peer_book(bytes: &[u8]) -> Verdict {
                 // Verifying takes time, and one crowd is more than a book takes.
                 let count = usize::from(draw.short()) % crowd().len().saturating_sub(crowded).max(1);
                 crowded += count;
+                // Told by somebody trusted, or by one stranger, or each by itself.
+                let source = |entry: &PeerEntry| match from % 3 {
+                    0 => Source { from: entry.peer, vouches: true },
+                    1 => Source { from: identity(1).peer(), vouches: false },
+                    _ => Source { from: entry.peer, vouches: false },
+                };
+                let dear: Vec<_> = book.iter().map(|entry| entry.peer).collect();
+                let dear: Vec<_> = dear.into_iter().filter(|peer| book.is_precious(peer)).collect();
                 for entry in crowd().iter().cycle().skip(from).take(count) {
-                    taken |= book.receive(now, entry.clone()).is_ok();
+                    taken |= book.receive_from(now, entry.clone(), source(entry)).is_ok();
                 }
+                assert!(
+                    dear.iter().all(|peer| book.get(peer).is_some()),
+                    "a crowd pushed out one that matters"
+                );
+                let strangers = book.iter().filter(|entry| !book.hands_on(&entry.peer)).count();
+                assert!(strangers <= STRANGERS_MAX, "{strangers} strangers");
             }
             5 => {
                 let entry =

@@ -36,7 +36,7 @@ pub(crate) fn params() -> RoundParams {
 
 /// The secret of the node at this place.
 fn secret(place: usize) -> NodeSecret {
-    NodeSecret::from_text(&format!("node {place} of the fuzz targets"))
+    NodeSecret::from_bytes(UniqueId::from_text(&format!("node {place} of the fuzz targets")).0)
 }
 
 /// The nodes' ids by place.
@@ -145,10 +145,18 @@ impl Node {
                 Machine::Server(Box::new(Server::new(config, checks, seed)))
             }
             Role::Aggregator => {
-                let fold_deadline = Duration::from_secs(2);
-                let expire_after = Duration::from_secs(60);
-                let config =
-                    aggregator::Config { me, instance, epoch, fold_deadline, resend: RESEND, expire_after };
+                let config = aggregator::Config {
+                    me,
+                    instance,
+                    epoch,
+                    params: params(),
+                    pins: vec![],
+                    bootstrap: vec![],
+                    believed: aggregator::Believed::default(),
+                    fold_deadline: Duration::from_secs(2),
+                    resend: RESEND,
+                    expire_after: Duration::from_secs(60),
+                };
                 Machine::Aggregator(Box::new(Aggregator::new(config, checks)))
             }
             Role::Client => {

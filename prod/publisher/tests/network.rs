@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use zipnet::{Broadcast, Config, ConnectError, Doubt, Outcome, Publisher, Reader, Refusal, Round, SendError};
+use zipnet_core::id::UniqueId;
 use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_node::config::{Build, Config as NodeConfig};
@@ -17,6 +18,7 @@ use zipnet_world::network::FAREWELL;
 use zipnet_world::world::{RealWorld, run};
 
 const INSTANCE: &str = "test.publisher";
+const COMMITTEE_SECRET: &str = "5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a publisher without others waits for a round.
@@ -47,7 +49,10 @@ impl Network {
         let folder = self.scratch.path().join(name);
         let mut variables: BTreeMap<String, String> = [
             ("ZIPNET_INSTANCE", INSTANCE),
-            ("ZIPNET_SECRET", &format!("the secret of {name} in this test")),
+            (
+                "ZIPNET_SECRET",
+                &UniqueId::from_text(&format!("the secret of {name} in this test")).to_string(),
+            ),
             ("ZIPNET_STATE_DIR", folder.to_str().unwrap()),
             ("ZIPNET_LISTEN", "127.0.0.1:0"),
             ("ZIPNET_ANNOUNCE_INTERVAL", "1s"),
@@ -56,7 +61,7 @@ impl Network {
         .into();
         let more: &[(&str, &str)] = match role {
             Role::Server => &[
-                ("ZIPNET_COMMITTEE_SECRET", "what the servers of this test share"),
+                ("ZIPNET_COMMITTEE_SECRET", COMMITTEE_SECRET),
                 ("ZIPNET_MIN_PARTICIPANTS", "2"),
                 ("ZIPNET_ROUND_PERIOD", "300ms"),
             ],

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
+use zipnet_core::id::UniqueId;
 
 /// How long anything may take on a machine that is busy. Whoever waits goes on as soon as it has happened.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -374,7 +375,7 @@ pub(crate) struct Instance {
 }
 
 /// What every server of an [`Instance`] shares.
-pub(crate) const COMMITTEE_SECRET: &str = "the committee secret of these tests, long enough for no warning";
+pub(crate) const COMMITTEE_SECRET: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
 /// The instance of [`Instance`].
 pub(crate) const NAME: &str = "acme.tests";
 
@@ -464,7 +465,7 @@ impl Instance {
     }
 }
 
-/// The secret of a node by its name.
+/// The secret of a node by its name: digits, since a text would be stretched at each of many starts.
 pub(crate) fn secret_of(name: &str) -> String {
-    format!("the secret of {name} in these tests, long enough for no warning")
+    UniqueId::from_text(&format!("the secret of {name} in these tests")).to_string()
 }

@@ -222,7 +222,7 @@ mod tests {
     fn the_port_that_the_system_chose_is_used_again() {
         let scratch = tempfile::tempdir().unwrap();
         let folder = Folder::open(scratch.path()).unwrap();
-        let identity = Identity::from_secret(&zipnet_core::key::NodeSecret::from_text("listen"));
+        let identity = Identity::from_secret(&zipnet_core::key::NodeSecret::from_bytes([0x11; 32]));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _entered = runtime.enter();
         let any = Address("127.0.0.1:0".to_owned());

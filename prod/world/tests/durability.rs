@@ -384,7 +384,9 @@ async fn rounds(syncs: Syncs, count: u64, middle: Middle) -> Court {
         let variables = variables(role, &name, &folder, bootstrap.as_deref());
         let task = if role == Role::Server {
             let disk = SlowDisk::new(&folder, syncs);
-            let secret = zipnet_core::key::NodeSecret::from_text(&variables["ZIPNET_SECRET"]);
+            let secret = zipnet_core::key::NodeSecret::from_bytes(
+                zipnet_core::id::UniqueId::from_text(&variables["ZIPNET_SECRET"]).0,
+            );
             let me = zipnet_core::key::Identity::from_secret(&secret).peer();
             lock(&court).disks.insert(me, disk.clone());
             let (watched, ended) = (Arc::clone(&court), Arc::clone(&over));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
+use zipnet_core::id::UniqueId;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::wire::MESSAGE_BYTES_MAX;
 use zipnet_node::frame::FRAME_BYTES_MAX;
@@ -28,7 +29,7 @@ const STRANGER_MESSAGE: usize = (16 << 10) + (16 << 10);
 const STREAMS: [Channel; 4] = [Channel::Control, Channel::Consensus, Channel::Bulk, Channel::Protocol];
 
 fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(name))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(name).0))
 }
 
 fn link(name: &str) -> QuicLink {

@@ -87,6 +87,14 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Retire { node, dead, refused } => self.retire(node, *dead, *refused, line).await,
+            Do::Refuse { node, client, withdraw } => {
+                let servers = self.choose(node, Purpose::Act).await?;
+                let clients = self.choose(client, Purpose::Look).await?;
+                for server in servers {
+                    self.cluster.refuse(server, &clients, *withdraw);
+                }
+                Ok(())
+            }
             Do::Publish { node, payload } => {
                 for node in self.choose(node, Purpose::Act).await? {
                     self.last_request += 1;

@@ -265,19 +265,23 @@ impl Run<'_> {
         }
         let mut known = BTreeSet::new();
         let platter = self.cluster.host(node).platter();
-        for entropy in self.cluster.host(node).drawn_entropy() {
-            let mut keys = CoreRandom::new(entropy).fork("round keys");
-            // A process renews its key daily; no run is longer than a day.
-            for _ in 0..2 {
-                let seed = keys.bytes();
-                let public = RoundSecret::from_seed(seed).public();
-                if !announced.contains(&public) {
-                    break;
-                }
+        let drawn = self.cluster.host(node).drawn_entropy();
+        for (place, start) in drawn.iter().enumerate() {
+            // What a process draws at its start, and for each of its keys soon after.
+            let (mut stirred, mut next) = (Vec::new(), place + 1);
+            while let Some((at, seed, public)) =
+                (next..drawn.len().min(next + DRAWN_BETWEEN)).find_map(|at| {
+                    let seed = round_key_seed(*start, &stirred, drawn[at]);
+                    let public = RoundSecret::from_seed(seed).public();
+                    announced.contains(&public).then_some((at, seed, public))
+                })
+            {
                 known.insert(public);
-                if platter.held(&seed) || platter.held(&entropy) {
+                if [&seed, start, &drawn[at]].into_iter().any(|secret| platter.held(secret)) {
                     return Err(format!("has had the private half of the round key {public:?} on its disk"));
                 }
+                stirred.push(drawn[at]);
+                next = at + 1;
             }
         }
         let missed = announced.difference(&known).count();
@@ -312,6 +316,21 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// At most so many times a process draws randomness between its keyring's and that of a round key, or between those of
+/// two round keys.
+const DRAWN_BETWEEN: usize = 8;
+
+/// The private half of a round key as a keyring draws it: `stirred` went into the keys before.
+fn round_key_seed(start: [u8; 32], stirred: &[[u8; 32]], fresh: [u8; 32]) -> [u8; 32] {
+    let mut keys = CoreRandom::new(start).fork("round keys");
+    for entropy in stirred {
+        keys.stir(entropy);
+        let _: [u8; 32] = keys.bytes();
+    }
+    keys.stir(&fresh);
+    keys.bytes()
 }
 
 fn shown(at: Time) -> String {

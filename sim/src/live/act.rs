@@ -90,6 +90,16 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Retire { node, dead, refused } => self.retire(node, *dead, *refused, line),
+            Do::Refuse { node, client, withdraw } => {
+                let servers = self.choose(node, Purpose::Act)?;
+                let clients = self.choose(client, Purpose::Look)?;
+                for server in servers {
+                    for client in &clients {
+                        self.refuse(server, *client, *withdraw, line)?;
+                    }
+                }
+                Ok(())
+            }
             Do::Publish { node, payload } => {
                 for node in self.choose(node, Purpose::Act)? {
                     self.publish(node, payload.as_bytes(), line)?;
@@ -250,6 +260,27 @@ impl Run<'_> {
                 return Err(self.failed_on(Verdict::Violated, line, Some(slow), detail));
             }
             self.pass(end.min(self.now().after(LOOK)))?;
+        }
+    }
+
+    /// Has a server refuse a client, or withdraw that, as `zipnet refuse` does.
+    fn refuse(&mut self, server: NodeId, client: NodeId, withdraw: bool, line: u32) -> Going {
+        let peer = self.cluster.get(client).peer;
+        let path = format!("/{}/{peer}", if withdraw { "unrefuse" } else { "refuse" });
+        let end = self.now().after(START_WAIT);
+        loop {
+            let answer = self.cluster.ask(server, &path, Some(&[]));
+            if answer.as_ref().is_some_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if self.now() >= end {
+                let said =
+                    answer.map_or_else(|| "nothing".to_owned(), |answer| answer.body.trim().to_owned());
+                let detail = format!("{} does not take the order {path}: {said}", self.cluster.name(server));
+                return Err(self.failed_on(Verdict::NotConverged, line, Some(server), detail));
+            }
+            // It has just been started.
+            self.pass(self.now().after(LOOK))?;
         }
     }
 

@@ -132,7 +132,7 @@ impl<W: World> Database<W> {
     }
 
     /// Remembers the failure and reports it, unless there was one, or the file was closed on purpose.
-    fn fail(&self, fault: Fault, error: &io::Error) {
+    pub(super) fn fail(&self, fault: Fault, error: &io::Error) {
         if lock(&self.file).is_none() {
             return;
         }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use redb::{ReadTransaction, TableDefinition, TableError};
+use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 use zipnet_core::id::{Digest, RaftId};
 
-use super::codec;
+use super::codec::{self, Malformed};
 use super::database::{Database, META, lock, meta};
 use super::types::{Command, LogId, Members, Payload, Snapshot, SnapshotMeta, StoredMembership, Types, term};
-use super::{Event, OnEvent, OpenError};
+use super::{Event, Fault, OnEvent, OpenError};
 use crate::world::World;
 
 /// The file.
@@ -25,6 +25,17 @@ pub const FILE: &str = "machine.redb";
 const SNAPSHOT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("snapshot");
 const NEWEST: &str = "newest";
 const COVERS: &str = "covers";
+/// Under this name stands what [`Machine::followed`] said last.
+const FOLLOWED: &str = "followed";
+
+/// Where a snapshot comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This store's own disk: what it says, this node has applied itself or taken from a peer before.
+    Own,
+    /// A peer. It is followed, and that is all.
+    Peer,
+}
 
 /// The replicated state machine, as consensus sees it. It lives in memory; snapshots and the log make it durable.
 ///
@@ -44,17 +55,22 @@ pub trait Machine: Send + 'static {
     ///
     /// # Errors
     /// If these are not the bytes of a snapshot. The state is then unchanged, and the node stops.
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot>;
+    fn restore(&mut self, snapshot: &[u8], source: Source) -> Result<(), CorruptSnapshot>;
 
-    /// Whether [`Machine::restore`] would take these bytes. Snapshots from peers are asked about before they are
-    /// accepted, so that a peer that sends rubbish is refused, while a node that accepted rubbish has to stop.
+    /// Whether [`Machine::restore`] would take these bytes from a peer. It is asked when everything committed is applied,
+    /// and nothing is applied before the snapshot is installed; so a peer that sends rubbish is refused, while a node that
+    /// accepted rubbish has to stop.
     ///
     /// # Errors
-    /// If these are not the bytes of a snapshot.
-    fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
-        let _ = snapshot;
-        Ok(())
-    }
+    /// If these are not the bytes of a snapshot, or of one that contradicts the state.
+    fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot>;
+
+    /// The highest round for which this store had to rely on others, `None` until that is known. Never falls. It is kept
+    /// on disk: asked after every command and every snapshot of a peer.
+    fn followed(&self) -> Option<u64>;
+
+    /// What [`Machine::followed`] said last, as the disk has kept it. Called once, before anything else.
+    fn follow(&mut self, followed: Option<u64>);
 }
 
 /// The bytes of a snapshot can not be read.
@@ -75,6 +91,8 @@ pub struct MachineStore<W, M> {
     machine: Arc<Mutex<M>>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// As it is on disk.
+    followed: Option<u64>,
     on_event: OnEvent,
 }
 
@@ -107,23 +125,35 @@ impl<W: World, M: Machine> MachineStore<W, M> {
         failure: Arc<Mutex<Option<String>>>,
         on_event: OnEvent,
     ) -> Result<Self, OpenError> {
-        let (database, newest) =
-            Database::open(world, FILE, owner, failure, Arc::clone(&on_event), newest).await?;
+        let (database, (newest, followed)) =
+            Database::open(world, FILE, owner, failure, Arc::clone(&on_event), load).await?;
+        lock(&machine).follow(followed);
         let meta = match newest {
             None => SnapshotMeta::default(),
             Some(Snapshot { meta, snapshot }) => {
                 lock(&machine)
-                    .restore(&snapshot)
+                    .restore(&snapshot, Source::Own)
                     .map_err(|reason| OpenError::Corrupt { file: FILE, reason: reason.to_string() })?;
                 meta
             }
         };
-        Ok(Self { database, machine, applied: meta.last_log_id, membership: meta.last_membership, on_event })
+        let (applied, membership) = (meta.last_log_id, meta.last_membership);
+        Ok(Self { database, machine, applied, membership, followed, on_event })
     }
 
     /// A handle to close the file by.
     pub(super) fn database(&self) -> &Database<W> {
         &self.database
+    }
+
+    /// Keeps what the machine has to remember beside its state, if that has risen.
+    async fn keep_followed(&mut self) -> io::Result<()> {
+        let followed = lock(&self.machine).followed();
+        if followed > self.followed {
+            self.database.write(true, move |transaction| write_followed(transaction, followed)).await?;
+            self.followed = followed;
+        }
+        Ok(())
     }
 }
 
@@ -145,6 +175,7 @@ impl<W: World, M: Machine> RaftStateMachine<Types<W::Runtime>> for MachineStore<
                 Payload::Blank => blake3::hash(&[]),
                 Payload::Normal(Command(bytes)) => {
                     lock(&self.machine).apply(index, term, bytes);
+                    self.keep_followed().await?;
                     blake3::hash(bytes)
                 }
                 Payload::Membership(membership) => {
@@ -174,10 +205,20 @@ impl<W: World, M: Machine> RaftStateMachine<Types<W::Runtime>> for MachineStore<
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
-        lock(&self.machine).restore(&snapshot).map_err(io::Error::other)?;
+        let followed = {
+            let mut machine = lock(&self.machine);
+            machine.restore(&snapshot, Source::Peer).map(|()| machine.followed())
+        };
+        let followed = followed.map_err(|refused| {
+            // It was examined, so this does not happen. If it does, openraft ends; after a restart the node is as before.
+            let error = io::Error::other(refused);
+            self.database.fail(Fault::Disk, &error);
+            error
+        })?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        store(&self.database, meta, snapshot, false).await?;
+        store(&self.database, meta, snapshot, Origin::Peer { followed }).await?;
+        self.followed = self.followed.max(followed);
         if let Some(last) = meta.last_log_id {
             (self.on_event)(Event::SnapshotInstalled { index: last.index });
         }
@@ -195,7 +236,7 @@ impl<W: World> RaftSnapshotBuilder<Types<W::Runtime>> for SnapshotBuilder<W> {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let Snapshot { meta, snapshot } = &self.snapshot;
         // One that was installed meanwhile may be newer.
-        store(&self.database, meta, snapshot.clone(), true).await?;
+        store(&self.database, meta, snapshot.clone(), Origin::Own).await?;
         if let Some(last) = meta.last_log_id {
             (self.on_event)(Event::SnapshotTaken { index: last.index });
         }
@@ -203,18 +244,30 @@ impl<W: World> RaftSnapshotBuilder<Types<W::Runtime>> for SnapshotBuilder<W> {
     }
 }
 
+/// What stands beside a snapshot that is stored.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// It was taken here. A newer one stays.
+    Own,
+    /// It was installed, and the machine has to remember that it relied on it.
+    Peer { followed: Option<u64> },
+}
+
 /// Makes a snapshot the newest one, durably.
 async fn store<W: World>(
     database: &Database<W>,
     covers: &SnapshotMeta,
     snapshot: Bytes,
-    unless_newer: bool,
+    origin: Origin,
 ) -> io::Result<()> {
     let covers = covers.clone();
     database
         .write(true, move |transaction| {
+            if let Origin::Peer { followed } = origin {
+                write_followed(transaction, followed)?;
+            }
             let mut meta_table = transaction.open_table(META)?;
-            if unless_newer
+            if matches!(origin, Origin::Own)
                 && let Some(stored) = meta(&meta_table, COVERS, codec::decode_snapshot_meta)?
                 && stored.last_log_id > covers.last_log_id
             {
@@ -225,6 +278,20 @@ async fn store<W: World>(
             Ok(())
         })
         .await
+}
+
+fn write_followed(transaction: &WriteTransaction, followed: Option<u64>) -> Result<(), redb::Error> {
+    if let Some(followed) = followed {
+        transaction.open_table(META)?.insert(FOLLOWED, followed.to_le_bytes().as_slice())?;
+    }
+    Ok(())
+}
+
+/// What the disk says.
+fn load(transaction: &ReadTransaction) -> Result<(Option<Snapshot>, Option<u64>), redb::Error> {
+    let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).map_err(|_| Malformed::Syntax);
+    let followed = meta(&transaction.open_table(META)?, FOLLOWED, number)?;
+    Ok((newest(transaction)?, followed))
 }
 
 pub(super) fn newest(transaction: &ReadTransaction) -> Result<Option<Snapshot>, redb::Error> {

@@ -1,28 +1,36 @@
 //! Requests and replies over a transport of unreliable messages, as openraft wants them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
+use futures_util::lock::Mutex as Turns;
+use openraft::RaftState;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft_rt::{AsyncRuntime, Instant as _, Select2};
+use openraft_rt::{AsyncRuntime, Instant as _, Select2, WatchReceiver};
 use zipnet_core::id::RaftId;
 
-use super::codec::{self, Ballot, Frame, Malformed, Reply, Request};
+use super::codec::{self, Ballot, Frame, Reply, Request};
 use super::database::lock;
+use super::guard::{
+    Believed, Bounds, Installation, Known, Office, Refusal, Standing, check_numbers, check_reply,
+    check_sender, check_transfer, judge_append, judge_snapshot, may_send, one_leader,
+};
 use super::machine::{Machine, MachineStore};
 use super::pace::Pace;
-use super::types::{Command, Entry, LogId, NodeId, Payload, Snapshot, Types, Vote};
+use super::storage::LogStore;
+use super::types::{Command, Entry, LogId, NodeId, Payload, Snapshot, SnapshotMeta, Types, Vote};
+use super::{Event, OnEvent};
 use crate::world::{Channel, LinkError, World};
 
 /// Requests of one peer that are worked on at the same time. An honest one has a handful.
@@ -40,49 +48,6 @@ pub trait Transport: Clone + Send + Sync + 'static {
 /// openraft's handle of this node.
 pub(super) type Raft<W, M> = openraft::Raft<Types<<W as World>::Runtime>, MachineStore<W, M>>;
 
-/// Why a message from a peer was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The bytes are no frame.
-    Malformed(Malformed),
-    /// The peer speaks for another node, or as a leader without being one.
-    Impersonation,
-    /// The request is meant for another node.
-    Misdirected,
-    /// The machine does not take the snapshot.
-    Snapshot,
-    /// The peer asks for too much at once. Honest ones repeat it later.
-    Busy,
-}
-
-impl Refusal {
-    /// The stable name, as metrics spell it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "malformed",
-            Self::Impersonation => "impersonation",
-            Self::Misdirected => "misdirected",
-            Self::Snapshot => "snapshot",
-            Self::Busy => "busy",
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(reason) => reason.fmt(f),
-            Self::Impersonation => f.write_str("accept the message: its sender speaks for another node"),
-            Self::Misdirected => f.write_str("accept the message: it is meant for another node"),
-            Self::Snapshot => f.write_str("accept the snapshot: the machine can not read it"),
-            Self::Busy => f.write_str("accept the message: too many of this sender are waiting"),
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
-
 /// All requests between this node and the others. Clones are the same.
 pub(super) struct Calls<T>(Arc<Inner<T>>);
 
@@ -90,6 +55,13 @@ struct Inner<T> {
     me: RaftId,
     transport: T,
     state: Mutex<State>,
+    /// Requests that change the log are judged and carried out one at a time. Holds what was taken last, and under whose
+    /// vote.
+    turns: Turns<Option<(Vote, LogId)>>,
+    /// A snapshot of a peer is being examined or installed.
+    installing: AtomicBool,
+    /// How long that may wait for what is committed to be applied.
+    install_patience: Duration,
 }
 
 struct State {
@@ -97,9 +69,22 @@ struct State {
     /// life answers none of this one.
     next: u64,
     /// Who waits for which reply of whom.
-    waiting: BTreeMap<(RaftId, u64), oneshot::Sender<Reply>>,
+    waiting: BTreeMap<(RaftId, u64), Waiting>,
     /// How many requests of whom are worked on.
     serving: BTreeMap<RaftId, usize>,
+    /// Whom this node believes beside the voters in its log.
+    believed: Believed,
+    /// The last entry that each peer has acknowledged under this node's vote.
+    acknowledged: Option<(Vote, BTreeMap<RaftId, LogId>)>,
+}
+
+/// A request that has no reply yet.
+struct Waiting {
+    answer: oneshot::Sender<Reply>,
+    /// The term that it named.
+    term: u64,
+    /// It asked what would be, for a term that does not exist yet.
+    probes: bool,
 }
 
 /// Why a request got no reply.
@@ -108,59 +93,120 @@ enum Unanswered {
     Timeout(Duration),
 }
 
+/// What takes requests: openraft, and what is asked before it.
+pub(super) struct Taker<W: World, M: Machine> {
+    pub(super) raft: Raft<W, M>,
+    pub(super) machine: Arc<Mutex<M>>,
+    pub(super) log: LogStore<W>,
+    pub(super) on_event: OnEvent,
+}
+
 impl<T: Transport> Calls<T> {
-    pub(super) fn new(me: RaftId, transport: T, first: u64) -> Self {
-        let state = State { next: first, waiting: BTreeMap::new(), serving: BTreeMap::new() };
-        Self(Arc::new(Inner { me, transport, state: Mutex::new(state) }))
+    pub(super) fn new(me: RaftId, transport: T, first: u64, install_patience: Duration) -> Self {
+        let state = State {
+            next: first,
+            waiting: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            believed: Believed::default(),
+            acknowledged: None,
+        };
+        Self(Arc::new(Inner {
+            me,
+            transport,
+            state: Mutex::new(state),
+            turns: Turns::new(None),
+            installing: AtomicBool::new(false),
+            install_patience,
+        }))
+    }
+
+    /// Says whom to believe from here on, beside the voters in the log.
+    pub(super) fn believe(&self, believed: Believed) {
+        lock(&self.0.state).believed = believed;
     }
 
     /// Takes a message from a peer: a reply to whoever waits for it, a request to openraft.
     pub(super) fn receive<W: World, M: Machine>(
         &self,
-        raft: &Raft<W, M>,
-        machine: &Mutex<M>,
+        taker: &Taker<W, M>,
         from: RaftId,
         message: &[u8],
     ) -> Result<(), Refusal> {
         match codec::decode_frame(message).map_err(Refusal::Malformed)? {
             Frame::Reply(number, reply) => {
-                // Nobody waits: it came after the time for it was over.
-                if let Some(waiting) = lock(&self.0.state).waiting.remove(&(from, number)) {
-                    waiting.send(reply).ok();
-                }
+                let Some(waiting) = lock(&self.0.state).waiting.remove(&(from, number)) else {
+                    // Nobody waits: it came after the time for it was over.
+                    return Ok(());
+                };
+                let term = taker.raft.metrics().borrow_watched().current_term.max(waiting.term);
+                check_reply(self.0.me, waiting.term, waiting.probes, &reply, Bounds::at(Some(term)))?;
+                waiting.answer.send(reply).ok();
                 Ok(())
             }
             Frame::Request(number, request) => {
-                self.check(from, &request)?;
-                if let Request::Snapshot(_, _, snapshot) = &request {
-                    lock(machine).examine(snapshot).map_err(|_| Refusal::Snapshot)?;
-                }
+                let request = self.admit(taker, from, request)?;
+                let installing = match &request {
+                    Request::Snapshot(..) => Some(Installing::begin(self).ok_or(Refusal::Busy)?),
+                    Request::Append { entries, .. } if !entries.is_empty() && self.is_installing() => {
+                        return Err(Refusal::Busy);
+                    }
+                    Request::Append { .. }
+                    | Request::Vote(_)
+                    | Request::PreVote(_)
+                    | Request::Transfer { .. } => None,
+                };
                 let serving = Serving::begin(self, from).ok_or(Refusal::Busy)?;
-                let raft = raft.clone();
+                let taker = taker.clone();
                 drop(W::Runtime::spawn(async move {
                     let channel = channel(&request);
-                    let reply = answer(&raft, request).await;
-                    let message = codec::encode_frame(&Frame::Reply(number, reply));
-                    // A lost reply is a lost message; the peer asks again.
-                    serving.calls.0.transport.send(from, channel, message.into()).ok();
+                    let answer = serving.calls.answer(&taker, request).await;
+                    drop(installing);
+                    match answer {
+                        // A lost reply is a lost message; the peer asks again.
+                        Ok(reply) => {
+                            let message = codec::encode_frame(&Frame::Reply(number, reply));
+                            serving.calls.0.transport.send(from, channel, message.into()).ok();
+                        }
+                        Err(refusal) => (taker.on_event)(Event::Refused { from, refusal }),
+                    }
                 }));
                 Ok(())
             }
         }
     }
 
-    /// A request counts only from whom it speaks of.
-    fn check(&self, from: RaftId, request: &Request) -> Result<(), Refusal> {
-        let (vote, leads) = match request {
-            Request::Append { vote, .. } | Request::Snapshot(vote, ..) => (vote, true),
-            Request::Vote(ballot) | Request::PreVote(ballot) => (&ballot.vote, false),
-            Request::Transfer { to, .. } if *to != self.0.me => return Err(Refusal::Misdirected),
-            Request::Transfer { from, .. } => (from, true),
+    fn is_installing(&self) -> bool {
+        self.0.installing.load(Ordering::Relaxed)
+    }
+
+    /// Lets a request in if this peer may send it and its numbers are possible.
+    fn admit<W: World, M: Machine>(
+        &self,
+        taker: &Taker<W, M>,
+        from: RaftId,
+        mut request: Request,
+    ) -> Result<Request, Refusal> {
+        check_sender(self.0.me, from, &request)?;
+        let metrics = taker.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let state = lock(&self.0.state);
+        let known = Known {
+            me: self.0.me,
+            effective: metrics.membership_config.membership(),
+            committed: metrics.committed_membership_config.membership(),
+            believed: &state.believed,
         };
-        if vote.leader_id.voted_for.0 != from || vote.committed != leads || from == self.0.me {
-            return Err(Refusal::Impersonation);
+        may_send(Office::of(&request), from, known)?;
+        check_transfer(&request, known)?;
+        let is_fresh = metrics.current_term == 0 && metrics.last_log_index.is_none();
+        check_numbers(&request, Bounds::at((!is_fresh).then_some(metrics.current_term)))?;
+        if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request
+            && !known.believes(from)
+        {
+            // A leader hands over to a voter. Whoever is none can not do without the leader's silence.
+            ballot.transfer = false;
         }
-        Ok(())
+        Ok(request)
     }
 
     /// Asks a peer and waits for its reply, but not longer than `patience`.
@@ -175,7 +221,8 @@ impl<T: Transport> Calls<T> {
             let mut state = lock(&self.0.state);
             let number = state.next;
             state.next = number.wrapping_add(1);
-            state.waiting.insert((to, number), waiting);
+            let (term, probes) = (asked_term(&request), matches!(request, Request::PreVote(_)));
+            state.waiting.insert((to, number), Waiting { answer: waiting, term, probes });
             number
         };
         // Also if this future is dropped half-way.
@@ -190,6 +237,27 @@ impl<T: Transport> Calls<T> {
     }
 }
 
+impl<T> Calls<T> {
+    /// A peer has said that it has everything up to this entry, under this vote of this node's.
+    fn acknowledged(&self, peer: RaftId, vote: Vote, upto: Option<LogId>) {
+        let Some(upto) = upto else { return };
+        let mut state = lock(&self.0.state);
+        let (of, known) = state.acknowledged.get_or_insert_with(|| (vote, BTreeMap::new()));
+        if *of != vote {
+            *of = vote;
+            known.clear();
+        }
+        let last = known.entry(peer).or_insert(upto);
+        *last = upto.max(*last);
+    }
+
+    fn has_acknowledged(&self, peer: RaftId, vote: Vote, id: &LogId) -> bool {
+        let state = lock(&self.0.state);
+        let known = state.acknowledged.as_ref().filter(|(of, _)| *of == vote);
+        known.and_then(|(_, known)| known.get(&peer)).is_some_and(|last| id.index <= last.index)
+    }
+}
+
 /// Snapshots and entries travel apart, so that they do not hold up heartbeats.
 fn channel(request: &Request) -> Channel {
     match request {
@@ -201,37 +269,210 @@ fn channel(request: &Request) -> Channel {
     }
 }
 
-/// What this node replies to a request.
-async fn answer<W: World, M: Machine>(raft: &Raft<W, M>, request: Request) -> Reply {
-    match request {
-        Request::Append { vote, prev, entries, commit } => {
-            let request = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit };
-            raft.append_entries(request).await.map_or(Reply::Failed, |response| match response {
-                AppendEntriesResponse::Success => Reply::Appended,
-                AppendEntriesResponse::PartialSuccess(last) => Reply::AppendedUpTo(last),
-                AppendEntriesResponse::Conflict => Reply::Conflict,
-                AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote),
+/// The term that a request names.
+fn asked_term(request: &Request) -> u64 {
+    let vote = match request {
+        Request::Append { vote, .. } | Request::Snapshot(vote, ..) => vote,
+        Request::Vote(ballot) | Request::PreVote(ballot) => &ballot.vote,
+        Request::Transfer { from, .. } => from,
+    };
+    vote.leader_id.term
+}
+
+/// The verdict on a leader's request, once openraft follows it.
+enum Verdict<T> {
+    /// Another vote counts at this node. Nothing was judged.
+    Unfollowed(Vote),
+    /// As judged.
+    Judged(Result<T, Refusal>),
+}
+
+impl<T: Transport> Calls<T> {
+    /// What this node replies to a request.
+    async fn answer<W: World, M: Machine>(
+        &self,
+        taker: &Taker<W, M>,
+        request: Request,
+    ) -> Result<Reply, Refusal> {
+        let raft = &taker.raft;
+        Ok(match request {
+            Request::Append { vote, prev, entries, commit } => {
+                return self.append(taker, vote, prev, entries, commit).await;
+            }
+            Request::Snapshot(vote, meta, snapshot) => {
+                return self.install(taker, vote, meta, snapshot).await;
+            }
+            Request::Vote(ballot) => raft.vote(ballot.into()).await.map_or(Reply::Failed, voted),
+            Request::PreVote(ballot) => raft.pre_vote(ballot.into()).await.map_or(Reply::Failed, voted),
+            Request::Transfer { from, to, last } => {
+                let request = TransferLeaderRequest::new(from, NodeId(to), last);
+                raft.handle_transfer_leader(request).await.map_or(Reply::Failed, |response| match response {
+                    Ok(()) => Reply::Transferring,
+                    Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+                        Reply::VoteChanged(expected, actual)
+                    }
+                    Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+                        Reply::LogBehind(expected, actual)
+                    }
+                })
+            }
+        })
+    }
+
+    /// Has openraft take entries that contradict nothing, at their turn.
+    ///
+    /// A message without entries does not wait for its turn: while another request is in work, it says only who leads,
+    /// which changes nothing that a judgement builds on but the vote, and openraft compares that once more.
+    async fn append<W: World, M: Machine>(
+        &self,
+        taker: &Taker<W, M>,
+        vote: Vote,
+        prev: Option<LogId>,
+        entries: Vec<Entry>,
+        commit: Option<LogId>,
+    ) -> Result<Reply, Refusal> {
+        one_leader(taker.log.vote().as_ref(), &vote)?;
+        let turn = if entries.is_empty() { self.0.turns.try_lock() } else { Some(self.0.turns.lock().await) };
+        let Some(mut turn) = turn else { return Ok(append(&taker.raft, vote, None, Vec::new(), None).await) };
+        let taken = turn.filter(|(of, _)| *of == vote).map(|(_, taken)| taken);
+        let (entries, commit) =
+            match follow(&taker.raft, vote, taken, (prev, entries, commit), |standing, said| {
+                judge_append(standing, said.0.as_ref(), &said.1, said.2.as_ref())
             })
-        }
-        Request::Vote(ballot) => raft.vote(ballot.into()).await.map_or(Reply::Failed, voted),
-        Request::PreVote(ballot) => raft.pre_vote(ballot.into()).await.map_or(Reply::Failed, voted),
-        Request::Snapshot(vote, meta, snapshot) => raft
-            .install_full_snapshot(vote, Snapshot { meta, snapshot })
             .await
-            .map_or(Reply::Failed, |response| Reply::SnapshotInstalled(response.vote)),
-        Request::Transfer { from, to, last } => {
-            let request = TransferLeaderRequest::new(from, NodeId(to), last);
-            raft.handle_transfer_leader(request).await.map_or(Reply::Failed, |response| match response {
-                Ok(()) => Reply::Transferring,
-                Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-                    Reply::VoteChanged(expected, actual)
+            {
+                Ok(((_, entries, _), commit)) => (entries, commit?),
+                Err(reply) => return Ok(reply),
+            };
+        let upto = entries.last().map(|entry| entry.log_id).or(prev);
+        let reply = append(&taker.raft, vote, prev, entries, commit).await;
+        if let (Reply::Appended, Some(upto)) = (reply, upto)
+            && taken.is_none_or(|taken| taken.index < upto.index)
+        {
+            *turn = Some((vote, upto));
+        }
+        Ok(reply)
+    }
+
+    /// Has openraft install a snapshot that contradicts nothing and that the machine takes, at its turn.
+    ///
+    /// From the judgement to the end, nothing else from a peer changes the log or what of it is committed, and this node
+    /// follows the sender: so the machine is asked about the very state that the snapshot replaces.
+    async fn install<W: World, M: Machine>(
+        &self,
+        taker: &Taker<W, M>,
+        vote: Vote,
+        meta: SnapshotMeta,
+        snapshot: Bytes,
+    ) -> Result<Reply, Refusal> {
+        one_leader(taker.log.vote().as_ref(), &vote)?;
+        let mut turn = self.0.turns.lock().await;
+        let taken = turn.filter(|(of, _)| *of == vote).map(|(_, taken)| taken);
+        let (meta, verdict) = match follow(&taker.raft, vote, taken, meta, move |standing, meta| {
+            judge_snapshot(standing, &vote, meta).map(|installation| (installation, standing.committed))
+        })
+        .await
+        {
+            Ok(judged) => judged,
+            Err(reply) => return Ok(reply),
+        };
+        let (installation, committed) = verdict?;
+        if installation == Installation::Known {
+            return Ok(Reply::SnapshotInstalled(vote));
+        }
+        if !applied(&taker.raft, committed, self.0.install_patience).await {
+            return Ok(Reply::Failed);
+        }
+        lock(&taker.machine).examine(&snapshot).map_err(|_| Refusal::Snapshot)?;
+        if installation == Installation::CutAndReplace {
+            let next = committed.map_or(0, |committed| committed.index.saturating_add(1));
+            let absent = LogId::new_term_index(vote.leader_id.term, next);
+            if append(&taker.raft, vote, Some(absent), Vec::new(), None).await != Reply::Conflict {
+                return Ok(Reply::Failed);
+            }
+        }
+        let last = meta.last_log_id;
+        let Ok(installed) = taker.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await else {
+            return Ok(Reply::Failed);
+        };
+        if installed.vote == vote {
+            *turn = last.map(|last| (vote, last));
+        }
+        Ok(Reply::SnapshotInstalled(installed.vote))
+    }
+}
+
+/// Has openraft follow the sender of a request if its vote counts, and judges the request by what this node has then. The
+/// error is the reply to a sender whose vote does not count.
+async fn follow<W: World, M: Machine, Said: Send + 'static, T: Send + 'static>(
+    raft: &Raft<W, M>,
+    vote: Vote,
+    taken: Option<LogId>,
+    said: Said,
+    judge: impl Fn(&Standing<'_>, &Said) -> Result<T, Refusal> + Copy + Send + 'static,
+) -> Result<(Said, Result<T, Refusal>), Reply> {
+    let mut said = said;
+    for first in [true, false] {
+        let look = move |state: &RaftState<Types<W::Runtime>>| {
+            let verdict = if *state.vote_ref() == vote {
+                let standing = Standing {
+                    committed: state.local_committed().copied(),
+                    last: state.log_ids.last().copied(),
+                    taken,
+                    entry: &|index| state.log_ids.get(index),
+                    settled: state.membership_state.committed(),
+                    effective: state.membership_state.effective(),
+                };
+                Verdict::Judged(judge(&standing, &said))
+            } else {
+                Verdict::Unfollowed(*state.vote_ref())
+            };
+            (said, verdict)
+        };
+        let (kept, verdict) = raft.with_raft_state(look).await.map_err(|_| Reply::Failed)?;
+        said = kept;
+        match verdict {
+            Verdict::Judged(judged) => return Ok((said, judged)),
+            Verdict::Unfollowed(_) if first => {
+                let reply = append(raft, vote, None, Vec::new(), None).await;
+                if reply != Reply::Appended {
+                    return Err(reply);
                 }
-                Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
-                    Reply::LogBehind(expected, actual)
-                }
-            })
+            }
+            Verdict::Unfollowed(other) => return Err(Reply::HigherVote(other)),
         }
     }
+    unreachable!("the second look has ended it")
+}
+
+async fn append<W: World, M: Machine>(
+    raft: &Raft<W, M>,
+    vote: Vote,
+    prev: Option<LogId>,
+    entries: Vec<Entry>,
+    commit: Option<LogId>,
+) -> Reply {
+    let request = AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit };
+    raft.append_entries(request).await.map_or(Reply::Failed, |response| match response {
+        AppendEntriesResponse::Success => Reply::Appended,
+        AppendEntriesResponse::PartialSuccess(last) => Reply::AppendedUpTo(last),
+        AppendEntriesResponse::Conflict => Reply::Conflict,
+        AppendEntriesResponse::HigherVote(vote) => Reply::HigherVote(vote),
+    })
+}
+
+/// Waits until the machine has everything up to an entry, but not for ever.
+async fn applied<W: World, M: Machine>(raft: &Raft<W, M>, upto: Option<LogId>, patience: Duration) -> bool {
+    let mut metrics = raft.metrics();
+    let wait = async move {
+        while metrics.borrow_and_update().last_applied < upto {
+            if metrics.changed().await.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    W::Runtime::timeout(patience, wait).await.unwrap_or(false)
 }
 
 fn voted<R: AsyncRuntime>(response: VoteResponse<Types<R>>) -> Reply {
@@ -318,7 +559,15 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
                 Err(_) => {}
             }
         }
-        match reply? {
+        let reply = reply?;
+        match reply {
+            Reply::Appended => self.calls.acknowledged(self.to.0, vote, ids.last().copied().or(prev)),
+            Reply::AppendedUpTo(last) if last.is_some_and(|last| ids.contains(&last)) => {
+                self.calls.acknowledged(self.to.0, vote, last);
+            }
+            _ => {}
+        }
+        match reply {
             // The rest is asked for again.
             Reply::Appended if ids.len() < asked => {
                 Ok(AppendEntriesResponse::PartialSuccess(ids.last().copied()))
@@ -327,8 +576,12 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
             Reply::AppendedUpTo(last) if last == prev || last.is_some_and(|last| ids.contains(&last)) => {
                 Ok(AppendEntriesResponse::PartialSuccess(last))
             }
-            // Nothing conflicts with the start of the log; openraft relies on that.
-            Reply::Conflict if prev.is_some() => Ok(AppendEntriesResponse::Conflict),
+            // Nothing conflicts with the start of the log, nor with what was acknowledged; openraft relies on that.
+            Reply::Conflict
+                if prev.is_some_and(|prev| !self.calls.has_acknowledged(self.to.0, vote, &prev)) =>
+            {
+                Ok(AppendEntriesResponse::Conflict)
+            }
             Reply::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote)),
             other => Err(unexpected(&other)),
         }
@@ -357,11 +610,17 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let last = snapshot.meta.last_log_id;
         let request = Request::Snapshot(vote, snapshot.meta, snapshot.snapshot);
         let call = pin!(self.call(request, RPCTypes::InstallSnapshot, option.soft_ttl()));
         match R::select2(pin!(cancel), call).await {
             Select2::First(closed) => Err(StreamingError::Closed(closed)),
-            Select2::Second(Ok(Reply::SnapshotInstalled(vote))) => Ok(SnapshotResponse::new(vote)),
+            Select2::Second(Ok(Reply::SnapshotInstalled(theirs))) => {
+                if theirs.leader_id.term <= vote.leader_id.term {
+                    self.calls.acknowledged(self.to.0, vote, last);
+                }
+                Ok(SnapshotResponse::new(theirs))
+            }
             Select2::Second(Ok(other)) => Err(unexpected(&other).into()),
             Select2::Second(Err(error)) => Err(error.into()),
         }
@@ -428,6 +687,21 @@ impl<T> Drop for Forget<'_, T> {
     }
 }
 
+/// Keeps other snapshots, and entries, out while a snapshot of a peer is in work.
+struct Installing<T>(Calls<T>);
+
+impl<T> Installing<T> {
+    fn begin(calls: &Calls<T>) -> Option<Self> {
+        (!calls.0.installing.swap(true, Ordering::Relaxed)).then(|| Self(calls.clone()))
+    }
+}
+
+impl<T> Drop for Installing<T> {
+    fn drop(&mut self) {
+        self.0.0.installing.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Counts a request of a peer while it is worked on.
 struct Serving<T> {
     calls: Calls<T>,
@@ -461,5 +735,16 @@ impl<T> Drop for Serving<T> {
 impl<T> Clone for Calls<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+impl<W: World, M: Machine> Clone for Taker<W, M> {
+    fn clone(&self) -> Self {
+        Self {
+            raft: self.raft.clone(),
+            machine: Arc::clone(&self.machine),
+            log: self.log.clone(),
+            on_event: Arc::clone(&self.on_event),
+        }
     }
 }

@@ -67,6 +67,10 @@ struct Memory {
     flushed: Option<u64>,
     /// The next transaction writes [`Self::committed`].
     committed_waits: bool,
+    /// The committed position in the file, which a crash may take back.
+    committed_written: Option<LogId>,
+    /// The committed position that survives a crash.
+    committed_synced: Option<LogId>,
     /// The next transaction writes [`Self::purged`] and removes what it covers.
     purge_waits: bool,
 }
@@ -129,6 +133,20 @@ impl<W: World> LogStore<W> {
     pub fn is_pristine(&self) -> bool {
         let memory = lock(&self.inner.memory);
         memory.vote.is_none() && memory.last.is_none()
+    }
+
+    /// The vote that is stored, or about to be.
+    pub(super) fn vote(&self) -> Option<Vote> {
+        lock(&self.inner.memory).vote
+    }
+
+    /// Waits until the committed position is on disk. Writes only if it is not there yet.
+    pub async fn sync_committed(&self) -> io::Result<()> {
+        let is_synced = {
+            let memory = lock(&self.inner.memory);
+            memory.committed <= memory.committed_synced
+        };
+        if is_synced { Ok(()) } else { self.ask(Operation::Flush).await }
     }
 
     /// Writes what waits and closes the file; every later operation fails.
@@ -370,8 +388,16 @@ async fn write<W: World>(inner: Arc<Inner<W>>, mut operations: mpsc::UnboundedRe
             }
         }
         let waiting = lock(&inner.memory).take_waiting();
+        let (committed, _) = waiting;
         let result =
             inner.database.write(durable, move |transaction| commit(transaction, &changes, waiting)).await;
+        if result.is_ok() {
+            let mut memory = lock(&inner.memory);
+            memory.committed_written = memory.committed_written.max(committed);
+            if durable {
+                memory.committed_synced = memory.committed_written;
+            }
+        }
         for operation in batch {
             acknowledge(&inner, operation, &result);
         }
@@ -463,14 +489,47 @@ fn load(transaction: &redb::ReadTransaction) -> Result<Memory, redb::Error> {
         Err(TableError::TableDoesNotExist(_)) => None,
         Err(error) => return Err(error.into()),
     };
+    let committed = meta(&table, COMMITTED, codec::decode_log_id)?;
+    let committed = committed.max(settled(transaction, committed)?);
     Ok(Memory {
         vote: meta(&table, VOTE, codec::decode_vote)?,
-        committed: meta(&table, COMMITTED, codec::decode_log_id)?,
+        committed,
+        committed_written: committed,
+        committed_synced: committed,
         purged,
         last: last.max(purged),
         flushed: last.map(|last| last.index),
         ..Memory::default()
     })
+}
+
+/// The last membership but one, if it is above what was written down as committed.
+///
+/// A membership is taken only on top of a committed one, so this one was committed, whatever a crash has taken back. Whoever
+/// sends both to a node that has neither has to say so.
+fn settled(
+    transaction: &redb::ReadTransaction,
+    committed: Option<LogId>,
+) -> Result<Option<LogId>, redb::Error> {
+    let log = match transaction.open_table(LOG) {
+        Ok(log) => log,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let first = committed.map_or(0, |committed| committed.index.saturating_add(1));
+    let mut memberships = 0;
+    for row in log.range(first..)?.rev() {
+        let (index, value) = row?;
+        let entry = codec::decode_entry(value.value())
+            .map_err(|reason| corrupted(format_args!("entry {}", index.value()), reason))?;
+        if matches!(entry.payload, Payload::Membership(_)) {
+            memberships += 1;
+            if memberships == 2 {
+                return Ok(Some(entry.log_id));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn size(entry: &Entry) -> usize {

@@ -3,6 +3,11 @@
 //! Servers and the aggregator each sign an entry and renew it every announce interval. Nodes that are linked compare what
 //! they have ([`PeerBook::digest`]) and send what the other lacks ([`PeerBook::missing`]), so that an entry reaches
 //! everybody even if single messages are lost. Clients only ask; they have no entry, and nobody learns their address.
+//!
+//! Anybody can make identities and sign entries for them, so a book has three ranks. Entries of peers that *matter*
+//! ([`PeerBook::set_precious`]) are never given up for others. Entries that somebody *vouched* for, who is trusted as far
+//! as that, come next, and are handed on as those that matter. All others are *strangers*': few are kept, none is handed
+//! on, and they make room for each other only.
 
 use core::fmt;
 use core::time::Duration;
@@ -19,6 +24,9 @@ use crate::world::Address;
 
 /// The most entries of a book, and the most peers that a digest names: a committee is small, and there is one aggregator.
 pub const DIGEST_LEN_MAX: usize = 256;
+
+/// The most strangers' entries of a book.
+pub const STRANGERS_MAX: usize = 64;
 
 /// The most entries in one answer.
 pub const ENTRIES_LEN_MAX: usize = 64;
@@ -159,6 +167,27 @@ struct Kept {
     entry: PeerEntry,
     /// When this sequence was first seen here.
     since: Time,
+    /// Somebody trusted has told of this peer.
+    vouched: bool,
+    /// Who told of it first, if nobody vouched for it.
+    from: PeerId,
+}
+
+/// How much an entry counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    Vouched,
+    Precious,
+}
+
+/// Who tells of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Over whose link it came.
+    pub from: PeerId,
+    /// Whether that peer is trusted to tell who there is.
+    pub vouches: bool,
 }
 
 impl PeerBook {
@@ -191,25 +220,68 @@ impl PeerBook {
         self.own_sequence = self.own_sequence.max(entry.sequence);
         if !self.kept.contains_key(&entry.peer) && self.kept.len() >= DIGEST_LEN_MAX {
             let oldest =
-                self.kept.iter().min_by_key(|(peer, kept)| (self.precious.contains(*peer), kept.since));
+                self.kept.iter().min_by_key(|(peer, kept)| (self.rank(peer, kept.vouched), kept.since));
             if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
                 self.kept.remove(&oldest);
             }
         }
-        self.kept.insert(entry.peer, Kept { entry, since: now });
+        let from = entry.peer;
+        self.kept.insert(entry.peer, Kept { entry, since: now, vouched: true, from });
     }
 
-    /// Sets the peers whose entries are not given up for those of strangers: registered servers, the aggregator,
-    /// bootstrap peers and pins.
-    pub fn set_precious(&mut self, peers: BTreeSet<PeerId>) {
+    fn rank(&self, peer: &PeerId, vouched: bool) -> Rank {
+        match (self.precious.contains(peer) || *peer == self.own, vouched) {
+            (true, _) => Rank::Precious,
+            (false, true) => Rank::Vouched,
+            (false, false) => Rank::Stranger,
+        }
+    }
+
+    /// Sets the peers whose entries are not given up for others: members of the log, its aggregator, and whom the operator
+    /// named. Returns the entries that were strangers' before, and so were not handed on.
+    pub fn set_precious(&mut self, peers: BTreeSet<PeerId>) -> Vec<PeerEntry> {
+        let fresh = self
+            .kept
+            .iter()
+            .filter(|(peer, kept)| self.rank(peer, kept.vouched) == Rank::Stranger && peers.contains(*peer));
+        let fresh = fresh.map(|(_, kept)| kept.entry.clone()).collect();
         self.precious = peers;
+        // Whoever mattered once is no stranger later.
+        for (peer, kept) in &mut self.kept {
+            kept.vouched |= self.precious.contains(peer);
+        }
+        fresh
+    }
+
+    /// Whether a peer's entry is not given up for others.
+    #[must_use]
+    pub fn is_precious(&self, peer: &PeerId) -> bool {
+        self.precious.contains(peer)
+    }
+
+    /// Whether an entry says more than this book holds, so that its signature is worth checking.
+    #[must_use]
+    pub fn is_news(&self, entry: &PeerEntry) -> bool {
+        if entry.peer == self.own {
+            return entry.sequence > self.own_sequence;
+        }
+        self.kept.get(&entry.peer).is_none_or(|kept| kept.entry.sequence < entry.sequence)
+    }
+
+    /// Takes an entry that somebody trusted vouches for.
+    ///
+    /// # Errors
+    /// As [`PeerBook::receive_from`].
+    pub fn receive(&mut self, now: Time, entry: PeerEntry) -> Result<(), EntryRefused> {
+        let from = entry.peer;
+        self.receive_from(now, entry, Source { from, vouches: true })
     }
 
     /// Takes an entry from anywhere; its signature decides. Harmless if repeated.
     ///
     /// # Errors
-    /// Why it was not taken; the book is unchanged.
-    pub fn receive(&mut self, now: Time, entry: PeerEntry) -> Result<(), EntryRefused> {
+    /// Why it was not taken. The book is unchanged, but for a known entry for which somebody now vouches.
+    pub fn receive_from(&mut self, now: Time, entry: PeerEntry, source: Source) -> Result<(), EntryRefused> {
         if entry.instance != self.instance {
             return Err(EntryRefused::WrongInstance);
         }
@@ -229,21 +301,58 @@ impl PeerBook {
             }
             return Err(if signed { EntryRefused::Own } else { EntryRefused::BadSignature });
         }
-        let known = self.kept.get(&entry.peer);
-        if known.is_some_and(|kept| kept.entry.sequence >= entry.sequence) {
+        if let Some(kept) = self.kept.get_mut(&entry.peer)
+            && kept.entry.sequence >= entry.sequence
+        {
+            kept.vouched |= source.vouches && kept.entry == entry;
             return Err(EntryRefused::Stale);
         }
+        let known = self.kept.get(&entry.peer);
+        let matters = self.precious.contains(&entry.peer);
+        let vouched = source.vouches || matters || known.is_some_and(|kept| kept.vouched);
+        let from = known.map_or(source.from, |kept| kept.from);
+        let victim =
+            if known.is_none() { self.victim(self.rank(&entry.peer, vouched), source.from)? } else { None };
         if !verify(&entry.peer, &entry.digest(), &entry.signature) {
             return Err(EntryRefused::BadSignature);
         }
-        if known.is_none() && self.kept.len() >= DIGEST_LEN_MAX {
-            let strangers =
-                self.kept.iter().filter(|(peer, _)| **peer != self.own && !self.precious.contains(*peer));
-            let oldest = strangers.min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer);
-            self.kept.remove(&oldest.ok_or(EntryRefused::Full)?);
+        if let Some(victim) = victim {
+            self.kept.remove(&victim);
         }
-        self.kept.insert(entry.peer, Kept { entry, since: now });
+        self.kept.insert(entry.peer, Kept { entry, since: now, vouched, from });
         Ok(())
+    }
+
+    /// Who makes room for a first entry of this rank.
+    ///
+    /// Strangers' entries take the place of those of whoever has told of most strangers, so that one that tells of many
+    /// does not push out what others have told.
+    fn victim(&self, rank: Rank, from: PeerId) -> Result<Option<PeerId>, EntryRefused> {
+        let is_full = self.kept.len() >= DIGEST_LEN_MAX;
+        let of_rank = |wanted: Rank| {
+            self.kept.iter().filter(move |(peer, kept)| self.rank(peer, kept.vouched) == wanted)
+        };
+        if rank == Rank::Stranger {
+            let mut told: BTreeMap<PeerId, usize> = BTreeMap::from([(from, 1)]);
+            for (_, kept) in of_rank(Rank::Stranger) {
+                let count = told.entry(kept.from).or_default();
+                *count = count.saturating_add(1);
+            }
+            if !is_full && told.values().sum::<usize>() <= STRANGERS_MAX {
+                return Ok(None);
+            }
+            let most = told.values().copied().max().unwrap_or_default();
+            let loud = |from: &PeerId| told.get(from).is_some_and(|count| *count == most);
+            let oldest = of_rank(Rank::Stranger).filter(|(_, kept)| loud(&kept.from));
+            let oldest = oldest.min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer);
+            return oldest.map(Some).ok_or(EntryRefused::Full);
+        }
+        if !is_full {
+            return Ok(None);
+        }
+        let oldest = |wanted| of_rank(wanted).min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer);
+        let oldest = oldest(Rank::Stranger).or_else(|| oldest(Rank::Vouched));
+        oldest.map(Some).ok_or(EntryRefused::Full)
     }
 
     /// Forgets entries without news. A departure is kept as long as any entry, so that older ones do not come back.
@@ -266,13 +375,24 @@ impl PeerBook {
         self.kept.iter().map(|(peer, kept)| (*peer, kept.entry.sequence)).collect()
     }
 
-    /// Entries that are newer than `have` says; at most [`ENTRIES_LEN_MAX`], in PeerId order.
+    /// Entries that are newer than `have` says, and no strangers'; at most [`ENTRIES_LEN_MAX`]. Those that matter come
+    /// first, each kind in PeerId order.
     #[must_use]
     pub fn missing(&self, have: &[(PeerId, u64)]) -> Vec<PeerEntry> {
         let have: BTreeMap<_, _> = have.iter().copied().collect();
-        let newer = self.kept.values().map(|kept| &kept.entry);
+        let of_rank = |wanted| {
+            let kept = self.kept.iter().filter(move |(peer, kept)| self.rank(peer, kept.vouched) == wanted);
+            kept.map(|(_, kept)| &kept.entry)
+        };
+        let newer = of_rank(Rank::Precious).chain(of_rank(Rank::Vouched));
         let newer = newer.filter(|entry| have.get(&entry.peer).is_none_or(|known| *known < entry.sequence));
         newer.take(ENTRIES_LEN_MAX).cloned().collect()
+    }
+
+    /// Whether a peer's entry is handed on: it matters, or somebody vouched for it.
+    #[must_use]
+    pub fn hands_on(&self, peer: &PeerId) -> bool {
+        self.kept.get(peer).is_some_and(|kept| self.rank(peer, kept.vouched) > Rank::Stranger)
     }
 
     /// The newest entry of a peer.
@@ -303,7 +423,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(15);
 
     fn identity(number: usize) -> Identity {
-        Identity::from_secret(&NodeSecret::from_text(&format!("{number:064x}")))
+        Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&format!("{number:064x}")).0))
     }
 
     fn entry(number: usize, sequence: u64) -> PeerEntry {
@@ -413,6 +533,7 @@ mod tests {
         }
         let friend = identity(2).peer();
         book.set_precious(BTreeSet::from([friend]));
+        assert!(book.is_precious(&friend));
         book.announce(Time(999), entry(1, 1));
         assert_eq!(book.digest().len(), DIGEST_LEN_MAX, "more do not fit a frame");
         assert!(book.get(&friend).is_some() && book.get(&identity(1).peer()).is_some());
@@ -433,5 +554,92 @@ mod tests {
         assert!(book.get(&friend.peer).is_some());
         book.set_precious(book.digest().into_iter().map(|(peer, _)| peer).collect());
         assert_eq!(book.receive(Time(9), entry(9999, 1)), Err(EntryRefused::Full));
+    }
+
+    fn stranger(of: usize) -> Source {
+        Source { from: identity(of).peer(), vouches: false }
+    }
+
+    fn at(number: usize) -> Time {
+        Time(u64::try_from(number).expect("small"))
+    }
+
+    #[test]
+    fn a_stranger_that_tells_of_many_pushes_out_nobody_elses() {
+        let mut book = book(1);
+        for number in 2..7 {
+            book.receive(Time(0), entry(number, 1)).expect("somebody vouches for it");
+        }
+        for other in 10..20 {
+            book.receive_from(Time(0), entry(other, 1), stranger(other)).expect("there is room");
+        }
+        for number in 1000..1000 + 2 * DIGEST_LEN_MAX {
+            book.receive_from(at(number), entry(number, 1), stranger(20)).expect("it pushes out its own");
+        }
+        assert_eq!(book.iter().count(), 6 + STRANGERS_MAX);
+        for number in (1..7).chain(10..20) {
+            assert!(book.get(&identity(number).peer()).is_some(), "{number}");
+        }
+    }
+
+    #[test]
+    fn many_strangers_push_out_neither_who_matters_nor_who_was_vouched_for() {
+        let mut book = book(1);
+        let friend = identity(2).peer();
+        assert_eq!(book.set_precious(BTreeSet::from([friend])), []);
+        // What matters is told by a stranger first, and counts all the same: its own signature is under it.
+        book.receive_from(Time(0), entry(2, 1), stranger(99)).expect("it is its own word");
+        for number in 3..3 + DIGEST_LEN_MAX {
+            book.receive(at(number), entry(number, 1)).expect("the oldest one goes");
+        }
+        assert!(book.get(&friend).is_some());
+        // The book is full of those that somebody vouched for: no stranger gets in.
+        for number in 1000..1010 {
+            let refused = book.receive_from(at(number), entry(number, 1), stranger(number));
+            assert_eq!(refused, Err(EntryRefused::Full));
+        }
+        assert_eq!(book.iter().count(), DIGEST_LEN_MAX);
+    }
+
+    #[test]
+    fn strangers_entries_are_handed_on_once_somebody_vouches_or_they_matter() {
+        let mut book = book(1);
+        book.receive_from(Time(0), entry(2, 1), stranger(2)).expect("there is room");
+        book.receive_from(Time(0), entry(3, 1), stranger(3)).expect("there is room");
+        let told =
+            |book: &PeerBook| book.missing(&[]).iter().map(|entry| entry.peer).collect::<BTreeSet<_>>();
+        let (me, second, third) = (identity(1).peer(), identity(2).peer(), identity(3).peer());
+        assert_eq!(told(&book), [me].into());
+        assert!(!book.hands_on(&second));
+        let forged = PeerEntry { address: None, ..entry(2, 1) };
+        assert_eq!(book.receive(Time(1), forged), Err(EntryRefused::Stale));
+        assert!(!book.hands_on(&second), "nobody vouched for this one");
+        assert_eq!(book.receive(Time(1), entry(2, 1)), Err(EntryRefused::Stale));
+        assert_eq!(told(&book), [me, second].into());
+        assert_eq!(book.set_precious(BTreeSet::from([third, second])), [entry(3, 1)]);
+        assert_eq!(told(&book), [me, second, third].into());
+        assert_eq!(book.set_precious(BTreeSet::new()), []);
+        assert!(book.hands_on(&third), "whoever mattered once is no stranger later");
+    }
+
+    #[test]
+    fn those_that_matter_are_told_first() {
+        let mut book = book(1);
+        for number in 2..2 + ENTRIES_LEN_MAX * 3 {
+            book.receive(at(number), entry(number, 1)).expect("there is room");
+        }
+        let last = book.digest().last().expect("it is not empty").0;
+        book.set_precious(BTreeSet::from([last]));
+        let told = book.missing(&[]);
+        assert_eq!(told.len(), ENTRIES_LEN_MAX);
+        assert!(told[..2].iter().any(|entry| entry.peer == last));
+    }
+
+    #[test]
+    fn only_what_is_newer_is_news() {
+        let mut book = book(1);
+        book.receive(Time(0), entry(2, 5)).expect("new");
+        assert!(book.is_news(&entry(3, 1)) && book.is_news(&entry(2, 6)) && book.is_news(&entry(1, 2)));
+        assert!(!book.is_news(&entry(2, 5)) && !book.is_news(&entry(1, 1)));
     }
 }

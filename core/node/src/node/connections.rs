@@ -1,20 +1,38 @@
 //! From a fresh connection to a link: hellos, refusals, duplicates, farewells, and what arrives.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId};
 use zipnet_core::message::Role;
 
-use super::links::Gone;
+use super::links::{Entry, Gone};
 use super::{Conn, End, Feed, Machine, Node, lock, read};
+use crate::allowance::{Deed, Rate};
 use crate::config::{Part, PeerAddress};
 use crate::consensus;
 use crate::event::Event;
-use crate::frame::{Farewell, Frame, Hello, Present, Refusal, judge_hello};
+use crate::frame::{Farewell, Frame, Hello, Present, Refusal, Stage, judge_hello};
 use crate::gossip;
-use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, two_logs};
+use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, points_to, two_logs};
 use crate::world::{Address, Channel, Connection, Link, World};
+
+/// What an operator reads about a voter that is not on the list.
+pub(super) fn unlisted_voter(peer: &PeerId) -> String {
+    format!(
+        "server {} has a vote and is not in ZIPNET_ALLOWED_SERVERS: another server has let it in; agree on the lists, or \
+         retire it",
+        peer.short()
+    )
+}
+
+/// How often a peer's pings are answered: a second node of one identity causes one each.
+const PINGS: Rate = Rate { most: 16, every: Duration::from_millis(250) };
+/// How often a peer's requests for entries are answered: one comes with each link and each announce interval.
+const PEERS_WANTED: Rate = Rate { most: 4, every: Duration::from_secs(1) };
 
 impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn connected(&mut self, connection: Conn<W>) {
@@ -63,6 +81,10 @@ impl<W: World, C: Checks> Node<W, C> {
         let (role, store) = (hello.role, hello.store);
         match channel {
             Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
+            Channel::Datagram if role == Role::Client => self.rejected("gossip", "wrong-role", peer),
+            // Rumours of whoever is not trusted to tell who there is are none. An aggregator that is not approved yet is
+            // honest all the same.
+            Channel::Datagram if !self.vouches(&peer, role) => {}
             Channel::Datagram => self.gossip(gossip::Input::Received { from: peer, bytes: message }),
             Channel::Consensus | Channel::Bulk => {
                 let received = match (&self.machine, role, store) {
@@ -73,6 +95,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 // What was refused is repeated by whoever was honest.
                 if let Err(reason) = received {
+                    if reason == consensus::Refusal::NotMember.name() {
+                        self.stranger_at = Some(self.world.now());
+                    }
                     self.rejected("consensus", reason, peer);
                 }
             }
@@ -85,6 +110,29 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     pub(super) fn frame(&mut self, id: ConnectionId, peer: PeerId, frame: Frame) {
+        let Some(stage) = self.links.get(id).map(Entry::stage) else { return };
+        if !frame.is_read(stage) {
+            // Refusals cross with what an honest node says to one whose hello it has accepted.
+            if stage != Stage::Refused {
+                self.rejected(frame.name(), "out-of-turn", peer);
+            }
+            return;
+        }
+        let now = self.world.now();
+        let answered = match &frame {
+            Frame::Ping { .. } => self.allowances.take(now, peer, Deed::Ping, PINGS),
+            Frame::PeersWanted { .. } => self.allowances.take(now, peer, Deed::PeersWanted, PEERS_WANTED),
+            Frame::Hello(_)
+            | Frame::HelloRefused { .. }
+            | Frame::Welcome
+            | Frame::Pong { .. }
+            | Frame::Goodbye { .. }
+            | Frame::Peers { .. }
+            | Frame::Members { .. } => true,
+        };
+        if !answered {
+            return self.rejected(frame.name(), "too-often", peer);
+        }
         match frame {
             Frame::Hello(hello) => self.greeted(id, peer, *hello),
             Frame::HelloRefused { reason } => self.refused_by(id, peer, reason),
@@ -104,11 +152,6 @@ impl<W: World, C: Checks> Node<W, C> {
                 if let Some(entry) = self.links.get_mut(id) {
                     entry.farewell = Some(reason);
                 }
-                if let Some(gossip) = matches!(reason, Farewell::Departing | Farewell::Leaving)
-                    .then_some(gossip::Input::Forget { peer })
-                {
-                    self.gossip(gossip);
-                }
             }
             Frame::PeersWanted { have } => {
                 let entries = self.book.missing(&have);
@@ -117,6 +160,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 }
             }
             Frame::Peers { entries } => self.learn(peer, entries),
+            Frame::Members { log, index, voters } => self.voters_named(id, log, index, voters),
         }
     }
 
@@ -133,10 +177,13 @@ impl<W: World, C: Checks> Node<W, C> {
         if hello.role == Role::Server && self.is_retired(&peer) {
             return self.refuse(id, peer, Refusal::Retired);
         }
+        if hello.role == Role::Server && !self.may_be_linked(&peer) {
+            return self.refuse(id, peer, Refusal::NotListed);
+        }
         if hello.role == Role::Server && self.own.committee_secret.is_some() {
             entry.connection.trust();
         }
-        match self.meet(&hello) {
+        match self.meet(&peer, &hello) {
             Verdict::Same => {}
             Verdict::Yield => {
                 let address = hello.address.clone();
@@ -146,9 +193,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 self.end = Some(End::Yield(vec![PeerAddress { peer, address }]));
                 return;
             }
-            Verdict::Keep | Verdict::RefuseLink => return self.refuse(id, peer, Refusal::TwoLogs),
-            Verdict::Exit77 => {
-                self.exit(77, format!("refused by the committee: {}", Refusal::TwoLogs));
+            Verdict::Keep => return self.refuse(id, peer, Refusal::TwoLogs),
+            Verdict::RefuseLink => {
+                self.other_log = hello.log.map(|log| (peer, log, self.world.now()));
                 return self.refuse(id, peer, Refusal::TwoLogs);
             }
         }
@@ -181,20 +228,62 @@ impl<W: World, C: Checks> Node<W, C> {
         self.present().log
     }
 
-    /// What becomes of this server's log when it meets another's.
-    pub(super) fn meet(&self, hello: &Hello) -> Verdict {
-        let Machine::Server { .. } = &self.machine else { return Verdict::Same };
+    /// What becomes of this server's log when it meets another server of its group. Whoever is none has no log to meet.
+    pub(super) fn meet(&self, peer: &PeerId, hello: &Hello) -> Verdict {
+        let (Machine::Server { .. }, Role::Server) = (&self.machine, hello.role) else {
+            return Verdict::Same;
+        };
         let present = self.present();
         let (log, has_records) = (present.log, present.has_records);
-        let has_quorum = self.leader.is_some();
-        let own = LogView { log, has_records, has_quorum, steadfast: self.steadfast };
-        let other = LogView {
-            log: hello.log,
-            has_records: hello.has_records,
-            has_quorum: false,
-            steadfast: hello.steadfast,
+        let own = LogView { log, has_records, steadfast: self.steadfast };
+        let other = LogView { log: hello.log, has_records: hello.has_records, steadfast: hello.steadfast };
+        let may_yield = self.yields < YIELDS_MAX && self.points_to(peer);
+        two_logs(own, other, may_yield, &self.checks)
+    }
+
+    /// Whether the operator pointed this server to another one that has proven the committee secret.
+    pub(super) fn points_to(&self, peer: &PeerId) -> bool {
+        let role = |named: &PeerAddress| {
+            let said = self.links.hello(&named.peer).map(|hello| hello.role);
+            said.or_else(|| self.book.get(&named.peer).map(|entry| entry.role))
         };
-        two_logs(own, other, &self.checks)
+        let named = self.config.bootstrap.iter().map(|named| (named.peer, role(named))).collect();
+        points_to(peer, &named, self.allowed())
+    }
+
+    /// Whom the operator allows to be a server, if that was said.
+    pub(super) fn allowed(&self) -> Option<&BTreeSet<PeerId>> {
+        match &self.config.part {
+            Part::Server(part) => part.allowed.as_ref(),
+            Part::Aggregator(_) | Part::Client(_) | Part::Reader(_) => None,
+        }
+    }
+
+    /// Whether this server links with another one: with whom its operator allows, and with the voters of its group, whom
+    /// other servers may have let in.
+    fn may_be_linked(&self, peer: &PeerId) -> bool {
+        let Machine::Server { group, .. } = &self.machine else { return true };
+        let listed = self.allowed().is_none_or(|allowed| allowed.contains(peer));
+        listed || group.state().members.voters.iter().any(|voter| voter.peer == *peer)
+    }
+
+    /// Raises an alarm about voters that the operator does not allow.
+    pub(super) fn look_for_unlisted_voters(&mut self) {
+        let (Machine::Server { group, .. }, Some(allowed)) = (&self.machine, self.allowed()) else { return };
+        let voters = group.state().members.voters;
+        let unlisted: BTreeSet<PeerId> = voters
+            .iter()
+            .map(|voter| voter.peer)
+            .filter(|peer| *peer != self.own.peer && !allowed.contains(peer))
+            .collect();
+        for peer in &unlisted {
+            // Counted as long as it lasts, and said once.
+            self.rejected("voter", Refusal::NotListed.name(), *peer);
+            if !self.unlisted.contains(peer) {
+                self.world.observe(Event::Warned(unlisted_voter(peer)));
+            }
+        }
+        self.unlisted = unlisted;
     }
 
     pub(super) fn refuse(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
@@ -211,9 +300,8 @@ impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
         self.world.observe(Event::RefusedByPeer { peer, reason });
         let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
-        // Whoever was met in an earlier life may belong to the committee of that time.
-        let asked = dialled && !self.config.known.iter().any(|known| known.peer == peer);
-        if asked {
+        // Whoever else is met, by rumour or from an earlier life, does not speak for the committee.
+        if dialled && self.names(&peer) {
             self.admission.refused(peer, reason);
             if let Some((reason, code)) = self.admission.verdict() {
                 self.exit(code, format!("refused by the committee: {reason}"));
@@ -261,11 +349,12 @@ impl<W: World, C: Checks> Node<W, C> {
             self.admission.accepted(peer);
         }
         self.world.observe(Event::Linked { peer, role });
-        match role {
-            Role::Server | Role::Aggregator => self.gossip(gossip::Input::Announce { peer }),
-            Role::Client => {}
-        }
+        self.rumour_with(peer, role);
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
+        if role == Role::Server {
+            self.name_voters(id);
+            self.look_whom_to_believe();
+        }
         self.feed(Feed::Linked { peer, role });
         match (&self.config.part, role) {
             (Part::Client(_) | Part::Reader(_), Role::Aggregator) | (Part::Reader(_), Role::Server) => {
@@ -277,7 +366,7 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// A client that has its aggregator needs no server, and a reader needs one.
     fn part_from_spare_servers(&mut self) {
-        if self.links.of_role(Role::Aggregator).is_empty() {
+        if self.links.of_role(Role::Aggregator).is_empty() || self.wanted_aggregator().is_some() {
             return;
         }
         let mut servers = self.links.of_role(Role::Server);
@@ -307,6 +396,12 @@ impl<W: World, C: Checks> Node<W, C> {
     pub(super) fn unlinked(&mut self, gone: Option<Gone>) {
         if let Some(Gone { peer, role, farewell }) = gone {
             self.world.observe(Event::Unlinked { peer, role, farewell });
+            if self.rumoured.remove(&peer) {
+                self.gossip(gossip::Input::Forget { peer });
+            }
+            if role == Role::Server {
+                self.look_whom_to_believe();
+            }
             self.feed(Feed::Unlinked { peer });
         }
     }

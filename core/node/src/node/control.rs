@@ -1,5 +1,7 @@
 //! How whoever runs a node talks to it.
 
+use std::collections::BTreeSet;
+
 use futures_channel::{mpsc, oneshot};
 use zipnet_core::client::PublishError;
 use zipnet_core::id::PeerId;
@@ -14,6 +16,8 @@ pub(super) enum Control {
     Publish { request: RequestId, payload: Vec<u8>, reply: Option<oneshot::Sender<Result<(), PublishError>>> },
     Retire,
     RetireDead(PeerId),
+    Refuse(BTreeSet<PeerId>),
+    Clients { begins: String, reply: oneshot::Sender<Vec<PeerId>> },
     View(oneshot::Sender<View>),
 }
 
@@ -59,6 +63,18 @@ impl Handle {
     /// Tells a server that another one is dead for good.
     pub fn retire_dead(&self, server: PeerId) {
         self.send(Control::RetireDead(server));
+    }
+
+    /// Tells a server all clients that its operator refuses. Whoever is not among them is refused no more.
+    pub fn refuse(&self, clients: BTreeSet<PeerId>) {
+        self.send(Control::Refuse(clients));
+    }
+
+    /// Registered clients whose peer id begins with these hexadecimal digits, two at most. `None` if the node has ended.
+    pub async fn clients(&self, begins: String) -> Option<Vec<PeerId>> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Control::Clients { begins, reply: sender });
+        receiver.await.ok()
     }
 
     /// How the node stands. `None` if it has ended.

@@ -3,7 +3,7 @@
 //! A connection becomes a *link* once both ends use it: each has accepted the other's hello, decided that this is the
 //! connection for the peer ([`crate::meeting::Duplicates`]), and said so with a welcome. There is at most one link per peer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::consensus::Transport;
-use crate::frame::{Farewell, Frame, Hello};
+use crate::frame::{Farewell, Frame, Hello, Stage};
 use crate::meeting::ConnectionId;
 use crate::world::{Channel, Connection, LinkError};
 
@@ -30,6 +30,8 @@ pub(super) struct Entry<N> {
     pub(super) hello: Option<Hello>,
     /// The log of this end as its hello named it.
     pub(super) said: Option<LogId>,
+    /// The voters in the other end's log, as it named them last, and the entry since which they are.
+    pub(super) named: Option<(u64, BTreeSet<RaftId>)>,
     /// This end does not want to talk, has said so, and waits for the other end's word.
     pub(super) refused: bool,
     /// This end uses the connection for the peer.
@@ -37,6 +39,19 @@ pub(super) struct Entry<N> {
     /// The other end does.
     pub(super) welcomed: bool,
     pub(super) farewell: Option<Farewell>,
+}
+
+impl<N> Entry<N> {
+    /// How far this connection is.
+    pub(super) const fn stage(&self) -> Stage {
+        match (&self.hello, self.refused, self.used, self.welcomed) {
+            (_, true, ..) => Stage::Refused,
+            (None, false, ..) => Stage::Fresh,
+            (Some(_), false, false, _) => Stage::Waiting,
+            (Some(_), false, true, false) => Stage::Used,
+            (Some(_), false, true, true) => Stage::Linked,
+        }
+    }
 }
 
 /// A link that is gone.
@@ -93,10 +108,11 @@ impl<N: Connection> Links<N> {
         self.last = self.last.checked_add(1).expect("64 bits of connections do not run out");
         let id = ConnectionId(self.last);
         let peer = connection.peer();
-        let (hello, said, refused, used, welcomed, farewell) = (None, None, false, false, false, None);
+        let (hello, said, named, refused, used, welcomed, farewell) =
+            (None, None, None, false, false, false, None);
         self.entries.insert(
             id,
-            Entry { connection, peer, opened: now, hello, said, refused, used, welcomed, farewell },
+            Entry { connection, peer, opened: now, hello, said, named, refused, used, welcomed, farewell },
         );
         id
     }
@@ -121,6 +137,11 @@ impl<N: Connection> Links<N> {
     /// Every linked peer with its hello, in PeerId order.
     pub(super) fn linked(&self) -> impl Iterator<Item = (&PeerId, &Hello)> {
         self.links.iter().filter_map(|(peer, id)| Some((peer, self.entries.get(id)?.hello.as_ref()?)))
+    }
+
+    /// The hello of a linked peer.
+    pub(super) fn hello(&self, peer: &PeerId) -> Option<&Hello> {
+        self.entries.get(self.links.get(peer)?)?.hello.as_ref()
     }
 
     /// The links with peers of a role.

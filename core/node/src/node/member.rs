@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use futures_channel::mpsc;
 use zipnet_core::checks::Checks;
 use zipnet_core::committee::BadSnapshot;
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, Round};
 use zipnet_core::machine::{Effect, Outbox, Report};
 use zipnet_core::server::{Input, Server};
 
 use super::Happening;
-use crate::consensus::{CorruptSnapshot, Machine, Members};
+use crate::consensus::{CorruptSnapshot, Machine, Members, Source};
 use crate::event::Event;
 use crate::world::{Link, World};
 
@@ -105,11 +105,10 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
         self.server.committee().snapshot()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
-        // The snapshot of this store's own disk comes first, before the end of the log is known.
-        let restored = match self.replay_until {
-            None => self.server.restore(snapshot),
-            Some(_) => self.server.install(snapshot, &mut self.outbox),
+    fn restore(&mut self, snapshot: &[u8], source: Source) -> Result<(), CorruptSnapshot> {
+        let restored = match source {
+            Source::Own => self.server.restore(snapshot),
+            Source::Peer => self.server.install(snapshot, &mut self.outbox),
         };
         self.drain();
         restored.map_err(corrupt)
@@ -117,6 +116,14 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
 
     fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
         self.server.examine(snapshot).map_err(corrupt)
+    }
+
+    fn followed(&self) -> Option<u64> {
+        self.server.followed().map(|followed| followed.0)
+    }
+
+    fn follow(&mut self, followed: Option<u64>) {
+        self.server.follow(followed.map(Round));
     }
 }
 

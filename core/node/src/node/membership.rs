@@ -1,17 +1,19 @@
 //! A server's part in its group: who leads, who votes, and whether two logs have met.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openraft_rt::AsyncRuntime;
-use zipnet_core::checks::Checks;
+use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId};
 use zipnet_core::message::Role;
 use zipnet_core::server;
 
 use super::{DESERTED, Happening, Machine, Node, lock, view};
-use crate::consensus;
+use crate::believed::{Pointers, named};
+use crate::consensus::{self, Believed};
 use crate::event::Event;
-use crate::meeting::{Change, Membership, membership_plan};
+use crate::frame::Frame;
+use crate::meeting::{Change, ConnectionId, Membership, membership_plan};
 use crate::world::World;
 
 impl<W: World, C: Checks> Node<W, C> {
@@ -66,8 +68,99 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
+    /// Tells one linked server whose votes count here.
+    pub(super) fn name_voters(&self, id: ConnectionId) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        if let (Some(index), voters) = group.voters() {
+            self.links.send(id, &Frame::Members { log: self.log(), index, voters });
+        }
+    }
+
+    /// Tells every linked server whose votes count here, if that has changed.
+    pub(super) fn tell_voters(&mut self) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let voters = group.voters();
+        if voters != self.told_voters {
+            self.told_voters = voters;
+            for id in self.links.of_role(Role::Server) {
+                self.name_voters(id);
+            }
+        }
+    }
+
+    /// A linked server says whose votes count at its end. Whether that is believed is decided whenever it matters.
+    pub(super) fn voters_named(
+        &mut self,
+        id: ConnectionId,
+        log: Option<LogId>,
+        index: u64,
+        voters: BTreeSet<RaftId>,
+    ) {
+        let own = self.log();
+        let Some(entry) = self.links.get_mut(id) else { return };
+        let is_server = entry.hello.as_ref().is_some_and(|hello| hello.role == Role::Server);
+        let is_other_log = own.is_some() && log.is_some() && own != log;
+        let is_older = entry.named.as_ref().is_some_and(|(known, _)| *known > index);
+        if !is_server || !entry.used || is_other_log || is_older {
+            return;
+        }
+        entry.named = Some((index, voters));
+        self.look_whom_to_believe();
+    }
+
+    /// Has consensus take messages from whoever is believed here beside the voters in the log.
+    pub(super) fn look_whom_to_believe(&self) {
+        let Machine::Server { member, group } = &self.machine else { return };
+        let (_, voters) = group.voters();
+        let linked = self.links.linked_entries().filter(|(_, _, hello)| hello.role == Role::Server);
+        let linked: BTreeMap<RaftId, Option<&BTreeSet<RaftId>>> = linked
+            .filter_map(|(_, entry, hello)| {
+                let id = RaftId { peer: entry.peer, store: hello.store? };
+                Some((id, entry.named.as_ref().map(|(_, voters)| voters)))
+            })
+            .collect();
+        let no_servers = self.bootstrap.iter().map(|peer| peer.peer).filter(|peer| {
+            let linked =
+                self.links.linked().any(|(other, hello)| other == peer && hello.role != Role::Server);
+            linked || self.book.iter().any(|entry| entry.peer == *peer && entry.role != Role::Server)
+        });
+        let pointers = Pointers {
+            bootstrap: self.bootstrap.iter().map(|peer| peer.peer).collect(),
+            no_servers: no_servers.collect(),
+            has_voters: !voters.is_empty(),
+            allowed: self.allowed().cloned(),
+        };
+        let pointed = pointers.pointed(&linked.keys().copied().collect());
+        let named = named(&linked, &voters, &pointed);
+        let retired = if self.checks.enforce(Check::RetiredBarred) {
+            lock(member).server.committee().retired().iter().copied().collect()
+        } else {
+            BTreeSet::new()
+        };
+        group.believe(Believed { pointed, named, retired });
+    }
+
+    /// Says so once when somebody speaks as a member whom this server does not know, and nobody leads whom it knows: its
+    /// whole committee may have been replaced while it was away.
+    fn look_after_strangers(&mut self, leads: bool) {
+        if leads {
+            (self.warned_strangers, self.stranger_at) = (false, None);
+            return;
+        }
+        let now = self.world.now();
+        let recent = self.stranger_at.is_some_and(|at| now.since(at) <= DESERTED);
+        if recent && !self.warned_strangers && now.since(self.started) >= DESERTED {
+            self.warned_strangers = true;
+            let text = "no server that this one knows leads, but others speak as members: if the committee was replaced \
+                        while this server was away, restart it with ZIPNET_BOOTSTRAP set to a present server";
+            self.world.observe(Event::Warned(text.to_owned()));
+        }
+    }
+
     /// Tells the machine how consensus stands; the leader also looks after the membership.
     pub(super) fn look_after_members(&mut self) {
+        self.tell_voters();
+        self.look_whom_to_believe();
         let Machine::Server { group, .. } = &self.machine else { return };
         let state = group.state();
         // A leader keeps its office until another one is elected, and its followers remember it as long. Without a
@@ -85,6 +178,7 @@ impl<W: World, C: Checks> Node<W, C> {
             self.world.observe(Event::Consensus(told));
             self.led(leader.map(|leader| leader.peer));
         }
+        self.look_after_strangers(self.leader.is_some());
         let Machine::Server { member, group } = &self.machine else { return };
         let caught_up = state.leader.is_some() && state.applied.is_some() && state.applied >= state.committed;
         let mut member = lock(member);
@@ -114,6 +208,8 @@ impl<W: World, C: Checks> Node<W, C> {
             linked: linked.collect(),
             matched: matched.collect(),
             committed: state.committed.unwrap_or(0),
+            allowed: self.allowed().cloned(),
+            members_at: group.voters().0.unwrap_or(0),
         };
         // A change of voters that another leader left half done comes first.
         let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };

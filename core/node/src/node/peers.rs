@@ -12,14 +12,109 @@ use zipnet_core::server;
 use zipnet_core::time::Time;
 
 use super::{BACKOFF_MAX, BACKOFF_MIN, Conn, Happening, Machine, Node, lock};
+use crate::allowance::{Deed, Rate};
+use crate::config::Part;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::gossip;
-use crate::gossip::book::{EntryRefused, PeerEntry};
+use crate::gossip::book::{ENTRIES_LEN_MAX, EntryRefused, PeerEntry, Source};
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
 use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
+/// How many entries are taken over one link in an announce interval: as many as one answer has. Entries of the other end
+/// itself, and of peers that matter, are counted apart, so that strangers do not keep them out.
+const ENTRIES_MOST: u32 = 64;
+/// The same for strangers' entries, over the link of somebody who is not trusted to tell who there is.
+const STRANGERS_MOST: u32 = 16;
+
+const _: () = assert!(ENTRIES_LEN_MAX == 64, "one answer is taken whole");
+
 impl<W: World, C: Checks> Node<W, C> {
+    /// Whom the operator named: the peers to start from, and those that must or may be there.
+    fn named(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let (pins, aggregator) = match &self.config.part {
+            Part::Server(part) => (None, part.aggregator),
+            Part::Aggregator(part) => (Some(&part.pins), None),
+            Part::Client(part) => (Some(&part.pins), None),
+            Part::Reader(part) => (Some(&part.pins), None),
+        };
+        let bootstrap = self.config.bootstrap.iter().map(|peer| peer.peer);
+        bootstrap.chain(pins.into_iter().flatten().copied()).chain(aggregator)
+    }
+
+    /// Whether the operator told this node to start from a peer.
+    pub(super) fn names(&self, peer: &PeerId) -> bool {
+        self.config.bootstrap.iter().any(|named| named.peer == *peer)
+    }
+
+    /// Whether a linked peer is trusted to tell who else there is.
+    ///
+    /// Servers trust those that have proven the committee secret, and the aggregator of the log. The others, who can not
+    /// check a proof, trust whom the operator named and whom those vouch for; if nobody was named, whoever they find. An
+    /// aggregator also trusts the servers that it believes.
+    pub(super) fn vouches(&self, peer: &PeerId, role: Role) -> bool {
+        let named = self.named().any(|named| named == *peer);
+        match (&self.machine, role) {
+            (Machine::Aggregator(machine), _) if machine.believed().servers.contains(peer) => true,
+            (_, Role::Client) => false,
+            (Machine::Server { .. }, Role::Server) => true,
+            (Machine::Server { member, .. }, Role::Aggregator) => {
+                named || lock(member).server.committee().aggregator().is_some_and(|known| known.peer == *peer)
+            }
+            (
+                Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_),
+                Role::Server | Role::Aggregator,
+            ) => named || self.book.hands_on(peer) || self.named().next().is_none(),
+        }
+    }
+
+    /// Peers whose entries and rumours no stranger keeps out: whom the operator named, the members of the log, and the
+    /// servers that an aggregator believes.
+    fn members(&self) -> BTreeSet<PeerId> {
+        let mut members: BTreeSet<PeerId> = self.named().collect();
+        if let Machine::Server { member, group } = &self.machine {
+            let state = group.state();
+            let member = lock(member);
+            let committee = member.server.committee();
+            members.extend(state.members.voters.iter().chain(&state.members.learners).map(|id| id.peer));
+            members.extend(committee.servers().keys());
+            members.extend(committee.aggregator().map(|bundle| bundle.peer));
+        }
+        if let Machine::Aggregator(machine) = &self.machine {
+            members.extend(machine.believed().servers);
+        }
+        members.remove(&self.own.peer);
+        members
+    }
+
+    /// Keeps up with who is a member, and with whom there are rumours.
+    pub(super) fn look_after_book(&mut self, now: Time) {
+        self.allowances.expire(now);
+        let members = self.members();
+        if members != self.members {
+            self.members.clone_from(&members);
+            if let Some(gossip) = &mut self.gossip {
+                gossip.set_precious(members.clone());
+            }
+            let fresh = self.book.set_precious(members);
+            self.spread(None, &fresh);
+        }
+        let linked: Vec<_> = self.links.linked().map(|(peer, hello)| (*peer, hello.role)).collect();
+        for (peer, role) in linked {
+            if !self.rumoured.contains(&peer) {
+                self.rumour_with(peer, role);
+            }
+        }
+    }
+
+    /// Announces this node to a linked peer whose rumours are listened to.
+    pub(super) fn rumour_with(&mut self, peer: PeerId, role: Role) {
+        if self.gossip.is_some() && self.vouches(&peer, role) {
+            self.rumoured.insert(peer);
+            self.gossip(gossip::Input::Announce { peer });
+        }
+    }
+
     /// Signs and keeps this node's own entry, so that others learn where it is.
     pub(super) fn announce(&mut self) {
         let address = match self.own.role {
@@ -32,8 +127,11 @@ impl<W: World, C: Checks> Node<W, C> {
         self.spread(None, &[entry]);
     }
 
-    /// Gives entries to every linked node but the one that they came from.
+    /// Gives entries to every linked node but the one that they came from. Clients only ask.
     pub(super) fn spread(&self, from: Option<PeerId>, entries: &[PeerEntry]) {
+        if entries.is_empty() || self.own.role == Role::Client {
+            return;
+        }
         let frame: Bytes = Frame::Peers { entries: entries.to_vec() }.encode().into();
         for (peer, _) in self.links.linked().filter(|(peer, _)| Some(**peer) != from) {
             self.links.send_to(peer, Channel::Control, frame.clone());
@@ -42,19 +140,58 @@ impl<W: World, C: Checks> Node<W, C> {
 
     pub(super) fn learn(&mut self, from: PeerId, entries: Vec<PeerEntry>) {
         let now = self.world.now();
-        let mut fresh = Vec::new();
+        let Some(role) = self.links.hello(&from).map(|hello| hello.role) else { return };
+        if role == Role::Client {
+            return self.rejected("peer-entry", EntryRefused::WrongRole.name(), from);
+        }
+        let source = Source { from, vouches: self.vouches(&from, role) };
+        let (mut fresh, mut learned) = (Vec::new(), false);
         for entry in entries {
-            match self.book.receive(now, entry.clone()) {
-                Ok(()) => fresh.push(entry),
+            if self.book.is_news(&entry)
+                && let Err(reason) = self.admit(now, source, role, &entry)
+            {
+                self.rejected("peer-entry", reason, from);
+                continue;
+            }
+            match self.book.receive_from(now, entry.clone(), source) {
+                Ok(()) if self.book.hands_on(&entry.peer) => fresh.push(entry),
+                Ok(()) => learned = true,
                 // Everybody hears of everything more than once.
                 Err(EntryRefused::Own | EntryRefused::Stale) => {}
                 Err(reason) => self.rejected("peer-entry", reason.name(), from),
             }
         }
-        if !fresh.is_empty() {
+        if learned || !fresh.is_empty() {
             self.spread(Some(from), &fresh);
             self.dial(now);
         }
+    }
+
+    /// Whether the signature of an entry is worth looking at, by who tells of whom, and how often.
+    fn admit(
+        &mut self,
+        now: Time,
+        source: Source,
+        role: Role,
+        entry: &PeerEntry,
+    ) -> Result<(), &'static str> {
+        let own = entry.peer == source.from;
+        if own && entry.role != role {
+            return Err(EntryRefused::WrongRole.name());
+        }
+        let matters = own || entry.peer == self.own.peer || self.book.is_precious(&entry.peer);
+        // Servers meet each other; they need nobody's word on who else there is but that of those who belong there.
+        if !matters && !source.vouches && self.own.role == Role::Server {
+            return Err("stranger");
+        }
+        let (deed, most) = match (matters, source.vouches) {
+            (true, _) => (Deed::Member, ENTRIES_MOST),
+            (false, true) => (Deed::Stranger, ENTRIES_MOST),
+            (false, false) => (Deed::Stranger, STRANGERS_MOST),
+        };
+        let every = self.config.announce_interval.checked_div(most).unwrap_or(self.config.announce_interval);
+        let allowed = self.allowances.take(now, source.from, deed, Rate { most, every });
+        if allowed { Ok(()) } else { Err("too-often") }
     }
 
     pub(super) fn gossip(&mut self, input: gossip::Input) {
@@ -88,14 +225,26 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    /// Whether a client is linked with an aggregator, or knows one that it has not dialled in vain.
+    /// The aggregator that a client needs and is not linked with, if a header has named one.
+    pub(super) fn wanted_aggregator(&self) -> Option<PeerId> {
+        match &self.machine {
+            Machine::Client(client) => client.wanted_aggregator(),
+            Machine::Server { .. } | Machine::Aggregator(_) | Machine::Reader(_) => None,
+        }
+    }
+
+    /// Whether a client is linked with its aggregator, or knows it and has not dialled it in vain. As long as no header
+    /// has named one, any will do.
     pub(super) fn finds_aggregator(&self) -> bool {
-        let aggregators = self.book.iter().filter(|entry| entry.role == Role::Aggregator);
+        let wanted = self.wanted_aggregator();
+        let will_do = |peer: &PeerId| wanted.is_none_or(|wanted| wanted == *peer);
+        let aggregators =
+            self.book.iter().filter(|entry| entry.role == Role::Aggregator && will_do(&entry.peer));
         let reachable = |entry: &PeerEntry| {
             let dial = entry.address.as_ref().map(|address| self.dials.get(address));
             dial.is_some_and(|dial| dial.is_none_or(|dial| dial.failures == 0))
         };
-        self.links.linked().any(|(_, hello)| hello.role == Role::Aggregator)
+        self.links.linked().any(|(peer, hello)| hello.role == Role::Aggregator && will_do(peer))
             || aggregators.into_iter().any(reachable)
     }
 
@@ -126,6 +275,9 @@ impl<W: World, C: Checks> Node<W, C> {
                 wanted.insert((entry.peer, address.clone()));
             }
         }
+        // What nobody wants to reach is forgotten, or whoever announces ever other addresses fills the memory.
+        let listed = |address: &Address| wanted.iter().any(|(_, wanted)| wanted == address);
+        self.dials.retain(|address, dial| dial.running || dial.next > now || listed(address));
         for (peer, address) in wanted {
             if peer == self.own.peer || self.links.is_connected(&peer) || self.is_retired(&peer) {
                 continue;

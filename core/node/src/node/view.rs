@@ -1,11 +1,15 @@
 //! What a node shows of itself to status pages and operators.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use zipnet_core::checks::Checks;
 use zipnet_core::committee;
+use zipnet_core::id::PeerId;
 use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
 use zipnet_core::time::Time;
 
+use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
 use crate::config::Part;
 use crate::meeting::ServerState;
@@ -17,13 +21,24 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
+        // What is kept for the next process is what would be handed on.
         let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
+        let known = known.filter(|entry| self.book.hands_on(&entry.peer));
         let known = known.filter_map(|entry| Some((entry.peer, entry.address.clone()?)));
         view.addresses = known.collect();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
         view.aggregator = aggregator.map(|(peer, _)| *peer);
+        view.warnings.extend(self.unlisted.iter().map(unlisted_voter));
+        if let Some((peer, log, _)) = self.other_log {
+            view.warnings.push(format!(
+                "server {} has another log={} of this committee, with records: two servers were started as the first; \
+                 decide which log goes on, and restart the others with ZIPNET_BOOTSTRAP",
+                peer.short(),
+                log.short()
+            ));
+        }
         match &self.machine {
             Machine::Server { member, group } => {
                 let member = lock(member);
@@ -70,6 +85,16 @@ impl<W: World, C: Checks> Node<W, C> {
                     },
                 });
                 view.clients = committee.clients().len();
+                let mut refusals: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
+                for (client, servers) in committee.refusals() {
+                    for server in servers {
+                        refusals.entry(*server).or_default().insert(*client);
+                    }
+                }
+                view.refusals = refusals;
+                let registered = |client: &&PeerId| committee.clients().get(client).is_some();
+                view.unrefused = member.server.unwanted().iter().filter(registered).copied().collect();
+                view.refused_max = committee::refused_max(committee.clients().len());
                 view.min_participants = committee.participant_floor(committee.servers().keys());
                 let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
                 let set = floors.into_iter().any(|floors| floors.servers.is_some());
@@ -84,9 +109,12 @@ impl<W: World, C: Checks> Node<W, C> {
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
                 view.clients = aggregator.registry().map_or(0, |registry| registry.len());
+                let has_servers = self.links.linked().any(|(_, hello)| hello.role == Role::Server);
+                view.strangers_only = has_servers && !aggregator.knows_server();
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();
+                view.barred = client.is_barred();
                 view.unbonded = now.since(self.bonded_at);
             }
             Machine::Reader(reader) => {
@@ -108,9 +136,7 @@ impl<W: World, C: Checks> Node<W, C> {
 }
 
 /// What the committee machine says about each server it has heard of.
-pub(super) fn server_states<C: Checks>(
-    committee: &committee::Committee<C>,
-) -> std::collections::BTreeMap<zipnet_core::id::PeerId, ServerState> {
+pub(super) fn server_states<C: Checks>(committee: &committee::Committee<C>) -> BTreeMap<PeerId, ServerState> {
     let standing = |entry: &committee::Server| match entry.standing {
         Standing::Registered => ServerState::Registered,
         Standing::Departed => ServerState::Departed,

@@ -1,5 +1,6 @@
 //! Consensus on tokio: openraft's storage suite, disks that crash, and groups in one process.
 
+mod hostile;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +15,10 @@ use openraft_rt_tokio::TokioRuntime;
 use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::id::{PeerId, RaftId, StoreId};
 use zipnet_node::consensus::codec::{Ballot, Frame, Reply, Request, encode_frame};
-use zipnet_node::consensus::types::{Entry, LogId, Payload, Vote};
+use zipnet_node::consensus::types::{Entry, LogId, Membership, Payload, Vote};
 use zipnet_node::consensus::{
-    ChangeError, Command, Consensus, CorruptSnapshot, Event, LOG_FILE, LogStore, Machine, MachineStore,
-    Members, NodeId, OnEvent, OpenError, Refusal, Role, Settings, Transport, Types,
+    Believed, ChangeError, Command, Consensus, CorruptSnapshot, Event, LOG_FILE, LogStore, Machine,
+    MachineStore, Members, NodeId, OnEvent, OpenError, Refusal, Role, Settings, Source, Transport, Types,
 };
 use zipnet_node::world::{Channel, LinkError};
 
@@ -134,6 +135,54 @@ fn purging_and_committing_alone_write_nothing() {
         log.save_committed(Some(log_id(20))).await.unwrap();
         log.purge(log_id(9)).await.unwrap();
         assert_eq!(world.disk.syncs(), before);
+    });
+}
+
+#[test]
+fn the_committed_position_is_durable_once_it_was_waited_for() {
+    block_on(async {
+        let world = Memory::default();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        log.blocking_append(entries(0..40)).await.unwrap();
+        log.save_committed(Some(log_id(20))).await.unwrap();
+        log.sync_committed().await.unwrap();
+        let before = world.disk.syncs();
+        log.sync_committed().await.unwrap();
+        assert_eq!(world.disk.syncs(), before, "it is there");
+        log.save_committed(Some(log_id(30))).await.unwrap();
+        world.disk.crash();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        assert_eq!(log.read_committed().await.unwrap(), Some(log_id(20)), "nobody waited for the rest");
+        // Whatever is written next takes it along.
+        log.save_committed(Some(log_id(30))).await.unwrap();
+        log.blocking_append(entries(40..41)).await.unwrap();
+        let before = world.disk.syncs();
+        log.sync_committed().await.unwrap();
+        assert_eq!(world.disk.syncs(), before);
+    });
+}
+
+#[test]
+fn a_membership_on_top_of_another_says_that_that_one_is_committed() {
+    block_on(async {
+        let world = Memory::default();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        let membership = |index| {
+            let members = Membership::new_with_defaults(vec![[NodeId(id(1))].into()], []);
+            Entry::new(log_id(index), Payload::Membership(members))
+        };
+        log.blocking_append(entries(0..5)).await.unwrap();
+        log.blocking_append([membership(5)]).await.unwrap();
+        log.save_committed(Some(log_id(3))).await.unwrap();
+        log.sync_committed().await.unwrap();
+        log.blocking_append(entries(6..9)).await.unwrap();
+        world.disk.crash();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        assert_eq!(log.read_committed().await.unwrap(), Some(log_id(3)));
+        log.blocking_append([membership(9)]).await.unwrap();
+        world.disk.crash();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        assert_eq!(log.read_committed().await.unwrap(), Some(log_id(5)));
     });
 }
 
@@ -310,6 +359,7 @@ fn messages_that_lie_about_their_sender_are_refused() {
     block_on(async {
         let group = Group::start(1).await;
         let node = group.node(1);
+        node.believe(Believed { pointed: [id(2), id(3)].into(), ..Believed::default() });
         let vote = |committed| {
             let node = NodeId(id(2));
             if committed { Vote::new_committed(9, node) } else { Vote::new(9, node) }
@@ -347,6 +397,11 @@ struct Member {
     events: Arc<Mutex<Vec<Event>>>,
     /// Rises with every start.
     life: u64,
+    /// The test plays this node: what it is sent stands in `heard`.
+    is_puppet: bool,
+    heard: Arc<Mutex<Vec<Bytes>>>,
+    /// Why what others sent was refused at once.
+    refused: Arc<Mutex<Vec<Refusal>>>,
     /// `None` while the node is down.
     consensus: Option<Consensus<Memory, Journal, Wire>>,
 }
@@ -398,6 +453,8 @@ impl Group {
         )
         .await
         .expect("the disk is in order");
+        // As a server is pointed to the one that began.
+        consensus.believe(Believed { pointed: [id(1)].into(), ..Believed::default() });
         lock(&self.0).get_mut(&id(number)).expect("the node was opened").consensus = Some(consensus);
     }
 
@@ -469,6 +526,11 @@ impl Group {
 
     /// One leader per term, one command per index, nothing told before it is on disk.
     fn check_events(&self) {
+        for (id, member) in lock(&self.0).iter() {
+            let unexpected = |refusal: &&Refusal| **refusal != Refusal::Misdirected;
+            let refused = lock(&member.refused).clone();
+            assert_eq!(refused.iter().find(unexpected), None, "{id} refuses what honest nodes send");
+        }
         let mut leaders = BTreeMap::new();
         let mut applied = BTreeMap::new();
         let members = lock(&self.0).clone();
@@ -491,6 +553,7 @@ impl Group {
                     | Event::SnapshotTaken { .. }
                     | Event::SnapshotInstalled { .. }
                     | Event::Failed { .. } => {}
+                    Event::Refused { .. } => panic!("{event:?} of what honest nodes send"),
                 }
             }
         }
@@ -512,11 +575,17 @@ impl Transport for Wire {
             let members = lock(&self.group.0);
             let sender = members.get(&self.from);
             let up = sender.is_some_and(|sender| sender.consensus.is_some() && sender.life == self.life);
-            members.get(&to).filter(|_| up).and_then(|member| member.consensus.clone())
+            members.get(&to).filter(|_| up).cloned()
         };
         let target = target.ok_or(LinkError::Unreachable)?;
-        let taken = target.receive(self.from, message);
-        assert_eq!(taken, Ok(()), "honest nodes send what is accepted");
+        if target.is_puppet {
+            lock(&target.heard).push(message);
+            return Ok(());
+        }
+        let taken = target.consensus.ok_or(LinkError::Unreachable)?.receive(self.from, message);
+        if let Err(refusal) = taken {
+            lock(&target.refused).push(refusal);
+        }
         Ok(())
     }
 }
@@ -526,12 +595,23 @@ impl Transport for Wire {
 struct Journal {
     commands: Vec<Vec<u8>>,
     members: Members,
+    /// How many commands there were in the last snapshot of a peer, and what a command says that starts with [`FOLLOW`].
+    followed: Option<u64>,
+}
+
+const FOLLOW: &[u8] = b"follow";
+
+fn read(snapshot: &[u8]) -> Result<Vec<Vec<u8>>, CorruptSnapshot> {
+    postcard::from_bytes(snapshot).map_err(|error| CorruptSnapshot(error.to_string()))
 }
 
 impl Machine for Journal {
     fn apply(&mut self, _: u64, _: u64, command: &[u8]) {
         if !self.commands.iter().any(|known| known == command) {
             self.commands.push(command.to_vec());
+        }
+        if let Some([to]) = command.strip_prefix(FOLLOW) {
+            self.followed = self.followed.max(Some(u64::from(*to)));
         }
     }
 
@@ -543,9 +623,27 @@ impl Machine for Journal {
         postcard::to_allocvec(&self.commands).expect("memory suffices")
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
-        self.commands = postcard::from_bytes(snapshot).map_err(|error| CorruptSnapshot(error.to_string()))?;
+    fn restore(&mut self, snapshot: &[u8], source: Source) -> Result<(), CorruptSnapshot> {
+        self.commands = read(snapshot)?;
+        if source == Source::Peer {
+            self.followed = self.followed.max(Some(self.commands.len() as u64));
+        }
         Ok(())
+    }
+
+    /// Commands never go away.
+    fn examine(&self, snapshot: &[u8]) -> Result<(), CorruptSnapshot> {
+        let commands = read(snapshot)?;
+        let all = self.commands.iter().all(|known| commands.contains(known));
+        if all { Ok(()) } else { Err(CorruptSnapshot("it lacks a command".to_owned())) }
+    }
+
+    fn followed(&self) -> Option<u64> {
+        self.followed
+    }
+
+    fn follow(&mut self, followed: Option<u64>) {
+        self.followed = followed;
     }
 }
 

@@ -199,7 +199,7 @@ impl State {
             .chain(clients)
             .chain(records)
             .chain(self.farewells.iter().map(|farewell| farewell.counter.0))
-            .chain(self.barred.values().map(|until| until.0));
+            .chain(self.barred.values().flat_map(|bars| bars.values()).map(|until| until.0));
         if numbers.all(|number| number < NUMBER_MAX) { Ok(()) } else { Err(BadSnapshot::OutOfRange) }
     }
 

@@ -869,6 +869,146 @@ fn bars_that_are_over_are_forgotten() {
     assert_eq!(stage.machine.state.barred.keys().collect::<Vec<_>>(), [&second.peer]);
 }
 
+/// A registry of so many clients, the first of which are those of the cast.
+fn crowd(stage: &mut Stage, count: u32) {
+    let mut bundles: Vec<_> = stage.machine.clients().iter().map(|(_, bundle)| bundle.clone()).collect();
+    let numbered = |number: u32| {
+        let mut peer = [0xff; 32];
+        peer[28..].copy_from_slice(&number.to_be_bytes());
+        Bundle { peer: PeerId(peer), ..bundles[0].clone() }
+    };
+    let missing = count - stage.machine.clients().len();
+    let more: Vec<_> = (0..missing).map(numbered).collect();
+    bundles.extend(more);
+    stage.machine.state.clients =
+        ClientRegistry::from_parts(RegistryVersion(1), Counter(1), bundles).expect("in order");
+    stage.twice = false;
+}
+
+fn registered(stage: &Stage) -> Vec<Bundle> {
+    stage.machine.clients().iter().map(|(_, bundle)| bundle.clone()).collect()
+}
+
+#[test]
+fn one_server_refuses_a_quarter_of_the_registry_or_sixteen() {
+    assert_eq!([0, 16, 63, 64, 67, 68, 1000].map(refused_max), [16, 16, 16, 16, 16, 17, 250]);
+    let mut stage = Stage::at(Step::Enrolled);
+    crowd(&mut stage, 40);
+    let me = stage.cast.server(0);
+    for (client, counter) in registered(&stage).iter().zip(1..=16) {
+        let refusal = stage.cast.servers[0].refuse(counter, client, true);
+        let reports = stage.accepts(&Command::RefuseClient(refusal));
+        let [Report::ClientsChanged { .. }, Report::ClientRefused { server, client: refused }] = reports[..]
+        else {
+            panic!("{reports:?}")
+        };
+        assert_eq!((server, refused), (me, client.peer));
+    }
+    assert_eq!((stage.machine.refused_by(&me).count(), stage.machine.clients().len()), (16, 24));
+    let seventeenth = registered(&stage)[0].clone();
+    let one_more = stage.cast.servers[0].refuse(17, &seventeenth, true);
+    stage.refuses("one more", Refused::TooMany, &Command::RefuseClient(one_more));
+
+    // Neither withdrawals nor new keys make room at once: whoever was refused may not come back yet.
+    let first = stage.machine.refused_by(&me).next().copied().expect("there are some");
+    let withdrawal = stage.cast.servers[0].refuse(17, &Bundle { peer: first, ..seventeenth }, false);
+    let reports = stage.accepts(&Command::RefuseClient(withdrawal));
+    assert!(
+        matches!(reports[..], [Report::RefusalWithdrawn { server, client }] if (server, client) == (me, first))
+    );
+    let one_more = stage.cast.servers[0].refuse(18, &seventeenth, true);
+    stage.refuses("after a withdrawal", Refused::TooMany, &Command::RefuseClient(one_more));
+    stage.cast.servers[0].renew(2);
+    let registration = stage.cast.servers[0].register(2);
+    stage.accepts(&registration);
+    assert_eq!(stage.machine.refused_by(&me).count(), 0);
+    stage.refuses("after new keys", Refused::TooMany, &Command::RefuseClient(one_more));
+
+    // Another server has its own room, and that of the first one comes back with the end of the bars.
+    let other = stage.cast.servers[1].refuse(1, &seventeenth, true);
+    stage.accepts(&Command::RefuseClient(other));
+    for _ in 0..BARRED_ROUNDS {
+        let header = stage.cast.header(&stage.machine);
+        stage.accepts(&Command::OpenRound(header));
+    }
+    let next = registered(&stage)[0].clone();
+    let one_more = stage.cast.servers[0].refuse(18, &next, true);
+    stage.accepts(&Command::RefuseClient(one_more));
+}
+
+#[test]
+fn a_larger_registry_makes_room_for_more_refusals() {
+    let mut stage = Stage::at(Step::Enrolled);
+    crowd(&mut stage, 100);
+    let mut counter = 0;
+    while stage.machine.refused_by(&stage.cast.server(0)).count() < refused_max(stage.machine.clients().len())
+    {
+        let client = registered(&stage)[0].clone();
+        counter += 1;
+        let refusal = stage.cast.servers[0].refuse(counter, &client, true);
+        stage.accepts(&Command::RefuseClient(refusal));
+    }
+    assert_eq!((counter, stage.machine.clients().len()), (20, 80));
+    let client = registered(&stage)[0].clone();
+    let refusal = stage.cast.servers[0].refuse(counter + 1, &client, true);
+    stage.refuses("one more", Refused::TooMany, &Command::RefuseClient(refusal));
+}
+
+#[test]
+fn what_is_left_of_refusals_does_not_keep_rounds_from_being_opened() {
+    let mut stage = Stage::at(Step::Enrolled);
+    let all = registered(&stage);
+    for (client, counter) in all.iter().zip(1..) {
+        let refusal = stage.cast.servers[0].refuse(counter, client, true);
+        stage.accepts(&Command::RefuseClient(refusal));
+    }
+    assert!(stage.machine.clients().is_empty());
+    let batch = stage.cast.aggregator.batch(2, vec![all[0].clone()], vec![]);
+    stage.refuses("refused", Refused::Barred, &Command::ChangeClients(batch.clone()));
+    for (client, counter) in all.iter().zip(4..) {
+        let withdrawal = stage.cast.servers[0].refuse(counter, client, false);
+        stage.accepts(&Command::RefuseClient(withdrawal));
+    }
+    // No round can be opened, so none would ever end a bar.
+    stage.accepts(&Command::ChangeClients(batch));
+    let batch = stage.cast.aggregator.batch(3, vec![all[1].clone()], vec![]);
+    stage.accepts(&Command::ChangeClients(batch));
+    let batch = stage.cast.aggregator.batch(4, vec![all[2].clone()], vec![]);
+    stage.refuses("two are enough for a round", Refused::Barred, &Command::ChangeClients(batch));
+}
+
+#[test]
+fn a_signature_leaves_out_no_more_than_a_server_may_refuse() {
+    let mut stage = Stage::at(Step::Enrolled);
+    crowd(&mut stage, 20);
+    stage.take(Step::Opened);
+    let header = stage.open().header;
+    let all: Vec<u32> = (0..17).collect();
+    let greedy = stage.cast.servers[0].sign_header(&header, &all);
+    stage.refuses("seventeen of twenty", Refused::TooMany, &Command::SignHeader(greedy));
+    // Whom the server refuses since the opening counts as well, and only once.
+    for (client, counter) in registered(&stage)[..2].iter().zip(1..) {
+        let refusal = stage.cast.servers[0].refuse(counter, client, true);
+        stage.accepts(&Command::RefuseClient(refusal));
+    }
+    let greedy = stage.cast.servers[0].sign_header(&header, &all[2..]);
+    stage.refuses("two and fifteen", Refused::TooMany, &Command::SignHeader(greedy));
+    let modest = stage.cast.servers[0].sign_header(&header, &all[..16]);
+    stage.accepts(&Command::SignHeader(modest));
+}
+
+#[test]
+fn a_round_is_not_opened_for_fewer_clients_than_its_floor_once_some_are_refused() {
+    let mut stage = Stage::at(Step::Enrolled);
+    for (client, counter) in registered(&stage)[..2].iter().zip(1..) {
+        let refusal = stage.cast.servers[0].refuse(counter, client, true);
+        stage.accepts(&Command::RefuseClient(refusal));
+    }
+    let header = stage.cast.header(&stage.machine);
+    assert_eq!((header.clients.count, header.min_participants), (1, 2));
+    stage.refuses("one client", Refused::TooFewParticipants, &Command::OpenRound(header));
+}
+
 /// The names of reports, in order.
 fn names(reports: &[Report]) -> Vec<&'static str> {
     let name = |report: &Report| match report {

@@ -902,6 +902,163 @@ fn proposals_are_taken_from_servers_and_clients_from_the_aggregator() {
     assert_eq!(kinds(&play.hear(server, &start)), ["start-log"]);
 }
 
+/// Tells the server whom its operator refuses.
+fn refuse<C: Checks>(play: &mut Play<C>, clients: &[usize]) -> Vec<Effect> {
+    let clients = clients.iter().map(|client| play.cast.client(*client)).collect();
+    play.feed(Input::Refuse { clients })
+}
+
+fn refused<C: Checks>(play: &Play<C>) -> Vec<PeerId> {
+    play.server.committee().refused_by(&play.cast.server(0)).copied().collect()
+}
+
+#[test]
+fn listed_clients_are_refused_one_after_the_other_and_withdrawn_when_they_are_not_listed() {
+    let mut play = Play::at(Step::Enrolled);
+    assert!(refuse(&mut play, &[3]).is_empty(), "it is not registered");
+    assert_eq!(kinds(&refuse(&mut play, &[0, 2, 3])), ["refuse-client"]);
+    let lost = play.proposed.pop_front();
+    assert_eq!(kinds(&play.wait(RESEND)), ["refuse-client"], "until the log has it");
+    assert_eq!(play.proposed.front(), lost.as_ref());
+    let effects = play.settle();
+    assert_eq!(kinds(&effects), ["refuse-client"], "the second once the first is in");
+    let both = [play.cast.client(0), play.cast.client(2)];
+    assert_eq!(refused(&play), both);
+    assert!(play.wait(RESEND).is_empty());
+
+    assert_eq!(kinds(&refuse(&mut play, &[2])), ["refuse-client"]);
+    play.settle();
+    assert_eq!(refused(&play), both[1..]);
+    refuse(&mut play, &[]);
+    play.settle();
+    assert_eq!(refused(&play), []);
+}
+
+#[test]
+fn a_refused_client_that_comes_back_is_refused_again() {
+    let mut play = Play::at(Step::Enrolled);
+    refuse(&mut play, &[0]);
+    play.settle();
+    // Fresh keys of this server end its refusals, and after some rounds the client may come back.
+    let client = play.cast.clients[0].bundle.clone();
+    play.wait(REKEY);
+    play.settle();
+    assert!(play.server.is_registered());
+    assert_eq!(refused(&play), []);
+    for _ in 0..committee::BARRED_ROUNDS {
+        let header = play.header();
+        play.commit(&Command::OpenRound(header));
+        play.settle();
+    }
+    let counter = play.server.committee().clients().counter().next().0;
+    let batch = play.cast.aggregator.batch(counter, vec![client.clone()], vec![]);
+    let effects = play.commit(&Command::ChangeClients(batch));
+    let again = |command: &&Command| matches!(command, Command::RefuseClient(refusal) if refusal.client == client.peer && refusal.refuse);
+    assert_eq!(proposals(&effects).into_iter().filter(again).count(), 1, "{effects:?}");
+}
+
+#[test]
+fn only_a_server_that_takes_part_and_has_caught_up_refuses() {
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::CaughtUp(false));
+    assert!(refuse(&mut play, &[0]).is_empty());
+    assert_eq!(kinds(&play.feed(Input::CaughtUp(true))), ["refuse-client"]);
+    play.feed(Input::Stop);
+    play.proposed.clear();
+    assert!(!kinds(&play.wait(RESEND)).contains(&"refuse-client"));
+    let mut play = Play::at(Step::Approved);
+    let departure = play.cast.servers[0].announce(2, Standing::Departed);
+    play.commit(&Command::DepartServer(departure));
+    play.proposed.clear();
+    let batch = play.cast.aggregator.batch(1, vec![play.cast.clients[0].bundle.clone()], vec![]);
+    play.commit(&Command::ChangeClients(batch));
+    assert!(!kinds(&refuse(&mut play, &[0])).contains(&"refuse-client"), "it has departed");
+}
+
+#[test]
+fn a_header_is_signed_without_the_listed_clients_and_never_otherwise() {
+    let mut play = Play::at(Step::Enrolled);
+    refuse(&mut play, &[1]);
+    play.proposed.clear();
+    let header = play.header();
+    let command = wire::encode_command(&Command::OpenRound(header)).to_vec();
+    let mut inputs = vec![Input::Committed { index: 99, command, replay: false }];
+    // The signature got lost, and the operator has changed the list.
+    inputs.extend([vec![], vec![0, 1, 2]].map(|listed: Vec<usize>| {
+        let clients = listed.iter().map(|client| play.cast.client(*client)).collect();
+        Input::Refuse { clients }
+    }));
+    let mut signatures = Vec::new();
+    for input in inputs {
+        play.now = play.now.after(RESEND);
+        let mut out = Outbox::new();
+        play.server.handle(play.now, input, &mut out);
+        while let Some(effect) = out.pop() {
+            if let Effect::Work(job @ Job::SignHeader { .. }) = effect {
+                match play.cast.servers[0].keyring.perform(&job, || [0x5a; 32]) {
+                    Done::HeaderSigned(signature) => signatures.push(signature),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+    let [first, again, last] = &signatures[..] else { panic!("{signatures:?}") };
+    assert_eq!(first.refused.iter_ones().collect::<Vec<_>>(), [1]);
+    assert_eq!((first, first), (again, last));
+}
+
+#[test]
+fn a_server_leaves_out_no_more_clients_than_it_may_refuse() {
+    let mut play = Play::at(Step::Enrolled);
+    refuse(&mut play, &[0]);
+    play.settle();
+    let template = play.cast.clients[1].bundle.clone();
+    let numbered = |number| Bundle { peer: PeerId([number; 32]), ..template.clone() };
+    let registry = |count| {
+        let all = (1..=count).map(numbered).collect();
+        ClientRegistry::from_parts(crate::id::RegistryVersion(1), Counter(1), all).unwrap()
+    };
+    for (count, left_out) in [(10, 10), (20, 15), (80, 19)] {
+        play.server.unwanted = registry(count).iter().map(|(peer, _)| *peer).collect();
+        assert_eq!(play.server.leaves_out(&registry(count)).count_ones(), left_out, "one is out already");
+        assert_eq!(play.server.leaves_out(&ClientRegistry::new()).count_ones(), 0);
+    }
+}
+
+#[test]
+fn nothing_is_refused_between_a_signature_and_its_entry() {
+    let mut play = Play::at(Step::Enrolled);
+    let header = play.header();
+    assert_eq!(kinds(&play.commit(&Command::OpenRound(header))), ["sign-header"]);
+    assert!(refuse(&mut play, &[0]).is_empty());
+    assert_eq!(kinds(&play.settle()), ["refuse-client"]);
+}
+
+#[test]
+fn a_leader_opens_no_round_that_is_too_small_without_whom_it_refuses() {
+    let mut play = Play::at(Step::Enrolled);
+    refuse(&mut play, &[0, 1]);
+    play.proposed.clear();
+    assert!(opened(&play.lead(0)).is_empty(), "one of three clients is left, and two are needed");
+    play.proposed.clear();
+    assert_eq!(opened(&refuse(&mut play, &[0])).len(), 1);
+}
+
+#[test]
+fn a_batch_with_barred_clients_goes_back_with_their_names() {
+    let mut play = Play::at(Step::Enrolled);
+    refuse(&mut play, &[0]);
+    play.settle();
+    let (aggregator, client) = (play.cast.aggregator.peer(), play.cast.clients[0].bundle.clone());
+    let bundles = [0, 3].map(|client| play.cast.clients[client].bundle.clone());
+    let batch = play.cast.aggregator.batch(2, bundles.into(), vec![]);
+    let effects = play.hear(aggregator, &Message::Propose(Command::ChangeClients(batch)));
+    assert_eq!(refusals(&effects), [Refused::Barred]);
+    let told = Message::BundleRefused { reason: Refused::Barred, last: Some(client) };
+    assert_eq!(sent(&effects), [(aggregator, told)]);
+    assert!(proposals(&effects).is_empty());
+}
+
 #[test]
 fn an_aggregate_is_held_only_if_it_fits_the_live_round() {
     let mut play = Play::at(Step::Opened);
@@ -961,6 +1118,48 @@ fn records_reach_the_aggregator_confirmed_or_late_with_a_majority() {
     let client = play.cast.client(0);
     assert_eq!(published(&play.hear(client, &Message::RecordsWanted { from: Round(1) })), [("record", 3)]);
     assert!(published(&play.hear(client, &Message::RecordsWanted { from: Round(2) })).is_empty());
+}
+
+#[test]
+fn requests_are_answered_so_often_and_no_more() {
+    let mut play = Play::at(Step::Confirmed);
+    let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
+    let (client, other) = (play.cast.client(0), play.cast.client(1));
+    let ask = |play: &mut Play, who, message: &Message| sent(&play.hear(who, message)).len();
+    let records = Message::RecordsWanted { from: Round(1) };
+    assert_eq!([(); 3].map(|()| ask(&mut play, client, &records)), [1, 0, 0]);
+    assert_eq!(ask(&mut play, other, &records), 1, "others are answered");
+    play.feed(Input::Unlinked { peer: client });
+    play.feed(Input::Linked { peer: client, role: Role::Client });
+    assert_eq!(ask(&mut play, client, &records), 0, "another link changes nothing");
+    play.wait(RESEND);
+    assert_eq!([(); 3].map(|()| ask(&mut play, client, &records)), [1, 0, 0]);
+
+    let registry = |effects: &[Effect]| {
+        sent(effects).iter().filter(|(_, message)| matches!(message, Message::Registry { .. })).count()
+    };
+    let own = Message::Bundle(play.cast.aggregator.bundle.clone());
+    let asked = [&Message::RegistryWanted, &own, &Message::RegistryWanted, &own];
+    assert_eq!(asked.map(|asked| registry(&play.hear(aggregator, asked))), [1, 1, 0, 0]);
+    play.wait(RESEND);
+    assert_eq!(asked.map(|asked| registry(&play.hear(aggregator, asked))), [1, 1, 0, 0]);
+
+    let offer = Message::Bundle(play.cast.rival.bundle.clone());
+    assert_eq!([(); 6].map(|()| ask(&mut play, rival, &offer)), [1, 1, 1, 1, 0, 0]);
+    play.wait(RESEND);
+    assert_eq!(ask(&mut play, rival, &offer), 1);
+}
+
+#[test]
+fn what_peers_have_asked_for_is_forgotten() {
+    let mut play = Play::at(Step::Confirmed);
+    for number in 0..50 {
+        play.hear(PeerId([number; 32]), &Message::RecordsWanted { from: Round(1) });
+    }
+    assert_eq!(play.server.asked.len(), 50);
+    play.wait(RESEND);
+    play.hear(PeerId([1; 32]), &Message::RecordsWanted { from: Round(1) });
+    assert_eq!(play.server.asked.len(), 1);
 }
 
 #[test]
@@ -1056,6 +1255,7 @@ enum Deed {
     Link(usize, bool),
     Lead(Option<usize>),
     Wait(u64),
+    Refuse(Vec<usize>),
     Settle,
     Stop,
 }
@@ -1070,6 +1270,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => (0..6_usize, any::<bool>()).prop_map(|(who, up)| Deed::Link(who, up)),
         1 => prop::option::of(0..3_usize).prop_map(Deed::Lead),
         3 => (0..40_000_u64).prop_map(Deed::Wait),
+        1 => prop::collection::vec(0..4_usize, 0..4).prop_map(Deed::Refuse),
         3 => Just(Deed::Settle),
         1 => prop::bool::weighted(0.1).prop_map(|stop| if stop { Deed::Stop } else { Deed::Settle }),
     ]
@@ -1137,6 +1338,9 @@ proptest! {
                 }
                 Deed::Wait(ms) => {
                     play.wait(Duration::from_millis(ms));
+                }
+                Deed::Refuse(clients) => {
+                    refuse(&mut play, &clients);
                 }
                 Deed::Settle => {
                     for command in core::mem::take(&mut play.proposed) {

@@ -99,6 +99,10 @@ impl Stage {
                 let leader = Some(play.cast.peer(name));
                 play.feed(Input::Led { leader })
             }
+            ["refuse", ref names @ ..] => {
+                let clients = names.iter().map(|name| play.cast.peer(name)).collect();
+                play.feed(Input::Refuse { clients })
+            }
             ["retire-dead", name] => {
                 let server = play.cast.peer(name);
                 play.feed(Input::RetireDead { server })
@@ -154,6 +158,7 @@ impl Stage {
         match what {
             "bundle" => Message::Bundle(cast.aggregator.bundle.clone()),
             "registry-wanted" => Message::RegistryWanted,
+            "batch" => Message::Propose(self.command("clients", &["come=3"])),
             "aggregate" => match self.command("aggregate", &[]) {
                 Command::SubmitAggregate(aggregate) => Message::Aggregate(aggregate),
                 other => panic!("{other:?}"),
@@ -303,7 +308,21 @@ impl Stage {
                 Report::RoundOpened { header, .. } => {
                     format!("report: {} opened with {}", header.round, roster(&header.servers))
                 }
-                Report::HeaderLive { round, .. } => format!("report: {round} live"),
+                Report::HeaderLive { round, refused, .. } if refused.is_empty() => {
+                    format!("report: {round} live")
+                }
+                Report::HeaderLive { round, refused, .. } => {
+                    format!(
+                        "report: {round} live without places {:?}",
+                        refused.iter_ones().collect::<Vec<_>>()
+                    )
+                }
+                Report::ClientRefused { server, client } => {
+                    format!("report: {} refuses {}", name(server), name(client))
+                }
+                Report::RefusalWithdrawn { server, client } => {
+                    format!("report: {} refuses {} no more", name(server), name(client))
+                }
                 Report::HeaderSigned { round, .. } => format!("report: {round} signed"),
                 Report::HeaderDeclined { round, reason, .. } => format!("report: {round} declined: {reason}"),
                 Report::AggregateApplied { round, participants, .. } => {
@@ -349,6 +368,9 @@ impl Stage {
                 }
                 Message::TestifyWanted { server } => {
                     format!("to {}: testimony about {} wanted", name(to), name(&server))
+                }
+                Message::BundleRefused { reason, last: Some(bundle) } => {
+                    format!("to {}: bundle of {} refused: {reason}", name(to), name(&bundle.peer))
                 }
                 _ => return effects(cast, std::slice::from_ref(effect)),
             },

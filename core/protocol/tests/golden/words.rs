@@ -94,6 +94,10 @@ fn report(cast: &Cast, report: &Report) -> String {
             let what = if request.is_some() { "message" } else { "cover" };
             format!("sealed {what} for {round} under {} servers", servers.len())
         }
+        Report::ServersBelieved { servers } => {
+            let names: Vec<_> = servers.iter().map(|server| name(cast, server)).collect();
+            format!("believes {}", names.join(", "))
+        }
         Report::HeaderUntrusted { round, reason } => format!("{round} untrusted: {reason}"),
         Report::Published { request, outcome, round } => {
             format!("request {} {outcome:?} in {round}", request.0)

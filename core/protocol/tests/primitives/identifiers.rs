@@ -75,13 +75,13 @@ fn the_machine_signature_depends_on_every_part() {
 
 #[test]
 fn a_group_is_instance_secret_and_machine() {
-    let secret = CommitteeSecret::from_text(DIGITS);
-    let other = CommitteeSecret::from_text(&DIGITS.replace('0', "1"));
     let [here, there] = ["here", "there"].map(|name| Instance::new(name).expect("the name is good"));
+    let secret = CommitteeSecret::from_text(DIGITS, &here);
+    let other = CommitteeSecret::from_text(&DIGITS.replace('0', "1"), &here);
     let signature = machine_signature(WIRE_VERSION, 1, &RoundParams::DEFAULT);
     let upgraded = machine_signature(WIRE_VERSION, 2, &RoundParams::DEFAULT);
     let group = secret.group_id(&here, &signature);
-    assert_eq!(group, CommitteeSecret::from_text(&DIGITS.to_lowercase()).group_id(&here, &signature));
+    assert_eq!(group, CommitteeSecret::from_text(&DIGITS.to_lowercase(), &there).group_id(&here, &signature));
     assert_ne!(group, other.group_id(&here, &signature));
     assert_ne!(group, secret.group_id(&there, &signature));
     assert_ne!(group, secret.group_id(&here, &upgraded));
@@ -98,9 +98,28 @@ fn short_texts_are_noticed_and_digits_are_not() {
 }
 
 #[test]
-fn a_committee_password_is_stretched_and_digits_are_not() {
-    let plain = CommitteeSecret::from_text("correct horse battery staple");
-    assert_eq!(plain, CommitteeSecret::from_text("correct horse battery staple"));
-    let hashed = UniqueId::from_text("correct horse battery staple").to_string();
-    assert_ne!(plain, CommitteeSecret::from_text(&hashed), "a password is not merely hashed");
+fn texts_are_stretched_for_one_instance_and_digits_are_taken_as_they_are() {
+    const TEXT: &str = "correct horse battery staple";
+    let [here, there] = ["here", "there"].map(|name| Instance::new(name).expect("the name is good"));
+    let hashed = UniqueId::from_text(TEXT);
+
+    let committee = CommitteeSecret::from_text(TEXT, &here);
+    assert_eq!(committee, CommitteeSecret::from_text(TEXT, &here));
+    assert_ne!(
+        committee,
+        CommitteeSecret::from_text(TEXT, &there),
+        "no table of passwords serves two instances"
+    );
+    assert_ne!(committee, CommitteeSecret::from_bytes(hashed.0), "a password is not merely hashed");
+
+    let node = NodeSecret::from_text(TEXT, &here);
+    assert_eq!(node, NodeSecret::from_text(TEXT, &here));
+    assert_ne!(node, NodeSecret::from_text(TEXT, &there), "no table of texts serves two instances");
+    assert_ne!(node, NodeSecret::from_bytes(hashed.0), "a text is not merely hashed");
+
+    let digits = UniqueId::from_text(DIGITS).0;
+    for instance in [&here, &there] {
+        assert_eq!(NodeSecret::from_text(DIGITS, instance), NodeSecret::from_bytes(digits));
+        assert_eq!(CommitteeSecret::from_text(DIGITS, instance), CommitteeSecret::from_bytes(digits));
+    }
 }

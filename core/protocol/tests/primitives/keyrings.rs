@@ -22,7 +22,7 @@ const GROUP: GroupId = GroupId([0x30; 32]);
 fn keyring(name: &str, role: Role) -> Keyring {
     let server = role == Role::Server;
     Keyring::new(
-        &NodeSecret::from_text(name),
+        &NodeSecret::from_bytes(UniqueId::from_text(name).0),
         role,
         UniqueId::from_text("an instance"),
         server.then_some(GROUP),
@@ -342,7 +342,7 @@ fn every_round_key_is_new_and_none_follows_from_the_node_secret() {
     distinct.dedup();
     assert_eq!(distinct.len(), keys.len());
     let mut restarted = Keyring::new(
-        &NodeSecret::from_text("a node"),
+        &NodeSecret::from_bytes(UniqueId::from_text("a node").0),
         Role::Client,
         UniqueId::from_text("an instance"),
         None,

@@ -1,13 +1,13 @@
 //! Keys agree, prove and verify; and nothing from a peer makes them panic.
 
 use proptest::prelude::*;
-use zipnet_core::id::{Digest, GroupId, PeerId};
+use zipnet_core::id::{Digest, GroupId, PeerId, UniqueId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, RoundSecret, Signature, verify};
 use zipnet_core::message::Role;
 use zipnet_core::pad::{End, pair_key};
 
 fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(name))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(name).0))
 }
 
 #[test]
@@ -37,10 +37,13 @@ fn keys_of_small_order_sign_nothing() {
 
 #[test]
 fn identity_and_state_key_are_independent_of_each_other() {
-    let secret = NodeSecret::from_text("a node");
+    let secret = NodeSecret::from_bytes(UniqueId::from_text("a node").0);
     let identity = Identity::from_secret(&secret);
     assert_ne!(*identity.seed(), *secret.state_key());
-    assert_ne!(identity.peer(), Identity::from_secret(&NodeSecret::from_text("another")).peer());
+    assert_ne!(
+        identity.peer(),
+        Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text("another").0)).peer()
+    );
 }
 
 fn end(peer: u8, round_key: PublicKey) -> End {
@@ -50,7 +53,7 @@ fn end(peer: u8, round_key: PublicKey) -> End {
 #[test]
 fn secrets_print_nothing() {
     let secret = NodeSecret::from_bytes([0xab; 32]);
-    let committee = CommitteeSecret::from_text(&"ab".repeat(32));
+    let committee = CommitteeSecret::from_bytes([0xab; 32]);
     let round = RoundSecret::from_seed([0xab; 32]);
     let pair =
         pair_key(&[0xab; 32], &end(1, PublicKey([1; 32])), &end(2, PublicKey([2; 32])), &GroupId([3; 32]));
@@ -100,7 +103,7 @@ fn keys_of_small_order_are_exactly_those_that_agree_on_nothing() {
         "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
         "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
     ] {
-        let mut key = zipnet_core::id::UniqueId::from_text(text).0;
+        let mut key = UniqueId::from_text(text).0;
         for _ in 0..2 {
             assert!(!PublicKey(key).is_contributory() && secret.agree(&PublicKey(key)).is_none(), "{text}");
             key[31] ^= 0x80;
@@ -110,8 +113,8 @@ fn keys_of_small_order_are_exactly_those_that_agree_on_nothing() {
 
 #[test]
 fn a_group_proof_is_worth_nothing_elsewhere() {
-    let secret = CommitteeSecret::from_text(&"1b".repeat(32));
-    let other = CommitteeSecret::from_text(&"1c".repeat(32));
+    let secret = CommitteeSecret::from_bytes([0x1b; 32]);
+    let other = CommitteeSecret::from_bytes([0x1c; 32]);
     let (ann, bob) = (identity("ann").peer(), identity("bob").peer());
     let link = [4; 32];
     let proof = secret.group_proof(&link, Role::Server, &ann, &bob);

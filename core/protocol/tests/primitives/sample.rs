@@ -16,7 +16,7 @@ pub(crate) const LOG: LogId = LogId([0x10; 32]);
 pub(crate) const ROUND: Round = Round(300);
 
 pub(crate) fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(name))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(name).0))
 }
 
 /// Identities in PeerId order.

@@ -264,6 +264,15 @@ def check_identifiers(v):
     secret = unhex(v["committee"]["secret"])
     group = derive("zipnet v1 group id", blake3(instance + b"committee") + secret + signature)
     same("group id", group, v["committee"]["group_id"])
+    text = v["stretched"]
+    same("what is stretched", from_text(text["text"]), text["password"])
+    for kind in ("node", "committee"):
+        same(f"salt of the {kind} secret", f"zipnet v1 {kind} secret".encode() + instance, text[kind]["salt"])
+    stretched = unhex(text["node"]["output"])
+    same("identity of a text", derive("zipnet v1 identity key", stretched), text["node"]["ed25519_seed"])
+    stretched = unhex(text["committee"]["output"])
+    group = derive("zipnet v1 group id", blake3(instance + b"committee") + stretched + signature)
+    same("group id of a text", group, text["committee"]["group_id"])
     node = from_text(v["node"]["text"])
     same("identity", derive("zipnet v1 identity key", node), v["node"]["ed25519_seed"])
     same("state key", derive("zipnet v1 state key", node), v["node"]["state_key"])

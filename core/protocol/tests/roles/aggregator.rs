@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use zipnet_core::aggregator::{Aggregator, Input};
+use zipnet_core::aggregator::{Aggregator, Believed, Config, Input};
 use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
 use zipnet_core::message::{
     Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Role,
+    Standing,
 };
 use zipnet_core::refused::Refused;
 
@@ -304,6 +305,49 @@ fn batch_that_is_never_applied_is_made_smaller_and_does_not_hold_up_others() {
 }
 
 #[test]
+fn client_that_most_servers_bar_is_set_aside_and_told_and_the_others_are_registered() {
+    let cast = Cast::new();
+    let machine = Aggregator::new(cast.aggregator_config(), Strict);
+    let mut play = Play::new(cast, machine);
+    let servers: Vec<_> = (0..3).map(|index| play.cast.server(index)).collect();
+    let message = registry(&play.cast, 0, &[]);
+    for server in &servers {
+        play.feed(Input::Linked { peer: *server, role: Role::Server });
+        play.hear(*server, &message);
+    }
+    for index in 0..2 {
+        let peer = play.cast.client(index);
+        play.feed(Input::Linked { peer, role: Role::Client });
+        let bundle = play.cast.clients[index].bundle.clone();
+        play.hear(peer, &Message::Bundle(bundle));
+    }
+    let barred = play.cast.clients[0].bundle.clone();
+    let says = Message::BundleRefused { reason: Refused::Barred, last: Some(barred.clone()) };
+    // The first client has a batch of its own, and the second waits for its end.
+    let asked_next = |effects: &[Effect]| {
+        let to: Vec<_> = sent(effects)
+            .into_iter()
+            .filter(|(_, message)| matches!(message, Message::Propose(Command::ChangeClients(_))))
+            .map(|(to, _)| to)
+            .collect();
+        to
+    };
+    let effects = play.hear(servers[0], &says);
+    assert_eq!(
+        asked_next(&effects),
+        [servers[1]],
+        "one server does not decide, and another is asked at once"
+    );
+    assert!(play.hear(servers[0], &says).is_empty(), "nor by saying it twice");
+    let effects = play.hear(servers[1], &says);
+    let told = Message::BundleRefused { reason: Refused::Barred, last: None };
+    assert!(sent(&effects).contains(&(barred.peer, told)), "{effects:?}");
+    let [batch] = &batches(&effects)[..] else { panic!("{effects:?}") };
+    assert_eq!(batch.register, [play.cast.clients[1].bundle.clone()]);
+    assert!(play.hear(servers[2], &says).is_empty(), "a late word changes nothing");
+}
+
+#[test]
 fn registry_of_another_log_waits_until_most_servers_speak_of_it() {
     let mut play = registered(Strict);
     let other = LogId([0x99; 32]);
@@ -470,4 +514,312 @@ fn disclaimers_of_headers_that_no_client_was_shown_are_not_kept() {
         assert_eq!(refusals(&play.hear(client, &message)), [("message", Refused::WrongRole)]);
     }
     assert_eq!(disclaimed(&play.feed(Input::Linked { peer: client, role: Role::Client })), []);
+}
+
+/// Three linked servers that no header was seen of yet, and three clients in version 1, at an aggregator that was told
+/// something about its servers.
+fn told(change: impl FnOnce(&Cast, &mut Config)) -> Play<Aggregator<Strict>> {
+    let cast = Cast::new();
+    let mut config = cast.aggregator_config();
+    change(&cast, &mut config);
+    let machine = Aggregator::new(config, Strict);
+    let mut play = Play::new(cast, machine);
+    for index in 0..3 {
+        let peer = play.cast.server(index);
+        play.feed(Input::Linked { peer, role: Role::Server });
+    }
+    play
+}
+
+fn peers(cast: &Cast, servers: &[usize]) -> Vec<PeerId> {
+    servers.iter().map(|index| cast.server(*index)).collect()
+}
+
+/// A peer that calls itself a server.
+fn stranger(play: &mut Play<Aggregator<Strict>>, number: u8) -> PeerId {
+    let peer = PeerId([number; 32]);
+    play.feed(Input::Linked { peer, role: Role::Server });
+    peer
+}
+
+#[test]
+fn header_of_a_stranger_changes_nothing() {
+    let mut play = registered(Strict);
+    live(&mut play, &Plan::round(1));
+    let believed = play.machine.believed();
+    assert_eq!(believed, Believed { servers: peers(&play.cast, &[0, 1, 2]), named: vec![] });
+
+    // The fourth server of the cast is none of this committee.
+    let (stranger, insider) = (play.cast.server(3), play.cast.server(2));
+    play.feed(Input::Linked { peer: stranger, role: Role::Server });
+    let far = play.cast.live(&Plan { roster: vec![3], ..Plan::round(1_000_000_000) });
+    let effects = play.hear(stranger, &Message::Live(far.clone()));
+    assert_eq!(refusals(&effects), [("message", Refused::NotInRoster)]);
+    // Nor does it when a believed server hands it on, with the committee's own signatures missing.
+    let effects = play.hear(insider, &Message::Live(far));
+    assert_eq!(refusals(&effects), [("live", Refused::WrongRoster)]);
+    let mixed = play.cast.live(&Plan { roster: vec![2, 3], ..Plan::round(1_000_000_000) });
+    let effects = play.hear(insider, &Message::Live(mixed));
+    assert_eq!(refusals(&effects), [("live", Refused::WrongRoster)]);
+    play.feed(Input::Unlinked { peer: stranger });
+
+    assert_eq!(play.machine.round().map(|(round, _)| round), Some(Round(1)));
+    assert_eq!(play.machine.believed(), believed);
+    live(&mut play, &Plan::round(2));
+    assert_eq!(play.machine.round().map(|(round, _)| round), Some(Round(2)));
+}
+
+#[test]
+fn strangers_do_not_choose_the_log_or_hear_of_aggregates() {
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan::round(1));
+    let strangers: Vec<_> = (0..40).map(|number| stranger(&mut play, 0x80 + number)).collect();
+    let clients = play.cast.registry(5, &[0]).bundles().to_vec();
+    for peer in &strangers {
+        let message = Message::Registry {
+            log: LogId([0x99; 32]),
+            version: RegistryVersion(5),
+            counter: Counter(5),
+            clients: clients.clone(),
+        };
+        assert_eq!(refusals(&play.hear(*peer, &message)), [("message", Refused::NotInRoster)]);
+    }
+    assert_eq!(play.machine.log(), Some(LOG));
+    assert_eq!(play.machine.registry().map(|registry| registry.len()), Some(3));
+    let mut effects = Vec::new();
+    for client in 0..3 {
+        let envelope = play.cast.envelope(client, &live);
+        effects.extend(send(&mut play, client, &envelope));
+    }
+    let told: Vec<_> = sent(&effects).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(told, peers(&play.cast, &[0, 1, 2]), "the aggregate goes to those who are believed");
+    // They are shown the bundle like everybody who says that he is a server, less and less often.
+    let mut shown = 0;
+    for _ in 0..60 {
+        let effects = sent(&play.wait(RESEND));
+        shown += effects.iter().filter(|(to, _)| *to == strangers[0]).count();
+    }
+    assert!((2..5).contains(&shown), "{shown}");
+}
+
+#[test]
+fn forged_records_evict_nothing() {
+    let mut play = registered(Strict);
+    let plan = Plan::round(1);
+    let live = live(&mut play, &plan);
+    let server = play.cast.server(0);
+    let record = play.cast.record(&plan, &live, &[]);
+    let signatures = play.cast.sign_record(&record, &[0, 1, 2]);
+    assert_eq!(refusals(&play.hear(server, &Message::Record { record: record.clone(), signatures })), []);
+    let stranger = play.cast.server(3);
+    play.feed(Input::Linked { peer: stranger, role: Role::Server });
+    for round in 0..80 {
+        let mut forged = record.clone();
+        (forged.round, forged.servers) = (Round(1_000_000 + round), vec![stranger]);
+        let signatures = play.cast.sign_record(&forged, &[3]);
+        let message = Message::Record { record: forged, signatures };
+        assert_eq!(refusals(&play.hear(stranger, &message)), [("message", Refused::NotInRoster)]);
+        assert_eq!(refusals(&play.hear(server, &message)), [("record", Refused::WrongRoster)]);
+    }
+    let client = play.cast.client(0);
+    let answer = sent(&play.hear(client, &Message::RecordsWanted { from: Round(1) }));
+    assert!(matches!(&answer[..], [(_, Message::Record { record, .. })] if record.round == Round(1)));
+
+    // One whose header was missed is taken on the word of a majority of those who are believed, however high.
+    let mut missed = record.clone();
+    missed.round = Round(40);
+    let few = play.cast.sign_record(&missed, &[0]);
+    let most = play.cast.sign_record(&missed, &[0, 1]);
+    let message = |signatures| Message::Record { record: missed.clone(), signatures };
+    assert_eq!(refusals(&play.hear(server, &message(few))), [("record", Refused::BadSignature)]);
+    assert_eq!(refusals(&play.hear(server, &message(most))), []);
+    assert_eq!(play.machine.newest().map(|(round, _)| round), Some(Round(40)));
+}
+
+#[test]
+fn record_before_the_first_header_is_not_taken_on_its_own_word() {
+    let mut play = registered(Strict);
+    let plan = Plan::round(1);
+    let header = play.cast.live(&plan);
+    let server = play.cast.server(0);
+    let record = play.cast.record(&plan, &header, &[]);
+    let signatures = play.cast.sign_record(&record, &[0, 1, 2]);
+    let message = Message::Record { record, signatures };
+    assert_eq!(refusals(&play.hear(server, &message)), [("record", Refused::WrongRoster)]);
+    live(&mut play, &Plan::round(2));
+    assert_eq!(refusals(&play.hear(server, &message)), []);
+}
+
+#[test]
+fn pinned_servers_are_believed_and_others_are_not() {
+    let mut play = told(|cast, config| {
+        config.pins = peers(cast, &[0, 1, 2]);
+        config.bootstrap = peers(cast, &[3]);
+    });
+    let message = registry(&play.cast, 1, &[0, 1, 2]);
+    let (first, second, fourth) = (play.cast.server(0), play.cast.server(1), play.cast.server(3));
+    play.feed(Input::Linked { peer: fourth, role: Role::Server });
+    assert_eq!(refusals(&play.hear(fourth, &message)), [("message", Refused::NotInRoster)]);
+    assert_eq!(play.machine.log(), None);
+    assert_eq!(refusals(&play.hear(first, &message)), []);
+    assert_eq!(play.machine.log(), Some(LOG));
+    // A roster with a single pinned server in it is not the committee that the operator means.
+    let partly = play.cast.live(&Plan { roster: vec![0, 3], ..Plan::round(1) });
+    let effects = play.hear(first, &Message::Live(partly.clone()));
+    assert_eq!(refusals(&effects), [("live", Refused::WrongRoster)]);
+    // Unless a majority of the pinned ones say so themselves.
+    assert_eq!(refusals(&play.hear(second, &Message::Live(partly))), []);
+    assert_eq!(play.machine.believed().servers, peers(&play.cast, &[0, 3]));
+    assert_eq!(play.machine.believed().named, peers(&play.cast, &[0, 1, 2]));
+}
+
+#[test]
+fn bootstrap_server_overrides_what_strangers_said_first() {
+    let mut play = told(|cast, config| config.bootstrap = vec![cast.server(3)]);
+    // Nothing says whom to believe, and the first who come are strangers.
+    let (false_server, genuine) = (play.cast.server(0), play.cast.server(3));
+    let message = registry(&play.cast, 7, &[0]);
+    play.hear(false_server, &message);
+    let far = play.cast.live(&Plan { roster: vec![0], ..Plan::round(1_000_000_000) });
+    let effects = play.hear(false_server, &Message::Live(far));
+    assert_eq!(refusals(&effects), []);
+    assert!(play.machine.knows_server());
+    assert_eq!(play.machine.believed(), Believed { servers: vec![false_server], named: vec![] });
+
+    play.feed(Input::Linked { peer: genuine, role: Role::Server });
+    assert_eq!((play.machine.log(), play.machine.round()), (None, None));
+    assert_eq!(refusals(&play.hear(false_server, &message)), [("message", Refused::NotInRoster)]);
+    let mut plan = Plan { roster: vec![1, 2, 3], ..Plan::round(1) };
+    plan.log = LogId([0x55; 32]);
+    let clients = play.cast.registry(1, &[0, 1, 2]).bundles().to_vec();
+    let (version, counter) = (RegistryVersion(1), Counter(1));
+    play.hear(genuine, &Message::Registry { log: plan.log, version, counter, clients });
+    let header = play.cast.live(&plan);
+    assert_eq!(refusals(&play.hear(genuine, &Message::Live(header))), []);
+    let named = vec![genuine];
+    assert_eq!(play.machine.believed(), Believed { servers: peers(&play.cast, &[1, 2, 3]), named });
+    play.feed(Input::Unlinked { peer: genuine });
+    for index in [1, 2] {
+        let peer = play.cast.server(index);
+        play.feed(Input::Unlinked { peer });
+    }
+    assert!(!play.machine.knows_server(), "a linked stranger is nobody");
+}
+
+#[test]
+fn process_goes_on_with_those_whom_the_one_before_believed() {
+    let mut before = registered(Strict);
+    live(&mut before, &Plan::round(1));
+    let believed = before.machine.believed();
+    let mut play = told(|_, config| config.believed = believed);
+    let (first, fourth) = (play.cast.server(0), play.cast.server(3));
+    play.feed(Input::Linked { peer: fourth, role: Role::Server });
+    let message = registry(&play.cast, 1, &[0, 1, 2]);
+    assert_eq!(refusals(&play.hear(fourth, &message)), [("message", Refused::NotInRoster)]);
+    let far = play.cast.live(&Plan { roster: vec![3], ..Plan::round(1_000_000_000) });
+    assert_eq!(refusals(&play.hear(fourth, &Message::Live(far))), [("message", Refused::NotInRoster)]);
+    assert_eq!(refusals(&play.hear(first, &message)), []);
+    // The committee has changed by one meanwhile, and many rounds have passed.
+    let header = play.cast.live(&Plan { roster: vec![1, 2, 3], ..Plan::round(170_000) });
+    assert_eq!(refusals(&play.hear(first, &Message::Live(header))), []);
+    assert_eq!(play.machine.believed().servers, peers(&play.cast, &[0, 1, 2, 3]));
+}
+
+#[test]
+fn farewells_let_the_committee_shrink_faster_than_half() {
+    let mut play = registered(Strict);
+    live(&mut play, &Plan::round(1));
+    let server = play.cast.server(0);
+    let alone = play.cast.live(&Plan { roster: vec![0], ..Plan::round(2) });
+    let effects = play.hear(server, &Message::Live(alone.clone()));
+    assert_eq!(refusals(&effects), [("live", Refused::WrongRoster)]);
+    for index in [1, 2] {
+        let announcements = vec![play.cast.announce(index, Standing::Leaving)];
+        assert_eq!(refusals(&play.hear(server, &Message::Retired { announcements })), []);
+    }
+    assert_eq!(refusals(&play.hear(server, &Message::Live(alone))), []);
+}
+
+#[test]
+fn registry_that_does_not_fit_the_first_header_is_forgotten() {
+    let mut play = told(|_, _| ());
+    let (first, second) = (play.cast.server(0), play.cast.server(1));
+    let forged = registry(&play.cast, 1_000_000, &[2]);
+    play.hear(second, &forged);
+    let header = play.cast.live(&Plan::round(1));
+    play.hear(first, &Message::Live(header));
+    assert!(play.machine.registry().is_none());
+    let message = registry(&play.cast, 1, &[0, 1, 2]);
+    assert_eq!(refusals(&play.hear(first, &message)), []);
+    assert_eq!(play.machine.registry().map(|registry| registry.version()), Some(RegistryVersion(1)));
+}
+
+#[test]
+fn header_of_other_parameters_is_refused() {
+    let mut play = registered(Strict);
+    let server = play.cast.server(0);
+    let mut header = play.cast.live(&Plan::round(1)).header;
+    header.params = zipnet_core::params::RoundParams::new(1 << 13, 1 << 13, 16).unwrap();
+    let other = play.cast.sign_header(header, &[0, 1, 2], &[]);
+    let effects = play.hear(server, &Message::Live(other));
+    assert_eq!(refusals(&effects), [("live", Refused::ParamsMismatch)]);
+    live(&mut play, &Plan::round(1));
+}
+
+#[test]
+fn rounds_rise_in_each_log() {
+    let mut play = registered(Strict);
+    live(&mut play, &Plan::round(7));
+    let speak = |play: &mut Play<Aggregator<Strict>>, log: LogId, server: usize| {
+        let peer = play.cast.server(server);
+        let clients = play.cast.registry(1, &[0, 1, 2]).bundles().to_vec();
+        let (version, counter) = (RegistryVersion(1), Counter(1));
+        play.hear(peer, &Message::Registry { log, version, counter, clients });
+    };
+    let other = LogId([0x55; 32]);
+    (0..3).for_each(|server| speak(&mut play, other, server));
+    // The committee begins another log: its rounds begin anew.
+    live(&mut play, &Plan { log: other, ..Plan::round(1) });
+    (0..3).for_each(|server| speak(&mut play, LOG, server));
+    let server = play.cast.server(0);
+    for round in [3, 7] {
+        let old = play.cast.live(&Plan { clients: vec![0, 1], ..Plan::round(round) });
+        let effects = play.hear(server, &Message::Live(old));
+        assert_eq!(refusals(&effects), [("live", Refused::WrongRound)]);
+    }
+    live(&mut play, &Plan::round(8));
+}
+
+#[test]
+fn header_that_names_another_aggregator_is_ignored() {
+    let mut play = registered(Strict);
+    let server = play.cast.server(0);
+    let mut header = play.cast.live(&Plan::round(1)).header;
+    header.aggregator = PeerId([0x66; 32]);
+    let other = play.cast.sign_header(header, &[0, 1, 2], &[]);
+    let effects = play.hear(server, &Message::Live(other));
+    assert_eq!(refusals(&effects), [("live", Refused::NotAggregator)]);
+    assert!(sent(&effects).is_empty(), "no client is shown it");
+    assert_eq!(play.machine.round(), None);
+    live(&mut play, &Plan::round(2));
+}
+
+#[test]
+fn bundle_that_came_before_the_registry_is_judged_by_it_when_it_comes_again() {
+    let mut play = told(|_, _| ());
+    let (server, client) = (play.cast.server(0), play.cast.client(0));
+    play.feed(Input::Linked { peer: client, role: Role::Client });
+    // The client has restarted and counts from one again; so has the aggregator.
+    let stale = play.cast.clients[0].bundle.clone();
+    assert_eq!(refusals(&play.hear(client, &Message::Bundle(stale.clone()))), []);
+    let job = Job::MakeBundle { epoch: Epoch(4), fresh_key: true };
+    let newest = made(play.cast.clients[0].keyring.perform(&job, || [0x5a; 32]));
+    play.cast.clients[0].bundle = newest.clone();
+    let message = registry(&play.cast, 9, &[0]);
+    play.hear(server, &message);
+    let effects = play.hear(client, &Message::Bundle(stale));
+    assert_eq!(refusals(&effects), [("bundle", Refused::StaleEpoch)]);
+    let answers = sent(&effects);
+    let told = |message: &Message| matches!(message, Message::BundleRefused { last: Some(last), .. } if *last == newest);
+    assert!(answers.iter().any(|(to, message)| *to == client && told(message)), "{answers:?}");
 }

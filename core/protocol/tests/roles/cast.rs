@@ -90,7 +90,7 @@ impl Cast {
             let entropy = *blake3::hash(name.as_bytes()).as_bytes();
             let mut keyring = Keyring::with_checks(
                 Unbound,
-                &NodeSecret::from_text(name),
+                &NodeSecret::from_bytes(UniqueId::from_text(name).0),
                 role,
                 instance,
                 group,
@@ -281,6 +281,10 @@ impl Cast {
             me: self.aggregator.keyring.peer(),
             instance: self.instance,
             epoch: Epoch(1),
+            params: self.params,
+            pins: vec![],
+            bootstrap: vec![],
+            believed: aggregator::Believed::default(),
             fold_deadline: Duration::from_secs(2),
             resend: RESEND,
             expire_after: Duration::from_secs(60),

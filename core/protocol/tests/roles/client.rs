@@ -108,6 +108,20 @@ fn hear_record<C: Checks>(play: &mut Play<Client<C>>, record: &Record, signers: 
 }
 
 #[test]
+fn client_that_is_refused_says_so_once_until_it_is_in_again() {
+    let mut play = plain();
+    let from = aggregator(&play);
+    let barred = Message::BundleRefused { reason: Refused::Barred, last: None };
+    assert!(!play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [Refused::Barred]);
+    assert!(play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [], "with each attempt to register it is said again");
+    join(&mut play, &Plan::round(1));
+    assert!(!play.machine.is_barred());
+    assert_eq!(refusals(&play.hear(from, &barred)), [Refused::Barred]);
+}
+
+#[test]
 fn header_that_gives_no_reason_to_trust_gets_no_envelope() {
     type Change = fn(&mut LiveHeader, &mut Option<Proof>);
     let table: [(&str, Change, Refused); 9] = [
@@ -601,4 +615,112 @@ fn repeats_and_reordering_change_no_outcome() {
         }
         assert_eq!(outcomes(&all), [(1, Outcome::Landed)], "{order:?}");
     }
+}
+
+fn receivers(effects: &[Effect], is_meant: fn(&Message) -> bool) -> Vec<PeerId> {
+    sent(effects).into_iter().filter(|(_, message)| is_meant(message)).map(|(to, _)| to).collect()
+}
+
+fn envelopes_to(effects: &[Effect]) -> Vec<PeerId> {
+    receivers(effects, |message| matches!(message, Message::Envelope(_)))
+}
+
+fn bundles_to(effects: &[Effect]) -> Vec<PeerId> {
+    receivers(effects, |message| matches!(message, Message::Bundle(_)))
+}
+
+/// Somebody who calls himself an aggregator.
+const FALSE: PeerId = PeerId([0x66; 32]);
+
+#[test]
+fn envelope_goes_to_the_aggregator_that_the_header_names_whoever_shows_it() {
+    let mut play = plain();
+    let named = aggregator(&play);
+    play.feed(Input::Linked { peer: FALSE, role: Role::Aggregator });
+    let plan = Plan::round(1);
+    let (live, proof) = (play.cast.live(&plan), place(&play, &plan));
+    let show = |from: PeerId, play: &mut Play<Client<Strict>>| {
+        play.hear(from, &Message::LiveFor { live: Box::new(live.clone()), place: proof.clone() })
+    };
+    assert_eq!(envelopes_to(&show(FALSE, &mut play)), [named]);
+    // Repeats: only the one that is named may have lost it.
+    assert_eq!(envelopes_to(&show(FALSE, &mut play)), []);
+    assert_eq!(envelopes_to(&show(named, &mut play)), [named]);
+    for (peer, expected) in [(FALSE, vec![]), (named, vec![named])] {
+        play.feed(Input::Unlinked { peer });
+        let effects = play.feed(Input::Linked { peer, role: Role::Aggregator });
+        assert_eq!(envelopes_to(&effects), expected);
+        assert_eq!(bundles_to(&effects), expected);
+    }
+}
+
+#[test]
+fn round_whose_aggregator_is_out_of_reach_is_not_sealed_and_not_lost() {
+    let mut play = plain();
+    let named = aggregator(&play);
+    play.feed(Input::Unlinked { peer: named });
+    play.feed(Input::Linked { peer: FALSE, role: Role::Aggregator });
+    publish(&mut play, 7, "hello");
+    let plan = Plan::round(1);
+    let (live, proof) = (play.cast.live(&plan), place(&play, &plan));
+    let message = Message::LiveFor { live: Box::new(live.clone()), place: proof };
+    assert_eq!(play.machine.wanted_aggregator(), None, "no header has named one");
+    for reported in [vec![Refused::NotAggregator], vec![]] {
+        let effects = play.hear(FALSE, &message);
+        assert_eq!(untrusted(&effects), reported, "once");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Work(_))), "nothing is sealed");
+    }
+    assert_eq!(play.machine.wanted_aggregator(), Some(named));
+    assert_eq!(play.machine.backlog(), (1, 0));
+    let effects = play.feed(Input::Linked { peer: named, role: Role::Aggregator });
+    assert_eq!(bundles_to(&effects), [named], "it shows the round to whom it knows");
+    assert_eq!(play.machine.wanted_aggregator(), None);
+    let effects = play.hear(named, &message);
+    assert_eq!(envelopes_to(&effects), [named]);
+    let record = record(&mut play, &plan, &live, &bodies(&effects)[0]);
+    // A record proves itself, also from somebody else.
+    let signatures = play.cast.sign_record(&record, &[0, 1, 2]);
+    let effects = play.hear(FALSE, &Message::Record { record, signatures });
+    assert_eq!(outcomes(&effects), [(7, Outcome::Landed)]);
+}
+
+#[test]
+fn bundle_goes_to_all_aggregators_until_a_trusted_header_names_one() {
+    let cast = Cast::new();
+    let mut config = cast.client_config();
+    config.rekey_after = Duration::from_secs(100);
+    let mut play = Play::new(cast, Client::new(config, Strict));
+    let named = aggregator(&play);
+    let all: Vec<PeerId> = if named < FALSE { vec![named, FALSE] } else { vec![FALSE, named] };
+    play.feed(Input::Linked { peer: named, role: Role::Aggregator });
+    play.feed(Input::Linked { peer: FALSE, role: Role::Aggregator });
+    assert_eq!(bundles_to(&play.wait(RESEND)), all);
+    // A header that lists the client not, of no log that it knows, may be from the past.
+    let without = Plan { clients: vec![1, 2], ..Plan::round(1) };
+    join(&mut play, &without);
+    assert_eq!(bundles_to(&play.wait(RESEND)), all);
+    join(&mut play, &Plan::round(2));
+    let (_, effects) = join(&mut play, &Plan { clients: vec![1, 2], ..Plan::round(3) });
+    assert_eq!(untrusted(&effects), [Refused::NotInRegistry]);
+    assert_eq!(bundles_to(&play.wait(RESEND)), [named], "now it is known who keeps the registry");
+    play.feed(Input::Unlinked { peer: named });
+    assert_eq!(bundles_to(&play.wait(RESEND)), [FALSE], "another may have taken its place");
+}
+
+#[test]
+fn aggregator_of_a_log_begun_anew_is_shown_the_bundle() {
+    let mut play = plain();
+    join(&mut play, &Plan::round(5));
+    play.feed(Input::Linked { peer: FALSE, role: Role::Aggregator });
+    let mut header =
+        play.cast.live(&Plan { log: LogId([9; 32]), clients: vec![1, 2], ..Plan::round(1) }).header;
+    header.aggregator = FALSE;
+    let live = play.cast.sign_header(header, &[0, 1, 2], &[]);
+    let message = Message::LiveFor { live: Box::new(live), place: None };
+    let effects = play.hear(FALSE, &message);
+    assert_eq!((untrusted(&effects), bundles_to(&effects)), (vec![Refused::WrongLog], vec![FALSE]));
+    assert_eq!(bundles_to(&play.hear(FALSE, &message)), [], "at its pace");
+    play.wait(RESEND);
+    assert_eq!(bundles_to(&play.hear(FALSE, &message)), [FALSE]);
+    assert_eq!(play.machine.wanted_aggregator(), None, "the log of before is not forgotten by that");
 }

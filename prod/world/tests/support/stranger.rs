@@ -15,6 +15,7 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use tokio::time::timeout;
+use zipnet_core::id::UniqueId;
 use zipnet_core::key::{Identity, NodeSecret};
 
 /// How long a handshake may take.
@@ -162,7 +163,7 @@ fn resolver(name: &str, shows: Shows) -> Option<Arc<dyn ResolvesClientCert>> {
 }
 
 fn identity(name: &str) -> Identity {
-    Identity::from_secret(&NodeSecret::from_text(name))
+    Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(name).0))
 }
 
 /// An ed25519 key as RFC 8410 has it, and what it signs with.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 use zipnet_core::checks::Strict;
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
@@ -156,7 +156,7 @@ impl Task {
         sink: Sink,
     ) -> Self {
         let (config, _) = Config::from_env(role, variables, Build::CURRENT).expect("the variables are right");
-        let secret = config.secret.clone().unwrap_or_else(|| Arc::new(NodeSecret::from_text("nobody")));
+        let secret = config.secret.clone().unwrap_or_else(|| Arc::new(NodeSecret::from_bytes([0x0b; 32])));
         let identity = Identity::from_secret(&secret);
         let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
         let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
@@ -191,14 +191,13 @@ pub(crate) fn variables(
 ) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         ("ZIPNET_INSTANCE", "acme.tests".to_owned()),
-        ("ZIPNET_SECRET", format!("the secret of {name} in these tests, long enough for no warning")),
+        ("ZIPNET_SECRET", UniqueId::from_text(&format!("the secret of {name} in these tests")).to_string()),
         ("ZIPNET_STATE_DIR", folder.display().to_string()),
         ("ZIPNET_ANNOUNCE_INTERVAL", "2s".to_owned()),
     ]);
     match role {
         Role::Server => {
-            let secret = "the committee secret of these tests, long enough for no warning";
-            all.insert("ZIPNET_COMMITTEE_SECRET", secret.to_owned());
+            all.insert("ZIPNET_COMMITTEE_SECRET", "c0".repeat(32));
             all.insert("ZIPNET_MIN_PARTICIPANTS", "2".to_owned());
             all.insert("ZIPNET_ROUND_PERIOD", "300ms".to_owned());
             all.insert("ZIPNET_ROUND_DEADLINE", "5s".to_owned());

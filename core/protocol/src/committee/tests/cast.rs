@@ -5,6 +5,7 @@ use std::string::String;
 use super::*;
 use crate::checks::Strict;
 use crate::fold::Fold;
+use crate::id::UniqueId;
 use crate::key::NodeSecret;
 use crate::keyring::Keyring;
 use crate::machine::{Done, Job};
@@ -62,7 +63,7 @@ impl Member {
 
     fn with(name: &str, role: Role, floors: Option<Floors>, binding: Binding) -> Self {
         let group = (role == Role::Server).then_some(Cast::GROUP);
-        let secret = NodeSecret::from_text(name);
+        let secret = NodeSecret::from_bytes(UniqueId::from_text(name).0);
         // Everybody has keys of its own, as in life.
         let entropy = *blake3::hash(name.as_bytes()).as_bytes();
         let mut keyring =

@@ -112,3 +112,25 @@ fn without_retired_barred_the_dead_come_back() {
     apply(&mut stage, &back).unwrap();
     assert_eq!(stage.machine.roster().len(), 3);
 }
+
+#[test]
+fn without_few_refused_one_server_leaves_out_as_many_as_it_likes() {
+    for (check, refused) in [(Check::FewRefused, Ok(())), (Check::FreshNonce, Err(Refused::TooMany))] {
+        let mut stage = at(Step::Enrolled, check);
+        let bundle = stage.cast.clients[0].bundle.clone();
+        let numbered = |number| Bundle { peer: PeerId([number; 32]), ..bundle.clone() };
+        let all: Vec<_> = (1..=20).map(numbered).collect();
+        stage.machine.state.clients =
+            ClientRegistry::from_parts(RegistryVersion(1), Counter(1), all.clone()).unwrap();
+        stage.take(Step::Opened);
+        let header = stage.open().header;
+        let signature = stage.cast.servers[0].sign_header(&header, &(0..20).collect::<Vec<_>>());
+        assert_eq!(apply(&mut stage, &Command::SignHeader(signature)).map(drop), refused);
+        let mut last = Ok(());
+        for (client, counter) in all.iter().zip(1..) {
+            let refusal = stage.cast.servers[0].refuse(counter, client, true);
+            last = apply(&mut stage, &Command::RefuseClient(refusal)).map(drop);
+        }
+        assert_eq!(last, refused);
+    }
+}

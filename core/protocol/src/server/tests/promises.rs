@@ -5,6 +5,7 @@ use super::*;
 use crate::committee::BadSnapshot;
 use crate::committee::tests::cast::Binding;
 use crate::fold::xor_into;
+use crate::id::UniqueId;
 use crate::key::{Identity, NodeSecret, Signature};
 use crate::slot::{SlotContent, pad_payload, read_slots};
 
@@ -30,7 +31,9 @@ fn forge(snapshot: &[u8]) -> Committee<Forge> {
 
 /// Signs a bundle in the name of a member of the cast.
 fn identity(kind: &str, peer: PeerId) -> Identity {
-    let mut all = (0..5).map(|i| Identity::from_secret(&NodeSecret::from_text(&std::format!("{kind} {i}"))));
+    let mut all = (0..5).map(|i| {
+        Identity::from_secret(&NodeSecret::from_bytes(UniqueId::from_text(&std::format!("{kind} {i}")).0))
+    });
     all.find(|identity| identity.peer() == peer).unwrap()
 }
 
