@@ -905,7 +905,7 @@ fn whoever_calls_himself_an_aggregator_gets_no_envelope() {
     drop(runtime.spawn(receiving));
     // A third client is pointed to both, and can not tell them apart until a header names one.
     let third = Instance::new(3, |_| {}).clients.remove(2);
-    let mut variables = third.variables.clone();
+    let mut variables = third.variables;
     let both = format!("{},{}@{}", instance.aggregator.peer, stranger.own.peer, stranger.link.address());
     variables.insert("ZIPNET_BOOTSTRAP".to_owned(), both);
     let disk = Folder::open(&instance.folder().join("third")).unwrap();

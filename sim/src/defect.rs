@@ -110,7 +110,10 @@ pub(crate) struct Defects {
 
 /// Who is shown the vectors that a keyring makes.
 #[derive(Clone, Default)]
-pub(crate) struct Onlooker(Option<Arc<dyn Fn(&Mixed<'_>) + Send + Sync>>);
+pub(crate) struct Onlooker(Option<Arc<Look>>);
+
+/// Is called for each vector.
+type Look = dyn Fn(&Mixed<'_>) + Send + Sync;
 
 impl Onlooker {
     /// Calls this for each vector.

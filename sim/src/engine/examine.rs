@@ -327,7 +327,7 @@ fn round_key_seed(start: [u8; 32], stirred: &[[u8; 32]], fresh: [u8; 32]) -> [u8
     let mut keys = CoreRandom::new(start).fork("round keys");
     for entropy in stirred {
         keys.stir(entropy);
-        let _: [u8; 32] = keys.bytes();
+        keys.fill(&mut [0; 32]);
     }
     keys.stir(&fresh);
     keys.bytes()

@@ -68,7 +68,7 @@ fn member(
     let server = role == Role::Server;
     let mut keyring = Keyring::with_checks(
         defects,
-        &NodeSecret::from_text(name),
+        &NodeSecret::from_bytes(UniqueId::from_text(name).0),
         role,
         UniqueId::from_text("the instance of the tests"),
         server.then_some(GROUP),

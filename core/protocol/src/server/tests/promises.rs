@@ -221,7 +221,7 @@ fn a_machine_that_was_talked_into_it_gets_nothing_from_the_key() {
     play.server.promise = None;
     play.server.signed = None;
     play.proposed.clear();
-    play.commit(&Command::OpenRound(header.clone()));
+    play.commit(&Command::OpenRound(header));
     for step in [Step::Live, Step::Aggregated] {
         while let Some(command) = play.cast.next(play.server.committee(), step) {
             let effects = play.commit(&command);
