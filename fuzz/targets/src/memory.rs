@@ -59,11 +59,19 @@ unsafe impl GlobalAlloc for Meter {
 /// # Panics
 /// If it allocates more.
 pub fn bounded<T>(input: &[u8], decode: impl FnOnce() -> T) -> T {
+    bounded_besides(0, input, decode)
+}
+
+/// The same for one that needs so many bytes on purpose, whatever its input.
+///
+/// # Panics
+/// If it allocates more.
+pub fn bounded_besides<T>(needed: usize, input: &[u8], decode: impl FnOnce() -> T) -> T {
     let before = HELD.get();
     PEAK.set(before);
     let value = decode();
     let allocated = PEAK.get().saturating_sub(before);
-    let most = ALWAYS.saturating_add(input.len().saturating_mul(PER_BYTE));
+    let most = ALWAYS.saturating_add(needed).saturating_add(input.len().saturating_mul(PER_BYTE));
     assert!(allocated <= most, "{} bytes made a decoder allocate {allocated}", input.len());
     value
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zipnet_core::key::CommitteeSecret;
+use zipnet_core::key::{CommitteeSecret, Stretch};
 use zipnet_core::message::Role;
 use zipnet_node::config::{
     Build, Config, parse_address, parse_duration, parse_peer, parse_peer_address, read_files,
@@ -10,7 +10,7 @@ use zipnet_node::config::{
 use zipnet_scenarios::{Diagnostic, read};
 
 use crate::Verdict;
-use crate::memory::bounded;
+use crate::memory::bounded_besides;
 use crate::network::params;
 
 const INSTANCE: &str = "ZIPNET_INSTANCE";
@@ -47,7 +47,9 @@ pub(crate) fn environment(bytes: &[u8]) -> Verdict {
     }
     let secrets: Vec<String> = SECRETS.iter().filter_map(|name| env.get(*name)).cloned().collect();
     let build = Build { params: params(), wire_version: 1, machine_version: 1 };
-    let (said, verdict) = match bounded(bytes, || Config::from_env(role, &env, build)) {
+    // A secret that is a text is stretched, in memory that a guess has to have as well.
+    let stretch = usize::try_from(Stretch::MEMORY_KIB).unwrap_or(usize::MAX).saturating_mul(1 << 10);
+    let (said, verdict) = match bounded_besides(stretch, bytes, || Config::from_env(role, &env, build)) {
         Ok((config, warnings)) => {
             assert_eq!(config.role(), role);
             let said = warnings.iter().map(ToString::to_string).chain([format!("{config:?}")]).collect();
