@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Counter, Epoch, LogId, PeerId, RegistryVersion, Round, StoreId, UNIVERSE, UniqueId};
+use zipnet_core::id::{Counter, Epoch, LogId, RegistryVersion, Round, StoreId, UNIVERSE, UniqueId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, Signature};
 use zipnet_core::message::{Header, HeaderSignature, LiveHeader, Message, Role, RosterServer};
@@ -961,4 +961,196 @@ fn whoever_is_not_listed_is_not_let_in_and_a_voter_is_not_cut_off() {
     instance.wait_rounds(2);
     let status = instance.servers[1].data("/status");
     assert!(status["notes"].to_string().contains("is not in ZIPNET_ALLOWED_SERVERS"), "{status}");
+}
+
+/// For how long trouble is made, and by how many: briefly and by few, unless `ZIPNET_TROUBLE_SECONDS` and
+/// `ZIPNET_TROUBLE_MAKERS` say otherwise.
+fn trouble() -> (Duration, usize) {
+    let set = |name: &str, usual: usize| {
+        std::env::var(name).map_or(usual, |text| text.parse().expect("the variable holds a number"))
+    };
+    let seconds = u64::try_from(set("ZIPNET_TROUBLE_SECONDS", 10)).expect("it is no age of the world");
+    (Duration::from_secs(seconds), set("ZIPNET_TROUBLE_MAKERS", 18))
+}
+
+/// Until it is stopped, a stranger does over and over what one of his kind can do to a node. Every send may fail, and
+/// every connection may be closed: that is what the node is for.
+async fn trouble_maker(number: usize, to: Address, stop: Arc<AtomicBool>) {
+    let role = [Role::Client, Role::Client, Role::Server, Role::Aggregator][number % 4];
+    let stranger = Attacker::new(&format!("trouble maker {number}"), role, None);
+    let wanted: Bytes = wire::encode(&Message::RecordsWanted { from: Round(1) }).to_vec().into();
+    let tell = |connection: &QuicConnection, frame: &Frame| {
+        connection.send(Channel::Control, frame.encode().into()).unwrap_or_default();
+    };
+    let mut times: u32 = 0;
+    while !stop.load(Ordering::Relaxed) {
+        times += 1;
+        let connection = match number % 3 {
+            // Claims about a log, refusals, and frames that nobody asked for, before anything else.
+            0 => {
+                let dialled = timeout(Duration::from_secs(2), stranger.link.dial(&to)).await;
+                let Ok(Ok(connection)) = dialled else { continue };
+                tell(&connection, &Frame::PeersWanted { have: vec![] });
+                tell(&connection, &invented(&stranger, 0, Role::Aggregator));
+                if times.is_multiple_of(2) {
+                    tell(&connection, &hello_about_a_log(&stranger, &connection));
+                } else {
+                    tell(&connection, &Frame::HelloRefused { reason: Refusal::WireVersion });
+                }
+                connection
+            }
+            _ => match timeout(Duration::from_secs(2), stranger.try_enter(&to)).await {
+                Ok(Some(connection)) => connection,
+                Ok(None) | Err(_) => continue,
+            },
+        };
+        for nonce in 0..20 {
+            tell(&connection, &Frame::Ping { nonce });
+            tell(&connection, &Frame::PeersWanted { have: vec![] });
+            tell(&connection, &invented(&stranger, 1, Role::Server));
+            for _ in 0..20 {
+                connection.send(Channel::Protocol, wanted.clone()).unwrap_or_default();
+            }
+            let seed = times.wrapping_mul(97).wrapping_add(u32::try_from(number).unwrap_or(0));
+            for channel in [Channel::Protocol, Channel::Consensus, Channel::Bulk, Channel::Datagram] {
+                connection.send(channel, rubbish(200, seed)).unwrap_or_default();
+            }
+            let listen = async { while connection.receive().await.is_ok() {} };
+            if timeout(Duration::from_millis(20), listen).await.is_ok() || stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+}
+
+/// Nobody of these has ended.
+fn all_live<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
+    for node in nodes {
+        let exiting = node.process().lines().into_iter().find(|line| line.event == "exiting");
+        assert!(exiting.is_none(), "{}: {}", node.name, node.process().tail());
+    }
+}
+
+#[test]
+fn many_strangers_at_once_cost_no_round_and_no_memory() {
+    let (lasting, strangers) = trouble();
+    let instance = Instance::start(2, |_| {});
+    instance.wait_rounds(3);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let nodes: Vec<&Node> = instance.servers.iter().chain([&instance.aggregator]).collect();
+    let abandoned = || -> u64 {
+        instance
+            .servers
+            .iter()
+            .map(|server| server.metric("zipnet_rounds_abandoned_total", ""))
+            .max()
+            .unwrap()
+    };
+    let (rounds, lost) = (finalized(&instance.servers[0]), abandoned());
+    let stop = Arc::new(AtomicBool::new(false));
+    let makers: Vec<_> = (0..strangers)
+        .map(|number| {
+            let to = address(nodes[number % nodes.len()]);
+            runtime.spawn(trouble_maker(number, to, Arc::clone(&stop)))
+        })
+        .collect();
+    std::thread::sleep(lasting / 4);
+    let early: Vec<u64> = nodes.iter().map(|node| memory(node)).collect();
+    std::thread::sleep(lasting - lasting / 4);
+    let late: Vec<u64> = nodes.iter().map(|node| memory(node)).collect();
+    let (finished, given_up) = (finalized(&instance.servers[0]) - rounds, abandoned() - lost);
+    stop.store(true, Ordering::Relaxed);
+    runtime.block_on(async { futures_util::future::join_all(makers).await });
+    all_live(nodes.iter().copied());
+    assert!(finished >= 3 && given_up == 0, "{finished} rounds were finished, {given_up} given up");
+    for ((node, early), late) in nodes.iter().zip(&early).zip(&late) {
+        assert!(*late <= early + 32, "{}: from {early} MiB to {late} MiB", node.name);
+    }
+    instance.wait_rounds(2);
+}
+
+/// Another form of what somebody sent: bytes changed, cut or doubled.
+fn mutated(message: &Bytes, seed: u32) -> Bytes {
+    let noise = rubbish(16, seed);
+    let mut bytes = message.to_vec();
+    if bytes.is_empty() {
+        return noise;
+    }
+    let place = |at: usize, len: usize| usize::from(noise[at]) * 256 % len + usize::from(noise[at + 1]) % len;
+    match noise[0] % 4 {
+        0 => {
+            for at in 0..=usize::from(noise[1] % 4) {
+                let place = place(at + 2, bytes.len()) % bytes.len();
+                bytes[place] ^= 1 << (noise[at + 3] % 8);
+            }
+        }
+        1 => bytes.truncate(place(2, bytes.len())),
+        2 => bytes.extend_from_slice(&noise),
+        // As it is: said by somebody else, to somebody else, or again.
+        _ => {}
+    }
+    bytes.into()
+}
+
+#[test]
+fn a_holder_of_the_secret_ends_no_server_by_what_it_sends() {
+    let (lasting, _) = trouble();
+    let instance = Instance::start(2, |_| {});
+    instance.wait_rounds(3);
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let targets: Vec<Address> = instance.servers.iter().map(address).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let insiders = (0..2).map(|number| {
+        let (targets, stop) = (targets.clone(), Arc::clone(&stop));
+        runtime.spawn(async move {
+            let insider = Attacker::new(&format!("insider {number}"), Role::Server, Some(COMMITTEE_SECRET));
+            let mut connections: Vec<Option<QuicConnection>> = targets.iter().map(|_| None).collect();
+            // What the leader and the others say to it, as a server that joins.
+            let mut heard: Vec<(Channel, Bytes)> = Vec::new();
+            let mut seed: u32 = number;
+            let mut sent: u64 = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for (to, connection) in targets.iter().zip(&mut connections) {
+                    if connection.is_none() {
+                        let entered = timeout(Duration::from_secs(2), insider.try_enter(to)).await;
+                        *connection = entered.ok().flatten();
+                    }
+                    let Some(open) = connection else { continue };
+                    let listen = async {
+                        while let Ok(message) = open.receive().await {
+                            if heard.len() < 400 {
+                                heard.push(message);
+                            } else {
+                                let place = usize::try_from(sent).unwrap_or(0) % heard.len();
+                                heard[place] = message;
+                            }
+                        }
+                    };
+                    let over = timeout(Duration::from_millis(5), listen).await.is_ok();
+                    for _ in 0..40 {
+                        seed = seed.wrapping_add(2);
+                        let chosen = usize::try_from(seed).unwrap_or(0) % heard.len().max(1);
+                        let Some((channel, message)) = heard.get(chosen) else { break };
+                        sent += u64::from(open.send(*channel, mutated(message, seed)).is_ok());
+                    }
+                    if over {
+                        *connection = None;
+                    }
+                }
+            }
+            sent
+        })
+    });
+    let insiders: Vec<_> = insiders.collect();
+    std::thread::sleep(lasting);
+    stop.store(true, Ordering::Relaxed);
+    let sent = runtime.block_on(async { futures_util::future::join_all(insiders).await });
+    let sent: u64 = sent.into_iter().map(Result::unwrap).sum();
+    assert!(sent > 1_000, "only {sent} messages were sent");
+    all_live(instance.servers.iter().chain([&instance.aggregator]));
+    instance.wait_rounds(2);
+    let refused: u64 = instance.servers.iter().map(|server| server.metric("zipnet_rejected_total", "")).sum();
+    assert!(refused > 100, "{refused} of {sent} messages were refused by name");
 }

@@ -492,6 +492,8 @@ verbs! {
         RoundNumbers = "round-numbers" {}
         /// One leader per term, one command per index.
         OneLeader = "one-leader" {}
+        /// One honest server hides who of a round's honest participants wrote what.
+        Anonymity = "anonymity" {}
         /// Each record names the digest of the one before it.
         Chain = "chain" {}
         /// No record is made of contributions of nodes with different group ids or logs.

@@ -94,6 +94,10 @@ words! {
         ForgeParticipants = "forge-participants",
         /// A server that does not lead proposes its partial of the round before instead of the present one.
         StalePartial = "stale-partial",
+        /// From its next start on, a server registers the round key of the first other one that is honest.
+        CopyServerKey = "copy-server-key",
+        /// From its next start on, a client registers the round key of the first other one that is honest.
+        CopyClientKey = "copy-client-key",
     }
 }
 
@@ -256,6 +260,8 @@ words! {
         Chain = "chain",
         /// One leader per term and one command per index.
         OneLeader = "one-leader",
+        /// One honest server hides who of a round's honest participants wrote what.
+        Anonymity = "anonymity",
     }
 }
 
@@ -312,6 +318,12 @@ words! {
         MajorityKept = "majority-kept",
         /// A server is declared dead only after probes that it did not answer.
         ProbedDead = "probed-dead",
+        /// A pad belongs to the two peers that share it, not to their keys.
+        PadEnds = "pad-ends",
+        /// A round key signs one header per round and gives one partial or one disclaimer under it.
+        PromiseKept = "promise-kept",
+        /// A server signs the records that it has seen made by the entries of its log, and one per round.
+        RecordsApplied = "records-applied",
     }
 }
 
@@ -352,6 +364,8 @@ words! {
         RoundStalled = "zipnet_round_stalled_seconds",
         /// Messages and commands refused.
         Rejected = "zipnet_rejected_total",
+        /// No metric of a node: how many honest participants each finalised round hides. For thresholds of simulations.
+        Anonymity = "anonymity",
     }
 }
 

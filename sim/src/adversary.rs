@@ -1,7 +1,8 @@
 //! Liars: real nodes with one named deviation.
 //!
 //! A liar runs the same node as everybody else. It leaves out the rule that would stop an honest node from doing the
-//! deed, and what arrives at it and leaves it is changed on the way, signed with its own key.
+//! deed, and what arrives at it and leaves it is changed on the way, signed with its own key. One that copies a round key
+//! announces it from its next start on.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use zipnet_core::wire;
 use zipnet_node::world::Channel;
 use zipnet_scenarios::words::Deviation;
 
-use crate::defect::Switch;
+use crate::defect::{Announced, Switch};
 use crate::network::Tap;
 
 /// How many headers are remembered.
@@ -30,6 +31,7 @@ pub(crate) struct Liar {
     shared: Arc<Mutex<Shared>>,
     /// What the node leaves out while it lies.
     left_out: Arc<AtomicU64>,
+    announced: Announced,
 }
 
 struct Shared {
@@ -48,16 +50,21 @@ impl Default for Shared {
 }
 
 impl Liar {
-    /// From now on it deviates in this way.
-    pub(crate) fn deviate(&self, deviation: Deviation) {
+    /// From now on it deviates in this way. `other` is whose round key it copies, if it copies one.
+    pub(crate) fn deviate(&self, deviation: Deviation, other: Option<&Self>) {
         self.with(|shared| shared.deviation = deviation);
         let left_out = match deviation {
-            Deviation::Honest | Deviation::StalePartial => 0,
+            Deviation::Honest
+            | Deviation::StalePartial
+            | Deviation::CopyServerKey
+            | Deviation::CopyClientKey => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
         };
         self.left_out.store(left_out, Ordering::SeqCst);
+        let copies = matches!(deviation, Deviation::CopyServerKey | Deviation::CopyClientKey);
+        self.announced.copy(other.filter(|_| copies).map(Self::announced));
     }
 
     /// Whether it deviates.
@@ -74,6 +81,11 @@ impl Liar {
     /// Which rules the node leaves out, as long as it lies.
     pub(crate) fn switch(&self) -> Switch {
         Switch(Arc::clone(&self.left_out))
+    }
+
+    /// Which round key the node announces.
+    pub(crate) fn announced(&self) -> Announced {
+        self.announced.clone()
     }
 
     /// What changes the node's messages.

@@ -14,8 +14,10 @@
 //! | `round-numbers` | [`round_numbers`] |
 //! | `chain` | [`chain_of_records`] |
 //! | `one-leader` | [`one_leader`] |
+//! | `anonymity` | [`anonymity`] |
 
 pub mod agreement;
+pub mod anonymity;
 pub mod chain_of_records;
 pub mod complete_roster;
 pub mod durability;
@@ -27,6 +29,8 @@ pub mod validity;
 
 #[cfg(test)]
 mod sample;
+
+use std::collections::BTreeMap;
 
 use zipnet_core::checks::Mixed;
 use zipnet_core::id::PeerId;
@@ -93,6 +97,11 @@ pub trait Property: std::fmt::Debug + Send {
     /// # Errors
     /// What is wrong, if this breaks the property.
     fn see(&mut self, now: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String>;
+
+    /// How many finalised rounds had a crowd of each size, if it looks at that.
+    fn crowds(&self) -> Option<&BTreeMap<u64, u64>> {
+        None
+    }
 }
 
 /// Every property that is always on, in the order in which they judge.
@@ -108,6 +117,7 @@ pub fn all() -> Vec<Box<dyn Property>> {
         Box::new(validity::Validity::default()),
         Box::new(durability::Durability::default()),
         Box::new(one_leader::OneLeader::default()),
+        Box::new(anonymity::Anonymity::default()),
     ]
 }
 
@@ -135,5 +145,11 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// How many finalised rounds had a crowd of each size.
+    #[must_use]
+    pub fn crowds(&self) -> BTreeMap<u64, u64> {
+        self.properties.iter().find_map(|property| property.crowds()).cloned().unwrap_or_default()
     }
 }

@@ -24,6 +24,7 @@ use zipnet_node::world::{Address, World};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::Deployment;
+use zipnet_scenarios::words::Deviation;
 
 use crate::adversary::Liar;
 use crate::chain::NodeIndex;
@@ -346,6 +347,7 @@ impl Cluster {
     pub(crate) fn checks(&self, node: NodeId) -> Defects {
         let member = self.get(node);
         let planted = self.planted.on(member.host.index()).with_switch(member.liar.switch());
+        let planted = planted.announcing(member.liar.announced());
         let (witness, index) = (self.witness.clone(), member.host.index());
         let planted = planted.watched_by(Onlooker::new(move |mixed| witness.mixed(index, now(), mixed)));
         // A record that no other server makes of the same log: the plainest way to apply differently.
@@ -445,9 +447,12 @@ impl Cluster {
         self.get(node).exit.as_ref()
     }
 
-    /// What deviates on a node.
-    pub(crate) fn liar(&self, node: NodeId) -> &Liar {
-        &self.get(node).liar
+    /// From now on a node deviates. A key is copied from the first honest node of its role that is not itself.
+    pub(crate) fn deviate(&self, node: NodeId, deviation: Deviation) {
+        let Member { home, role, liar, .. } = self.get(node);
+        let mut others = self.of_role(*home, *role).filter(|other| *other != node);
+        let other = others.find(|other| !self.get(*other).liar.is_lying());
+        liar.deviate(deviation, other.map(|other| &self.get(other).liar));
     }
 
     /// Takes note of every process that has ended by itself.

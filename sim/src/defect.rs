@@ -6,10 +6,11 @@
 
 use core::fmt;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zipnet_core::checks::{Check, Checks, Mixed};
+use zipnet_core::key::PublicKey;
 
 use crate::chain::{NodeIndex, Tamper};
 
@@ -98,11 +99,12 @@ pub fn markers() -> impl Iterator<Item = &'static str> {
     RULES.iter().map(|(_, marker)| *marker).chain([WALL_CLOCK, MAP_ORDER]).chain(tampers)
 }
 
-/// The rules that one node leaves out, and who watches what its keyring makes.
+/// The rules that one node leaves out, which round key it announces, and who watches what its keyring makes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defects {
     always: u64,
     at_will: Switch,
+    announced: Announced,
     onlooker: Onlooker,
 }
 
@@ -120,6 +122,43 @@ impl Onlooker {
 impl fmt::Debug for Onlooker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Onlooker({})", self.0.is_some())
+    }
+}
+
+/// Which round key a node announces: its own, or that of another one. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Announced(Arc<Mutex<Keys>>);
+
+#[derive(Default)]
+struct Keys {
+    /// Drawn last.
+    own: Option<PublicKey>,
+    copied: Option<Announced>,
+}
+
+impl Announced {
+    /// From the next round key on, the one that another node has drawn last is announced, or again the own one.
+    pub(crate) fn copy(&self, other: Option<Self>) {
+        self.keys(|keys| keys.copied = other);
+    }
+
+    /// Takes note of a round key that was drawn.
+    fn instead_of(&self, own: PublicKey) -> PublicKey {
+        let copied = self.keys(|keys| {
+            keys.own = Some(own);
+            keys.copied.clone()
+        });
+        copied.and_then(|other| other.keys(|keys| keys.own)).unwrap_or(own)
+    }
+
+    fn keys<T>(&self, act: impl FnOnce(&mut Keys) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Announced(copied: {})", self.keys(|keys| keys.copied.is_some()))
     }
 }
 
@@ -153,6 +192,12 @@ impl Defects {
         Self { at_will, ..self }
     }
 
+    /// The same, with what is announced.
+    #[must_use]
+    pub(crate) fn announcing(self, announced: Announced) -> Self {
+        Self { announced, ..self }
+    }
+
     /// The same, watched.
     #[must_use]
     pub(crate) fn watched_by(self, onlooker: Onlooker) -> Self {
@@ -167,6 +212,10 @@ impl Checks for Defects {
         if let Onlooker(Some(look)) = &self.onlooker {
             look(mixed);
         }
+    }
+
+    fn announced(&self, own: PublicKey) -> PublicKey {
+        self.announced.instead_of(own)
     }
 
     fn enforce(&self, check: Check) -> bool {
@@ -216,6 +265,20 @@ mod tests {
             }
             assert_eq!(*marker, format!("{MARKER}{kebab}"));
         }
+    }
+
+    #[test]
+    fn a_copied_key_is_the_one_that_the_other_node_drew_last() {
+        let (node, other) = (Announced::default(), Announced::default());
+        let [one, two, own] = [1, 2, 3].map(|byte| PublicKey([byte; 32]));
+        node.copy(Some(other.clone()));
+        assert_eq!(node.instead_of(own), own, "there is nothing to copy");
+        for drawn in [one, two] {
+            assert_eq!(other.instead_of(drawn), drawn);
+            assert_eq!(node.instead_of(own), drawn);
+        }
+        node.copy(None);
+        assert_eq!(node.instead_of(own), own);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - `select`: which nodes a name means
 //! - `fault`, `paths`, `workload`: what happens meanwhile
 
+use core::iter;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -451,6 +452,9 @@ impl<'a> Run<'a> {
     fn sample(&mut self) {
         for threshold in &self.scenario.thresholds {
             let metric = threshold.metric;
+            if metric == Metric::Anonymity {
+                continue;
+            }
             let now = self.now();
             for node in self.cluster.servers_up(0) {
                 let value = self.witness.of(node, |known| match metric {
@@ -514,8 +518,17 @@ impl<'a> Run<'a> {
         let totals = self.witness.totals();
         let network = simulation.network().counts();
         let disks = self.cluster.all().map(|(node, _)| self.cluster.host(node).platter().counts());
+        let crowds = self.witness.crowds();
         let thresholds = self.scenario.thresholds.iter().map(|threshold| {
-            (threshold.id.clone(), self.samples.get(&threshold.metric).copied().into_iter().collect())
+            let samples = if threshold.metric == Metric::Anonymity {
+                // One for each round.
+                let times = |rounds: u64| usize::try_from(rounds).unwrap_or(usize::MAX);
+                let each = crowds.iter().map(|(crowd, rounds)| iter::repeat_n(*crowd, times(*rounds)));
+                each.flatten().collect()
+            } else {
+                self.samples.get(&threshold.metric).copied().into_iter().collect()
+            };
+            (threshold.id.clone(), samples)
         });
         let hex = |chain: [u8; 32]| blake3::Hash::from_bytes(chain).to_hex().to_string();
         let (verdict, failure) =

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zipnet_core::checks::{Check, Checks, Mixed};
 use zipnet_core::id::{Digest, PeerId};
-use zipnet_core::key::{self, Signature};
+use zipnet_core::key::{self, PublicKey, Signature};
 
 /// More verdicts than a round of the largest cluster has; then all are forgotten.
 const KEPT_MAX: usize = 1_024;
@@ -63,6 +63,10 @@ impl<C: Checks> Checks for Remembering<C> {
 
     fn mixed(&self, mixed: &Mixed<'_>) {
         self.checks.mixed(mixed);
+    }
+
+    fn announced(&self, own: PublicKey) -> PublicKey {
+        self.checks.announced(own)
     }
 
     fn enforce(&self, check: Check) -> bool {

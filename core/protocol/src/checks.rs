@@ -7,7 +7,7 @@
 use core::fmt::Debug;
 
 use crate::id::{Digest, PeerId};
-use crate::key::{self, Signature};
+use crate::key::{self, PublicKey, Signature};
 use crate::message::Header;
 
 /// A rule that a defective build could lack.
@@ -117,6 +117,11 @@ pub trait Checks: Clone + Debug + Send + Sync + 'static {
 
     /// A keyring has made a vector.
     fn mixed(&self, _: &Mixed<'_>) {}
+
+    /// The round key that bundles announce for the present one: itself. Only a liar says something else.
+    fn announced(&self, own: PublicKey) -> PublicKey {
+        own
+    }
 
     /// Whether the peer signed the digest. The answer depends on nothing else, so whoever runs many nodes in one process
     /// may remember it.

@@ -364,7 +364,7 @@ impl<C: Checks> Keyring<C> {
             }
             None => {
                 let secret = RoundSecret::from_seed(self.keys.bytes());
-                let public = secret.public();
+                let public = self.checks.announced(secret.public());
                 let (epochs, pairs) = ((epoch, epoch), Pairs::default());
                 self.round = Some(RoundKeys { secret, public, epochs, pairs, promise: None });
                 public
@@ -393,15 +393,15 @@ impl<C: Checks> Keyring<C> {
         header.servers.iter().find(|server| server.peer == me && server.round_key == round.public)?;
         let (checks, group) = (self.checks.clone(), header.group);
         let own = end(&checks, End { peer: me, round_key: round.public });
-        let clients = clients.iter().map(|client| end(&checks, *client));
-        let pairs = round.pairs.with(&round.secret, group, clients.clone(), |shared, client| {
-            pair_key(shared, client, &own, &group)
-        })?;
+        let ends = clients.iter().map(|client| end(&checks, *client));
+        let pairs = round
+            .pairs
+            .with(&round.secret, group, ends, |shared, client| pair_key(shared, client, &own, &group))?;
         let digest = header.digest();
         let mut heads = Heads::default();
         let body = partial_body(&header.params, &digest, &pairs, |body| heads.note::<C>(body));
         if C::OBSERVES {
-            let pads = heads.pads(clients.map(|client| client.peer));
+            let pads = heads.pads(clients.iter().map(|client| client.peer));
             let what = Mixture::Partial { aggregate };
             checks.mixed(&Mixed { peer: me, header, digest, what, pads: &pads, body: &body });
         }

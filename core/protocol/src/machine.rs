@@ -111,6 +111,7 @@ impl Deadline {
 /// Jobs that use a round key, or promise something for it, name the epoch of the bundle that announced it: if the keyring
 /// holds another key by the time it comes to them, nothing is made ([`Done::Withheld`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a job lives for one call")]
 pub enum Job {
     /// Makes and signs a bundle of the keyring's role, with the present round key or a fresh one.
     MakeBundle {

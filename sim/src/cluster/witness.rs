@@ -280,6 +280,11 @@ impl Witness {
         self.state().judge(node, now, Seen::Mixed(mixed));
     }
 
+    /// How many finalised rounds had a crowd of each size.
+    pub(crate) fn crowds(&self) -> BTreeMap<u64, u64> {
+        self.state().watch.crowds()
+    }
+
     /// The first breach, if there was one.
     pub(crate) fn breach(&self) -> Option<Breach> {
         self.state().breach.clone()

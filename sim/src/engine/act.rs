@@ -151,7 +151,7 @@ impl Run<'_> {
             }
             Do::Lie { node, deviation } => {
                 for node in self.choose(node, Purpose::Act).await? {
-                    self.cluster.liar(node).deviate(*deviation);
+                    self.cluster.deviate(node, *deviation);
                     self.witness.lies(self.cluster.index(node), *deviation != Deviation::Honest);
                 }
                 Ok(())

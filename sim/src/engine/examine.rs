@@ -238,6 +238,7 @@ impl Run<'_> {
         self.witness.of(node, |known| {
             let metrics = known.metrics.as_ref()?;
             Some(match metric {
+                Metric::Anonymity => return None,
                 Metric::RoundStalled => metrics.stalled(now).as_secs(),
                 Metric::RoundDuration => known.longest_round?.as_secs(),
                 _ => metrics.total(metric.name()),

@@ -384,6 +384,7 @@ impl Properties {
                 Some("no line told of a round")
             }
             Always::OneLeader {} if self.claims.is_empty() => Some("nobody said that it leads"),
+            Always::Anonymity {} => Some("real processes do not show what they mix"),
             Always::Agreement { .. }
             | Always::CompleteRoster {}
             | Always::KeystreamOnce {}
