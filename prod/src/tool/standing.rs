@@ -127,7 +127,7 @@ pub(super) async fn rounds(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// If nobody answers, or the server does not have it.
 pub(super) async fn parts(folder: &Path, matches: &ArgMatches) -> Outcome {
     let round: zipnet::Round = *matches.get_one("round").expect("it is required");
-    let answer = crate::admin::ask(folder, &format!("/parts/{}", round.0), None).await?;
+    let answer = admin::ask(folder, &format!("/parts/{}", round.0), None).await?;
     if answer.status != 200 {
         return Err(answer.body.trim().to_owned());
     }
