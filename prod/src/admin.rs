@@ -1,6 +1,6 @@
 //! Orders to a running node: HTTP over a socket in its state folder, which only its user can open.
 //!
-//! `GET` pages are those of [`crate::observation`] and, on a server, `/refused`. `POST /stop`, `/retire`, `/retire/<peer id>`,
+//! `GET` pages are those of [`crate::observation`] and, on a server, `/refused` and `/parts/<round>`. `POST /stop`, `/retire`, `/retire/<peer id>`,
 //! `/refuse/<client>`, `/unrefuse/<client>` and, on a client, `/publish` give orders. `curl --unix-socket` speaks it as well as [`ask`] does.
 
 use std::collections::BTreeSet;
@@ -24,11 +24,13 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use zipnet_core::checks::Strict;
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, Round};
 use zipnet_core::machine::RequestId;
+use zipnet_core::message::{Message, Record};
+use zipnet_core::wire::encode;
 use zipnet_node::config::parse_peer;
 use zipnet_node::meeting::{Removal, may_retire};
-use zipnet_node::node::Handle;
+use zipnet_node::node::{Handle, Made};
 use zipnet_node::status::View;
 use zipnet_world::network::DEAD_AFTER;
 
@@ -96,6 +98,7 @@ pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<
         .route("/retire", post(retire))
         .route("/retire/{peer}", post(retire_dead))
         .route("/refused", get(refused_clients))
+        .route("/parts/{round}", get(parts))
         .route(
             "/refuse/{client}",
             post(async |desk: State<Desk>, client: Segment<String>| change_refusal(desk, client, true).await),
@@ -160,6 +163,28 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
 }
 
 /// Whom the operator of this server refuses, and what has become of that.
+/// A record and what it was made of: what the reference in Python audits.
+async fn parts(State(desk): State<Desk>, Segment(round): Segment<u64>) -> Response {
+    let Some(Made { record, entries }) = desk.observed.handle.parts(Round(round)).await else {
+        return (StatusCode::NOT_FOUND, "this node does not hold the parts of that round\n").into_response();
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let message = Message::Record {
+        record: Record::clone(&record.record),
+        signatures: record.signatures.values().copied().collect(),
+    };
+    let entries: Vec<_> = entries
+        .iter()
+        .map(|(index, command)| serde_json::json!({ "index": index, "bytes": hex(command) }))
+        .collect();
+    json(&serde_json::json!({
+        "format": "zipnet parts 1",
+        "digest": record.digest.to_string(),
+        "message": hex(&encode(&message)),
+        "entries": entries,
+    }))
+}
+
 async fn refused_clients(State(desk): State<Desk>) -> Response {
     let Some(refusals) = &desk.refusals else { return wrong(NO_SERVER) };
     let clients = match refusals.clients() {

@@ -82,6 +82,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("compat", matches)) => compat::compare(matches),
         Some(("tail", matches)) => tail::run(matches, environment).await,
         Some(("evidence", matches)) => evidence::run(matches),
+        Some(("parts", matches)) => standing::parts(&node::find(matches, environment)?, matches).await,
         Some(("local", matches)) => local::run(matches).await,
         Some(("bench", matches)) => bench::run(matches).await,
         Some(("keys", _)) => {
@@ -130,6 +131,15 @@ fn command() -> Command {
         .subcommand(asks(Command::new("status").about("How a node stands, and why there are no rounds if there are none")))
         .subcommand(asks(Command::new("members").about("The servers of the committee as this node sees them")))
         .subcommand(asks(Command::new("rounds").about("The newest rounds that this server holds")))
+        .subcommand(
+            node(Command::new("parts").about("Write down what the record of a round was made of, for whoever audits it")).arg(
+                Arg::new("round")
+                    .required(true)
+                    .value_name("ROUND")
+                    .value_parser(tail::round)
+                    .help("One of the 8 newest that this server has seen from their beginning, like r7"),
+            ),
+        )
         .subcommand(
             asks(Command::new("wait").about("Wait until a node is ready, or has finalised more rounds"))
                 .arg(

@@ -50,7 +50,7 @@ use zipnet_core::time::Time;
 use zipnet_core::{committee, wire};
 
 use self::control::Control;
-pub use self::control::{Controls, Exit, Handle, control};
+pub use self::control::{Controls, Exit, Handle, Made, control};
 use self::links::{Links, Routes};
 use self::member::Member;
 use crate::allowance::Allowances;
@@ -630,6 +630,19 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 // Whoever asked may be gone.
                 drop(reply.send(found));
+            }
+            (Control::Parts { round, reply }, machine) => {
+                let made = match machine {
+                    Machine::Server { member, .. } => {
+                        let member = lock(member);
+                        let records = member.server.committee().records().iter();
+                        let record = records.rev().find(|kept| kept.record.round == round).cloned();
+                        let entries = member.server.parts().of(round).cloned();
+                        record.zip(entries).map(|(record, entries)| Made { record, entries })
+                    }
+                    Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => None,
+                };
+                drop(reply.send(made));
             }
             // Whoever asked may be gone.
             (Control::View(reply), _) => drop(reply.send(self.view())),

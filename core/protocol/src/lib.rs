@@ -4,7 +4,8 @@
 //! replicated log means; [`server`], [`aggregator`] and [`client`] are the roles, and a [`reader`] follows the broadcasts
 //! without taking part, all driven as [`machine`] tells. They compute with [`pad`], [`slot`], [`seal`], [`fold`] and
 //! [`partial`], over [`bitmap`]s of the client [`registry`]. Secrets are in [`key`] and used by the [`keyring`] only; what
-//! is signed stands in [`signing`], what travels in [`wire`], and what convicts a server in [`evidence`].
+//! is signed stands in [`signing`], what travels in [`wire`], and what convicts a server in [`evidence`]. What records were made of is kept
+//! in [`parts`].
 #![no_std]
 #![forbid(unsafe_code)]
 // No bytes from a peer may panic, wrap or be cut, and a new variant must break every place that has not thought of it.
@@ -37,6 +38,7 @@ pub mod message;
 pub mod pad;
 pub mod params;
 pub mod partial;
+pub mod parts;
 pub mod random;
 pub mod reader;
 pub mod refused;

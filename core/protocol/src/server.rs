@@ -20,6 +20,7 @@ use crate::message::{
     RosterServer, Standing,
 };
 use crate::pad::End;
+use crate::parts::Parts;
 use crate::random::Random;
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
@@ -209,6 +210,7 @@ pub struct Server<C> {
     checks: C,
     random: Random,
     committee: Committee<C>,
+    parts: Parts,
     now: Time,
     links: BTreeMap<PeerId, Role>,
     /// What peers asked for within [`Config::resend`], and how often that was answered.
@@ -280,6 +282,7 @@ impl<C: Checks> Server<C> {
             checks,
             random: Random::new(seed),
             committee,
+            parts: Parts::new(),
             now: Time::default(),
             links: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -395,6 +398,7 @@ impl<C: Checks> Server<C> {
     /// # Errors
     /// If the bytes are not a snapshot; nothing changes then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), committee::BadSnapshot> {
+        self.parts.skip();
         self.committee.restore(snapshot)
     }
 
@@ -439,6 +443,7 @@ impl<C: Checks> Server<C> {
         self.newcomer = false;
         self.silent.clear();
         self.committee = committee;
+        self.parts.skip();
         let opened = self.committee.opened();
         self.followed = self.followed.map(|followed| followed.max(opened));
         self.check();
@@ -471,6 +476,12 @@ impl<C: Checks> Server<C> {
     #[must_use]
     pub fn committee(&self) -> &Committee<C> {
         &self.committee
+    }
+
+    /// What the newest records were made of, as far as this process has seen it.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Who leads, as far as this server knows.
@@ -845,6 +856,7 @@ impl<C: Checks> Server<C> {
 
     fn committed(&mut self, index: u64, bytes: &[u8], replay: bool, out: &mut Outbox) {
         self.committee.chain(index, bytes);
+        self.parts.enter(index, bytes);
         let Ok(command) = wire::decode_command(bytes) else {
             // The same bytes are in every server's log, so every server skips the entry.
             return out.report(Report::Refused { kind: "command", reason: Refused::Malformed, from: None });
@@ -913,6 +925,7 @@ impl<C: Checks> Server<C> {
             }
             Report::RoundFinalized { record, rostered, .. } => {
                 *rostered = record.servers.contains(&me);
+                self.parts.finalised(record.round);
                 self.promise = None;
                 self.silent.clear();
                 self.finalized_at = self.now;

@@ -121,6 +121,20 @@ pub(super) async fn rounds(folder: &Path, matches: &ArgMatches) -> Outcome {
     Ok(0)
 }
 
+/// What a record was made of, as JSON.
+///
+/// # Errors
+/// If nobody answers, or the server does not have it.
+pub(super) async fn parts(folder: &Path, matches: &ArgMatches) -> Outcome {
+    let round: zipnet::Round = *matches.get_one("round").expect("it is required");
+    let answer = admin::ask(folder, &format!("/parts/{}", round.0), None).await?;
+    if answer.status != 200 {
+        return Err(answer.body.trim().to_owned());
+    }
+    flags::print(&answer.body);
+    Ok(0)
+}
+
 /// Waits, and says what was missing if it was in vain.
 ///
 /// # Errors

@@ -90,7 +90,7 @@ pub(super) fn command() -> Command {
         .arg(flags::format_argument())
 }
 
-fn round(text: &str) -> Result<Round, String> {
+pub(super) fn round(text: &str) -> Result<Round, String> {
     let number = text.strip_prefix('r').unwrap_or(text);
     number.parse().map(Round).map_err(|_| "write a round like r7".to_owned())
 }

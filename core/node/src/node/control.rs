@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use futures_channel::{mpsc, oneshot};
 use zipnet_core::client::PublishError;
-use zipnet_core::id::PeerId;
+use zipnet_core::committee::SignedRecord;
+use zipnet_core::id::{PeerId, Round};
 use zipnet_core::machine::RequestId;
+use zipnet_core::parts::Entries;
 
 use crate::status::View;
 
@@ -18,7 +20,17 @@ pub(super) enum Control {
     RetireDead(PeerId),
     Refuse(BTreeSet<PeerId>),
     Clients { begins: String, reply: oneshot::Sender<Vec<PeerId>> },
+    Parts { round: Round, reply: oneshot::Sender<Option<Made>> },
     View(oneshot::Sender<View>),
+}
+
+/// A record that a server holds, and what it was made of.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The record with the signatures that it has.
+    pub record: SignedRecord,
+    /// All commands of the log since the record before, with their positions.
+    pub entries: Entries,
 }
 
 /// Talks to a running node. Clones talk to the same one; all calls return at once.
@@ -75,6 +87,13 @@ impl Handle {
         let (sender, receiver) = oneshot::channel();
         self.send(Control::Clients { begins, reply: sender });
         receiver.await.ok()
+    }
+
+    /// A record of the newest rounds with what it was made of. `None` if this node does not have it, or has ended.
+    pub async fn parts(&self, round: Round) -> Option<Made> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Control::Parts { round, reply: sender });
+        receiver.await.ok().flatten()
     }
 
     /// How the node stands. `None` if it has ended.

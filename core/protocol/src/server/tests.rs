@@ -16,6 +16,7 @@ use crate::id::{Counter, GroupId};
 use crate::key::PublicKey;
 use crate::machine::Abandonment;
 use crate::message::Previous;
+use crate::signing::chain_digest;
 
 const PERIOD: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -1191,6 +1192,21 @@ fn a_snapshot_of_a_peer_costs_the_key_and_no_more() {
     assert!(play.server.is_registered());
     play.go(Step::Confirmed);
     assert_eq!(play.server.committee().records().len(), 1, "rounds go on");
+}
+
+#[test]
+fn what_a_server_keeps_of_a_round_makes_its_record() {
+    let mut play = Play::at(Step::Finalized);
+    let record = Arc::clone(&play.server.committee().records().back().unwrap().record);
+    let entries = play.server.parts().of(record.round).unwrap();
+    assert_eq!(entries.last().unwrap().0, record.index);
+    let chain =
+        entries.iter().fold(record.previous, |chain, (index, bytes)| chain_digest(&chain, *index, bytes));
+    assert_eq!(chain, record.chain);
+    // What lies before a snapshot is not known.
+    let snapshot = play.server.committee().snapshot();
+    play.server.restore(&snapshot).unwrap();
+    assert!(play.server.parts().of(record.round).is_none());
 }
 
 #[test]

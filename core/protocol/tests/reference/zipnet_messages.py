@@ -2,6 +2,7 @@
 """The second half of the reference: messages, signatures, and the machine of the committee.
 
     python3 zipnet_messages.py [directory of the vectors [directory of the vectors of links]]
+    python3 zipnet_messages.py audit FILE           what `zipnet parts` has written of a round
 
 Like the first half it is written from docs/protocol.md, uses the standard library only and shares no code with the crate.
 It reads and writes every message, verifies every signature, applies a log entry by entry, and audits records: whoever has
@@ -732,24 +733,48 @@ def check_machine(v):
     same("snapshot", state, v["snapshot"])
 
 
-def check_parts(made, published, entries):
-    """The record that was published, from the parts in the log; and no other one."""
-    same("published record", published["record"], made)
-    parts = {kind: [] for kind in (1, 2, 3, 4)}
+def parts_of(published, entries):
+    """Everything that `audit` wants, out of the commands since the record before. Those that were refused are among them:
+    what the record names is taken, and of what is not named the first good one."""
+    record, values = published["record"], {kind: [] for kind in (1, 2, 3, 4)}
     for _, entry in entries:
         try:
             kind, value = decode(COMMAND, entry)
         except Refused:
             continue
-        parts.get(kind, []).append(value)
-    [header], signatures, [aggregate], partials = (parts[kind] for kind in (1, 2, 3, 4))
+        values.get(kind, []).append(value)
+    headers = [it for it in values[1] if digest(it) == record["header"]]
+    aggregates = [it for it in values[3] if digest(it) == record["aggregate"]]
+    need(headers and aggregates, "the header or the aggregate is not among the entries")
+    signatures = {it["server"]: it for it in reversed(values[2]) if it["header"] == record["header"] and is_signed(it)}
+    partials = {digest(it): it for it in values[4]}
+    need(set(record["partials"]) <= set(partials), "a partial is not among the entries")
+    return {
+        "record": record, "signatures": published["signatures"], "header": headers[0],
+        "header_signatures": [signatures[server] for server in sorted(signatures)], "aggregate": aggregates[0],
+        "partials": [partials[named] for named in record["partials"]], "entries": entries}
 
-    def sorted_by_server(values):
-        return sorted(values, key=lambda value: value["server"])
-    given = {
-        "record": published["record"], "signatures": published["signatures"], "header": header,
-        "header_signatures": sorted_by_server(signatures), "aggregate": aggregate,
-        "partials": sorted_by_server(partials), "entries": entries}
+
+def audit_file(path):
+    """Says what an auditor wants to know of a file that a server has written."""
+    v = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    need(v["format"] == "zipnet parts 1", "another format")
+    kind, published = decode(MESSAGE, unhex(v["message"]))
+    need(kind == 11, "no record")
+    entries = [(entry["index"], unhex(entry["bytes"])) for entry in v["entries"]]
+    given = parts_of(published, entries)
+    confirmed = audit(**given)
+    record = published["record"]
+    print(f"record {digest(record).hex()} of r{record['round']} is what its parts make; "
+          f"{len(ones(record['participants']))} participants, {len(record['servers'])} servers, "
+          f"{len(entries)} entries, {'confirmed' if confirmed else 'not all have signed'}")
+
+
+def check_parts(made, published, entries):
+    """The record that was published, from the parts in the log; and no other one."""
+    same("published record", published["record"], made)
+    given = parts_of(published, entries)
+    header, aggregate = given["header"], given["aggregate"]
     same("confirmed", audit(**given), True)
     params = header["num_slots"], header["slot_bytes"], header["tag_len"]
     messages = [payload for _, payload in broadcast_slots(params, digest(header), made["broadcast"])]
@@ -784,6 +809,11 @@ def check_signatures():
 
 def main():
     here = pathlib.Path(__file__).resolve().parent
+    if sys.argv[1:2] == ["audit"]:
+        try:
+            return audit_file(sys.argv[2])
+        except Refused as reason:
+            sys.exit(f"it is not what it says: {reason}")
     directory = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else here.parent / "vectors"
 
     def load(name):
