@@ -22,19 +22,24 @@ pub struct Pointers {
 }
 
 impl Pointers {
-    /// Those of the linked servers that the operator pointed to. Each has proven that it knows the committee secret.
+    /// Whether the operator pointed to this server, which has proven that it knows the committee secret.
     ///
     /// A server without a log that was pointed to no server, but to the aggregator or to nobody, has nothing else to go by
-    /// than that proof.
+    /// than that proof. A peer that was not met yet may be a server.
     #[must_use]
-    pub fn pointed(&self, linked: &BTreeSet<RaftId>) -> BTreeSet<RaftId> {
+    pub fn points_to(&self, server: &PeerId) -> bool {
         let has_server = !self.bootstrap.is_subset(&self.no_servers);
         let anybody = !has_server && !self.has_voters;
-        let points = |id: &RaftId| match &self.allowed {
-            Some(allowed) => allowed.contains(&id.peer),
-            None => anybody || self.bootstrap.contains(&id.peer),
-        };
-        linked.iter().copied().filter(points).collect()
+        match &self.allowed {
+            Some(allowed) => allowed.contains(server),
+            None => anybody || self.bootstrap.contains(server),
+        }
+    }
+
+    /// Those of the linked servers that the operator pointed to.
+    #[must_use]
+    pub fn pointed(&self, linked: &BTreeSet<RaftId>) -> BTreeSet<RaftId> {
+        linked.iter().copied().filter(|id| self.points_to(&id.peer)).collect()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Who comes and leaves: the decisions, without the doing.
 //!
 //! - [`two_logs`]: two servers of one group have different logs
-//! - [`points_to`]: whether this server's operator pointed it to another one
 //! - [`Duplicates`]: a second connection with one identity
 //! - [`Admission`]: whether the committee has refused this node
 //! - [`membership_plan`]: the next change of the Raft membership, for the leader
@@ -13,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId, StoreId};
-use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::frame::Refusal;
@@ -73,24 +71,6 @@ pub fn two_logs(own: LogView, other: LogView, may_yield: bool, checks: &impl Che
 /// How often a server gives up a log without records in the life of its process. Servers that were started as the first
 /// by mistake need one or two; each leaves a folder behind.
 pub const YIELDS_MAX: u32 = 3;
-
-/// Whether this server's operator pointed it to `peer`, a server that has proven the committee secret.
-///
-/// `named` are the peers that the operator named, each with what it is known to be. If none of them is a server, or none
-/// was named, the proof is all there is to go by. One that was not met yet may be a server. If the operator says who may
-/// be a server, that list decides alone.
-#[must_use]
-pub fn points_to(
-    peer: &PeerId,
-    named: &BTreeMap<PeerId, Option<Role>>,
-    allowed: Option<&BTreeSet<PeerId>>,
-) -> bool {
-    if let Some(allowed) = allowed {
-        return allowed.contains(peer);
-    }
-    let servers = |role: &Option<Role>| role.is_none_or(|role| role == Role::Server);
-    named.contains_key(peer) || !named.values().any(servers)
-}
 
 /// How long the older of two connections with one identity has to answer.
 pub const CHALLENGE: Duration = Duration::from_secs(2);
@@ -664,24 +644,6 @@ mod tests {
         let (own, other) = (view(2, false, false), view(1, true, false));
         assert_eq!(two_logs(own, other, true, &Strict), Verdict::Yield);
         assert_eq!(two_logs(own, other, false, &Strict), Verdict::Keep);
-
-        let named = |named: &[(u8, Option<Role>)]| {
-            named.iter().map(|(number, role)| (peer(*number), *role)).collect::<BTreeMap<_, _>>()
-        };
-        let table = [
-            (named(&[]), true, "nobody was named"),
-            (named(&[(1, None)]), true, "it was named"),
-            (named(&[(1, Some(Role::Server)), (2, None)]), true, "it was named among others"),
-            (named(&[(2, Some(Role::Server))]), false, "another server was named"),
-            (named(&[(2, None)]), false, "another one was named that may be a server"),
-            (named(&[(2, Some(Role::Aggregator))]), true, "only the aggregator was named"),
-            (named(&[(2, Some(Role::Aggregator)), (3, None)]), false, "and one that may be a server"),
-        ];
-        for (named, expected, why) in table {
-            assert_eq!(points_to(&peer(1), &named, None), expected, "{why}");
-            assert!(points_to(&peer(1), &named, Some(&[peer(1)].into())), "it is allowed");
-            assert!(!points_to(&peer(1), &named, Some(&[peer(9)].into())), "it is not");
-        }
     }
 
     #[test]

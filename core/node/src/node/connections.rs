@@ -12,12 +12,13 @@ use zipnet_core::message::Role;
 use super::links::{Entry, Gone};
 use super::{Conn, End, Feed, Machine, Node, lock, read};
 use crate::allowance::{Deed, Rate};
+use crate::believed::Pointers;
 use crate::config::{Part, PeerAddress};
 use crate::consensus;
 use crate::event::Event;
 use crate::frame::{Farewell, Frame, Hello, Present, Refusal, Stage, judge_hello};
 use crate::gossip;
-use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, points_to, two_logs};
+use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, two_logs};
 use crate::world::{Address, Channel, Connection, Link, World};
 
 /// What an operator reads about a voter that is not on the list.
@@ -237,18 +238,22 @@ impl<W: World, C: Checks> Node<W, C> {
         let (log, has_records) = (present.log, present.has_records);
         let own = LogView { log, has_records, steadfast: self.steadfast };
         let other = LogView { log: hello.log, has_records: hello.has_records, steadfast: hello.steadfast };
-        let may_yield = self.yields < YIELDS_MAX && self.points_to(peer);
+        // A log without records has a voter, this server itself, and that one gives it up.
+        let pointers = self.pointers(&self.config.bootstrap, false);
+        let may_yield = self.yields < YIELDS_MAX && pointers.points_to(peer);
         two_logs(own, other, may_yield, &self.checks)
     }
 
-    /// Whether the operator pointed this server to another one that has proven the committee secret.
-    pub(super) fn points_to(&self, peer: &PeerId) -> bool {
-        let role = |named: &PeerAddress| {
-            let said = self.links.hello(&named.peer).map(|hello| hello.role);
-            said.or_else(|| self.book.get(&named.peer).map(|entry| entry.role))
+    /// What points this server to others, if its operator named these.
+    pub(super) fn pointers(&self, named: &[PeerAddress], has_voters: bool) -> Pointers {
+        let role = |peer: &PeerId| {
+            let said = self.links.hello(peer).map(|hello| hello.role);
+            said.or_else(|| self.book.get(peer).map(|entry| entry.role))
         };
-        let named = self.config.bootstrap.iter().map(|named| (named.peer, role(named))).collect();
-        points_to(peer, &named, self.allowed())
+        let bootstrap: BTreeSet<PeerId> = named.iter().map(|named| named.peer).collect();
+        let is_none = |peer: &PeerId| role(peer).is_some_and(|role| role != Role::Server);
+        let no_servers = bootstrap.iter().copied().filter(is_none).collect();
+        Pointers { bootstrap, no_servers, has_voters, allowed: self.allowed().cloned() }
     }
 
     /// Whom the operator allows to be a server, if that was said.

@@ -9,7 +9,7 @@ use zipnet_core::message::Role;
 use zipnet_core::server;
 
 use super::{DESERTED, Happening, Machine, Node, lock, view};
-use crate::believed::{Pointers, named};
+use crate::believed::named;
 use crate::consensus::{self, Believed};
 use crate::event::Event;
 use crate::frame::Frame;
@@ -119,17 +119,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 Some((id, entry.named.as_ref().map(|(_, voters)| voters)))
             })
             .collect();
-        let no_servers = self.bootstrap.iter().map(|peer| peer.peer).filter(|peer| {
-            let linked =
-                self.links.linked().any(|(other, hello)| other == peer && hello.role != Role::Server);
-            linked || self.book.iter().any(|entry| entry.peer == *peer && entry.role != Role::Server)
-        });
-        let pointers = Pointers {
-            bootstrap: self.bootstrap.iter().map(|peer| peer.peer).collect(),
-            no_servers: no_servers.collect(),
-            has_voters: !voters.is_empty(),
-            allowed: self.allowed().cloned(),
-        };
+        let pointers = self.pointers(&self.bootstrap, !voters.is_empty());
         let pointed = pointers.pointed(&linked.keys().copied().collect());
         let named = named(&linked, &voters, &pointed);
         let retired = if self.checks.enforce(Check::RetiredBarred) {
