@@ -2,8 +2,8 @@
 //!
 //! openraft trusts its peers: it asserts what an honest leader never breaks, and stops. A member of the group may be
 //! dishonest, so everything that a message can break is refused here. Three questions are asked, each by a pure function:
-//! who may send this ([`may_send`]), are its numbers possible ([`check_numbers`], [`check_reply`]), and does it fit what
-//! this node has committed ([`judge_append`], [`judge_snapshot`]). The answer to the last one holds only as long as nothing
+//! who may send this (`may_send`), are its numbers possible (`check_numbers`, `check_reply`), and does it fit what
+//! this node has committed (`judge_append`, `judge_snapshot`). The answer to the last one holds only as long as nothing
 //! else changes the log, which is why `network` lets one such request in at a time.
 //!
 //! What a peer could reach in openraft 0.10.0-alpha.37, and which rule is in the way. "Debug" means that only a build with
@@ -11,22 +11,22 @@
 //!
 //! | place | what it takes for granted | rule |
 //! |---|---|---|
-//! | `FollowingHandler::install_full_snapshot`, assert | a snapshot ends at or below the term of its leader's vote | [`check_numbers`] |
-//! | the same, assert | it ends above the index of what is committed | [`judge_snapshot`] |
-//! | `MembershipState::append`, `install_membership_snapshot`, debug | the membership of a snapshot is not newer than its end, and not older than the committed one; one entry has one membership | [`check_numbers`], [`judge_snapshot`] |
-//! | `LogIdList::purge`, debug | a snapshot that ends above the log ends there in a later term | [`judge_snapshot`]: the end of the log is cut before |
-//! | `LogStateReader::has_log_id`, debug | whatever stands at or below what is committed is what is committed | [`judge_append`] |
+//! | `FollowingHandler::install_full_snapshot`, assert | a snapshot ends at or below the term of its leader's vote | `check_numbers` |
+//! | the same, assert | it ends above the index of what is committed | `judge_snapshot` |
+//! | `MembershipState::append`, `install_membership_snapshot`, debug | the membership of a snapshot is not newer than its end, and not older than the committed one; one entry has one membership | `check_numbers`, `judge_snapshot` |
+//! | `LogIdList::purge`, debug | a snapshot that ends above the log ends there in a later term | `judge_snapshot`: the end of the log is cut before |
+//! | `LogStateReader::has_log_id`, debug | whatever stands at or below what is committed is what is committed | `judge_append` |
 //! | `FollowingHandler::append_entries`, `do_append_entries`, `LogIdList::append`, debug | entries follow each other and what is before them, in terms that do not fall | `codec` |
-//! | `MembershipState::truncate`, debug | all memberships of a log but the last one are committed | [`judge_append`] |
-//! | `RaftCore::apply_to_state_machine`, `sm::Worker::apply`, unwrap and assert | what a leader calls committed is in the log | [`judge_append`] replaces it by an entry that is |
-//! | `RaftState::accept_log_io`, debug | a term has one leader, also across a restart of this node | [`one_leader`] |
-//! | `IOProgress::submit`, debug | a leader's log does not go back, and a snapshot ends above what was taken from its leader | [`judge_append`], [`judge_snapshot`]: what it has sent before is remembered |
-//! | `Leader::new`, debug | no entry is of a later term than the vote of who sent it | `codec`, [`check_numbers`] |
-//! | `VoteHandler::become_leader`, `Engine::establish_leader`, debug | nobody answers with a vote for this node that it never asked for | [`check_reply`] |
+//! | `MembershipState::truncate`, debug | all memberships of a log but the last one are committed | `judge_append` |
+//! | `RaftCore::apply_to_state_machine`, `sm::Worker::apply`, unwrap and assert | what a leader calls committed is in the log | `judge_append` replaces it by an entry that is |
+//! | `RaftState::accept_log_io`, debug | a term has one leader, also across a restart of this node | `one_leader` |
+//! | `IOProgress::submit`, debug | a leader's log does not go back, and a snapshot ends above what was taken from its leader | `judge_append`, `judge_snapshot`: what it has sent before is remembered |
+//! | `Leader::new`, debug | no entry is of a later term than the vote of who sent it | `codec`, `check_numbers` |
+//! | `VoteHandler::become_leader`, `Engine::establish_leader`, debug | nobody answers with a vote for this node that it never asked for | `check_reply` |
 //! | `Updater::update_conflicting`, debug | a follower does not lose what it has acknowledged | `network` remembers what each acknowledged |
 //! | `AppendEntriesResponse`, unwrap; `Inflight::ack`, debug | answers are about what was asked | `network` |
-//! | `Engine::do_elect`, `become_following`, debug | who is asked to take over has a vote | [`check_transfer`] |
-//! | `RaftTerm::next`, index arithmetic, overflow | counters do not come near their end | [`check_numbers`] |
+//! | `Engine::do_elect`, `become_following`, debug | who is asked to take over has a vote | `check_transfer` |
+//! | `RaftTerm::next`, index arithmetic, overflow | counters do not come near their end | `check_numbers` |
 //! | `RaftStateMachine::install_snapshot`, an error ends openraft | the machine takes what is installed | `network` asks [`Machine::examine`](super::Machine::examine) when everything before it is applied |
 
 use std::collections::BTreeSet;
