@@ -119,13 +119,13 @@ impl Tap for Liar {
         })
     }
 
-    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Bytes {
-        if channel != Channel::Protocol {
-            return message;
-        }
-        let Ok(decoded) = wire::decode(&message) else { return message };
-        let changed = self.with(|shared| shared.change(decoded));
-        changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed)))
+    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
+        let change = |decoded| self.with(|shared| shared.change(decoded));
+        let changed = match channel {
+            Channel::Protocol => wire::decode(&message).ok().and_then(change),
+            Channel::Control | Channel::Consensus | Channel::Bulk | Channel::Datagram => None,
+        };
+        vec![(channel, changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed))))]
     }
 }
 
