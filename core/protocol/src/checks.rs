@@ -61,6 +61,8 @@ pub enum Check {
     FewRefused,
     /// Peers of another wire version, machine signature or parameters are refused by name.
     Compatibility,
+    /// Entries and snapshots of the log are taken from voters that a server knows.
+    KnownLeader,
     /// A pad belongs to the two peers that share it, not to their keys.
     PadEnds,
     /// A round key signs one header per round and gives one partial or one disclaimer under it, whatever the replicated

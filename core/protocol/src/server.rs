@@ -432,13 +432,11 @@ impl<C: Checks> Server<C> {
     pub fn install(&mut self, snapshot: &[u8], out: &mut Outbox) -> Result<(), committee::BadSnapshot> {
         assert!(out.is_empty(), "the driver drains all effects before the next input");
         let committee = self.examined(snapshot)?;
-        if self.checks.enforce(Check::PromiseKept) {
+        let kept = self.checks.enforce(Check::PromiseKept);
+        if kept {
             self.forget_key(out);
-            self.promise = None;
-        } else {
-            let open = committee.open().map(|open| open.digest);
-            self.promise.take_if(|promise| Some(promise.header) != open);
         }
+        self.promise = if kept { None } else { self.promise_by(&committee) };
         self.held = None;
         self.newcomer = false;
         self.silent.clear();
@@ -448,6 +446,21 @@ impl<C: Checks> Server<C> {
         self.followed = self.followed.map(|followed| followed.max(opened));
         self.check();
         Ok(())
+    }
+
+    /// What this server would have promised if the state were all that it remembers.
+    fn promise_by(&self, committee: &Committee<C>) -> Option<Promise> {
+        let open = committee.open()?;
+        let signature = open.signatures.get(&self.config.me).cloned();
+        let key_epoch = self.bundle.as_ref()?.epoch;
+        Some(Promise {
+            header: open.digest,
+            verdict: Ok(()),
+            key_epoch,
+            signature,
+            partial: None,
+            withheld: false,
+        })
     }
 
     /// The last round for which this store had to rely on others: its driver keeps it beside the store, and gives it to

@@ -105,7 +105,7 @@ impl<C: Checks> Committee<C> {
             None => !state.retired.contains(me),
         };
         if state.opened < own.opened
-            || state.previous.round < own.previous.round
+            || (state.previous.round < own.previous.round && self.checks.enforce(Check::RecordsApplied))
             || state.clients.version() < own.clients.version()
             || state.clients.counter() < own.clients.counter()
             || own.servers.get(me).is_some_and(gone)
@@ -115,7 +115,7 @@ impl<C: Checks> Committee<C> {
         if !own.retired.is_subset(&state.retired) {
             return Err(BadSnapshot::LacksRetired);
         }
-        if own.contradicts(&state) {
+        if own.contradicts(&state, &self.checks) {
             return Err(BadSnapshot::Contradicts);
         }
         Ok(Self { config: self.config.clone(), checks: self.checks.clone(), state })
@@ -204,7 +204,7 @@ impl State {
     }
 
     /// Whether another state says of a round that this one knows something else than this one.
-    fn contradicts(&self, other: &Self) -> bool {
+    fn contradicts(&self, other: &Self, checks: &impl Checks) -> bool {
         let known = |round: Round| self.records.iter().find(|kept| kept.record.round == round);
         let record = other
             .records
@@ -223,7 +223,7 @@ impl State {
             }
             (Some(_) | None, Some(_) | None) => false,
         };
-        record || skipped || invented || header
+        ((record || skipped || invented) && checks.enforce(Check::RecordsApplied)) || header
     }
 }
 
