@@ -13,7 +13,8 @@ use super::{Property, Seen, Subject};
 #[derive(Debug, Default)]
 pub struct Durability {
     store: BTreeMap<PeerId, StoreId>,
-    acknowledged: BTreeMap<(PeerId, StoreId), u64>,
+    /// The last entry that each has acknowledged. Entries are counted from zero, so none is not the same as zero.
+    acknowledged: BTreeMap<(PeerId, StoreId), Option<u64>>,
     /// What stood on disks that are gone: whoever comes back under such a name has forgotten what it voted.
     lost: BTreeSet<(PeerId, StoreId)>,
 }
@@ -38,7 +39,7 @@ impl Property for Durability {
                         subject.name, store.0
                     ));
                 }
-                let acknowledged = self.acknowledged.get(&(peer, *store)).copied();
+                let acknowledged = self.acknowledged.get(&(peer, *store)).copied().flatten();
                 if acknowledged > *last_log {
                     let last = last_log.map_or_else(|| "nothing".to_owned(), |last| format!("entry {last}"));
                     return Err(format!(
@@ -53,14 +54,14 @@ impl Property for Durability {
                 let acknowledged = self.acknowledged.entry((peer, *store)).or_default();
                 match event {
                     consensus::Event::Appended { last_index, .. } => {
-                        *acknowledged = (*acknowledged).max(*last_index);
+                        *acknowledged = (*acknowledged).max(Some(*last_index));
                     }
                     consensus::Event::SnapshotInstalled { index } => {
-                        *acknowledged = (*acknowledged).max(*index);
+                        *acknowledged = (*acknowledged).max(Some(*index));
                     }
                     // Entries that the leader replaced were never committed.
                     consensus::Event::Truncated { after } => {
-                        *acknowledged = (*acknowledged).min(after.unwrap_or_default());
+                        *acknowledged = (*acknowledged).min(*after);
                     }
                     _ => {}
                 }
@@ -113,6 +114,27 @@ mod tests {
         let truncated = Event::Consensus(consensus::Event::Truncated { after: Some(3) });
         judge.event("server-1", &truncated).expect("the leader has others");
         judge.event("server-1", &opened(Some(3))).expect("what is left");
+    }
+
+    #[test]
+    fn who_has_acknowledged_nothing_owes_nothing() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        let leads = consensus::Event::Leader { term: 1, leader: None, me: false };
+        judge.event("server-1", &Event::Consensus(leads)).expect("no entry");
+        judge.event("server-1", &opened(None)).expect("empty still");
+        judge.event("server-1", &appended(0)).expect("the first entry");
+        judge.event("server-1", &opened(None)).expect_err("it is missing");
+    }
+
+    #[test]
+    fn a_log_that_was_truncated_to_nothing_owes_nothing() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        judge.event("server-1", &appended(2)).expect("entries");
+        let truncated = Event::Consensus(consensus::Event::Truncated { after: None });
+        judge.event("server-1", &truncated).expect("the leader has others");
+        judge.event("server-1", &opened(None)).expect("nothing is left");
     }
 
     #[test]
