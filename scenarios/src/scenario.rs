@@ -12,7 +12,7 @@ use crate::reader::{Body, Reader, Sizes, Value, Verbs, read_call};
 use crate::runbook::RUNBOOKS;
 use crate::value::{Draw, Int, Share, Span};
 use crate::verbs::{Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, WorkloadDo};
-use crate::words::{Guard, Metric, Property, Stat};
+use crate::words::{Deviation, Guard, Metric, Property, Stat, Word as _};
 use crate::write;
 
 pub use crate::argument::{Bootstrap, FaultId, Identity, Latency, StepId};
@@ -467,7 +467,19 @@ fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
         each(reader, &mut body, "workload", |reader, body, place| workload(reader, body, place, room));
     let faults = each(reader, &mut body, "fault", fault);
     let steps = steps(reader, &mut body);
-    let expects = each(reader, &mut body, "expect", expect);
+    let overruled = overruled(steps.as_deref().unwrap_or_default());
+    let expects = each(reader, &mut body, "expect", |reader, body, place| {
+        let span = body.span();
+        let found = expect(reader, body, place)?;
+        if let Expectation::Always(always) = &found.what
+            && let Some(deviation) = overruled.get(always.verb())
+        {
+            let expected = format!("a property that is promised against \"{deviation}\"");
+            reader.error(Kind::Unreachable, span, expected, format!("`{}`", always.verb()), None);
+            return None;
+        }
+        Some(found)
+    });
     let thresholds = each(reader, &mut body, "threshold", threshold);
     let canary = one(reader, &mut body, "canary", |reader, body| {
         let defect = body.take(reader, "defect", None);
@@ -499,6 +511,18 @@ fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
         control: control?,
     };
     Some(scenario)
+}
+
+/// The properties that are not promised against what some node does, and the deviation.
+fn overruled(steps: &[Step]) -> BTreeMap<&'static str, Deviation> {
+    let acts = steps.iter().flat_map(|step| &step.acts);
+    let deviations = acts.filter_map(|act| match &act.verb {
+        Do::Lie { deviation, .. } => Some(*deviation),
+        _ => None,
+    });
+    let properties =
+        |deviation: Deviation| deviation.overrules().iter().map(move |of| (of.name(), deviation));
+    deviations.flat_map(properties).collect()
 }
 
 /// A text that people read: it must be there and say something.

@@ -98,6 +98,20 @@ words! {
         CopyServerKey = "copy-server-key",
         /// From its next start on, a client registers the round key of the first other one that is honest.
         CopyClientKey = "copy-client-key",
+        /// A server that is given no vote, because it learns nothing, says that it leads: each voter gets entries that
+        /// nobody else gets, states, and demands for votes.
+        LeadUninvited = "lead-uninvited",
+        /// A server that leads opens every second round with another header for each follower.
+        ForkLog = "fork-log",
+        /// A server that leads cuts off a follower that has given its partial, gives it a state in which the round has no
+        /// aggregate yet, and has the round abandoned there.
+        TakeBackAggregate = "take-back-aggregate",
+        /// A server that leads cuts off a follower that has signed a record, gives it a state in which the round has no
+        /// partials yet, and finalises it there with another one.
+        TakeBackRecord = "take-back-record",
+        /// A server that does not lead signs another record besides each that it signs, and an aggregator passes that on to
+        /// clients.
+        SignTwoRecords = "sign-two-records",
     }
 }
 
@@ -190,6 +204,32 @@ words! {
         NoAnonymity = "no-anonymity",
         /// A client found no committee of its instance within its time.
         ConnectTimeout = "connect-timeout",
+    }
+}
+
+impl Deviation {
+    /// The properties that are not promised against somebody who deviates in this way: Raft trusts whoever leads.
+    #[must_use]
+    pub const fn overrules(self) -> &'static [Property] {
+        match self {
+            Self::ForkLog => &[
+                Property::Agreement,
+                Property::Durability,
+                Property::RoundNumbers,
+                Property::Chain,
+                Property::OneLeader,
+            ],
+            Self::Honest
+            | Self::SingleParticipant
+            | Self::ForgeParticipants
+            | Self::StalePartial
+            | Self::CopyServerKey
+            | Self::CopyClientKey
+            | Self::LeadUninvited
+            | Self::TakeBackAggregate
+            | Self::TakeBackRecord
+            | Self::SignTwoRecords => &[],
+        }
     }
 }
 
@@ -318,6 +358,8 @@ words! {
         MajorityKept = "majority-kept",
         /// A server is declared dead only after probes that it did not answer.
         ProbedDead = "probed-dead",
+        /// Entries and snapshots of the log are taken from voters that a server knows.
+        KnownLeader = "known-leader",
         /// A pad belongs to the two peers that share it, not to their keys.
         PadEnds = "pad-ends",
         /// A round key signs one header per round and gives one partial or one disclaimer under it.

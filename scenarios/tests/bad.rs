@@ -68,6 +68,17 @@ stat = "p99"
 max = "20s"
 "#;
 
+#[test]
+fn a_property_that_is_not_promised_can_not_be_expected() {
+    let lie =
+        GOOD.replace("do.stop", "do.lie = { node = \"server-1\", deviation = \"fork-log\" }\n# do.stop");
+    assert_ne!(lie, GOOD);
+    let found = all(&lie);
+    let expected = "expected a property that is promised against \"fork-log\", found `agreement`";
+    assert!(found.contains(expected), "{found}");
+    assert_eq!(all(&lie.replace("fork-log", "stale-partial")), "ok");
+}
+
 fn all(text: &str) -> String {
     match read("x.toml", text) {
         Ok(_) => "ok".to_owned(),

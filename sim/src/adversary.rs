@@ -2,7 +2,10 @@
 //!
 //! A liar runs the same node as everybody else. It leaves out the rule that would stop an honest node from doing the
 //! deed, and what arrives at it and leaves it is changed on the way, signed with its own key. One that copies a round key
-//! announces it from its next start on.
+//! announces it from its next start on. What a server can do to the log has files of its own:
+//!
+//! - `overheard`: what servers tell each other
+//! - `coup`: what a lying one makes of that
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -12,18 +15,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Check;
+use zipnet_core::committee;
 use zipnet_core::id::{Digest, PeerId, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret};
-use zipnet_core::message::{Aggregate, Command, Message, Partial};
+use zipnet_core::message::{Aggregate, Command, Message, Partial, RecordSignature};
 use zipnet_core::wire;
 use zipnet_node::world::Channel;
 use zipnet_scenarios::words::Deviation;
 
 use crate::defect::{Announced, Switch};
 use crate::network::Tap;
+use crate::runtime::now;
+
+mod coup;
+mod overheard;
+
+pub(crate) use overheard::Overheard;
+
+use coup::{Coup, Plot, Way};
 
 /// How many headers are remembered.
 const HEADERS_MAX: usize = 16;
+
+/// Whether those who deviate in this way have to know what servers tell each other, or have something to tell each other
+/// themselves.
+pub(crate) const fn concerns_log(deviation: Deviation) -> bool {
+    match deviation {
+        Deviation::LeadUninvited
+        | Deviation::TakeBackAggregate
+        | Deviation::TakeBackRecord
+        | Deviation::SignTwoRecords => true,
+        Deviation::Honest
+        | Deviation::SingleParticipant
+        | Deviation::ForgeParticipants
+        | Deviation::StalePartial
+        | Deviation::CopyServerKey
+        | Deviation::CopyClientKey
+        | Deviation::ForkLog => false,
+    }
+}
 
 /// How a node deviates. Survives restarts of the node; clones are the same.
 #[derive(Clone, Default)]
@@ -32,6 +62,7 @@ pub(crate) struct Liar {
     /// What the node leaves out while it lies.
     left_out: Arc<AtomicU64>,
     announced: Announced,
+    overheard: Overheard,
 }
 
 struct Shared {
@@ -41,15 +72,27 @@ struct Shared {
     chosen: BTreeMap<Digest, PeerId>,
     /// A server's partials of the last two headers, the older one first.
     partials: Vec<Partial>,
+    coup: Coup,
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { deviation: Deviation::Honest, identity: None, chosen: BTreeMap::new(), partials: Vec::new() }
+        Self {
+            deviation: Deviation::Honest,
+            identity: None,
+            chosen: BTreeMap::new(),
+            partials: Vec::new(),
+            coup: Coup::default(),
+        }
     }
 }
 
 impl Liar {
+    /// A node that does not deviate yet, and hears what servers tell each other.
+    pub(crate) fn new(overheard: Overheard) -> Self {
+        Self { overheard, ..Self::default() }
+    }
+
     /// From now on it deviates in this way. `other` is whose round key it copies, if it copies one.
     pub(crate) fn deviate(&self, deviation: Deviation, other: Option<&Self>) {
         self.with(|shared| shared.deviation = deviation);
@@ -57,7 +100,12 @@ impl Liar {
             Deviation::Honest
             | Deviation::StalePartial
             | Deviation::CopyServerKey
-            | Deviation::CopyClientKey => 0,
+            | Deviation::CopyClientKey
+            | Deviation::LeadUninvited
+            | Deviation::ForkLog
+            | Deviation::TakeBackAggregate
+            | Deviation::TakeBackRecord
+            | Deviation::SignTwoRecords => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
@@ -75,7 +123,15 @@ impl Liar {
     /// Signs with this secret: 64 hexadecimal digits.
     pub(crate) fn is_called(&self, secret: &str) {
         let secret = NodeSecret::from_bytes(UniqueId::from_text(secret).0);
-        self.with(|shared| shared.identity = Some(Identity::from_secret(&secret)));
+        self.with(|shared| {
+            shared.identity = Some(Identity::from_secret(&secret));
+            shared.coup = Coup::default();
+        });
+    }
+
+    /// A server of this committee begins.
+    pub(crate) fn serves(&self, config: &committee::Config) {
+        self.overheard.serves(config);
     }
 
     /// Which rules the node leaves out, as long as it lies.
@@ -105,45 +161,132 @@ impl fmt::Debug for Liar {
 }
 
 impl Tap for Liar {
-    /// Envelopes of all clients but one are lost on the way.
     fn receives(&self, from: PeerId, channel: Channel, message: &Bytes) -> bool {
-        self.with(|shared| {
-            if shared.deviation == Deviation::Honest || channel != Channel::Protocol {
-                return true;
+        self.with(|shared| match (shared.deviation, channel) {
+            // It learns nothing, and so is never given a vote.
+            (Deviation::LeadUninvited, Channel::Consensus | Channel::Bulk) => false,
+            (
+                Deviation::TakeBackAggregate | Deviation::TakeBackRecord,
+                Channel::Consensus | Channel::Bulk,
+            ) => {
+                let lost = shared.coup.keeps(Way::In, from, message, now());
+                if let Some(identity) = shared.identity.as_ref().filter(|_| lost) {
+                    shared.coup.answered(message, identity, &self.overheard);
+                }
+                !lost
             }
-            let Ok(Message::Envelope(envelope)) = wire::decode(message) else { return true };
-            while shared.chosen.len() >= HEADERS_MAX {
-                shared.chosen.pop_first();
+            (Deviation::TakeBackAggregate, Channel::Protocol) => {
+                !shared.captures(Plot::Aggregate, from, message, &self.overheard)
             }
-            *shared.chosen.entry(envelope.header).or_insert(from) == from
+            (Deviation::TakeBackRecord, Channel::Protocol) => {
+                !shared.captures(Plot::Record, from, message, &self.overheard)
+            }
+            (Deviation::SingleParticipant | Deviation::ForgeParticipants, Channel::Protocol) => {
+                shared.lets_in(from, message)
+            }
+            _ => true,
         })
     }
 
-    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
-        let change = |decoded| self.with(|shared| shared.change(decoded));
-        let changed = match channel {
-            Channel::Protocol => wire::decode(&message).ok().and_then(change),
-            Channel::Control | Channel::Consensus | Channel::Bulk | Channel::Datagram => None,
-        };
-        vec![(channel, changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed))))]
+    fn sends(&self, to: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
+        let log = matches!(channel, Channel::Consensus | Channel::Bulk);
+        if log {
+            self.overheard.hear(&message);
+        }
+        self.with(|shared| {
+            let mut said = match shared.said(to, channel, &message, &self.overheard) {
+                Said::AsItIs => vec![(channel, message)],
+                Said::Instead(messages) => messages,
+            };
+            said.extend(shared.coup.waiting(to));
+            said
+        })
     }
 }
 
+/// What becomes of a message.
+enum Said {
+    AsItIs,
+    Instead(Vec<(Channel, Bytes)>),
+}
+
 impl Shared {
-    /// What is sent instead of a message; `None` if it is left alone.
-    fn change(&mut self, message: Message) -> Option<Message> {
-        match (message, &self.identity) {
-            (Message::Aggregate(aggregate), Some(identity))
-                if self.deviation == Deviation::ForgeParticipants =>
+    /// Envelopes of all clients but one are lost on the way.
+    fn lets_in(&mut self, from: PeerId, message: &[u8]) -> bool {
+        let Ok(Message::Envelope(envelope)) = wire::decode(message) else { return true };
+        while self.chosen.len() >= HEADERS_MAX {
+            self.chosen.pop_first();
+        }
+        *self.chosen.entry(envelope.header).or_insert(from) == from
+    }
+
+    /// Whether a proposal is lost because its sender is captured, or is to be.
+    fn captures(&mut self, plot: Plot, from: PeerId, message: &[u8], overheard: &Overheard) -> bool {
+        let Ok(Message::Propose(command)) = wire::decode(message) else { return false };
+        self.coup.proposed(plot, from, &command, now(), overheard)
+    }
+
+    fn said(&mut self, to: PeerId, channel: Channel, message: &Bytes, overheard: &Overheard) -> Said {
+        if channel == Channel::Control
+            && let Some(identity) = &self.identity
+        {
+            self.coup.controls(identity.peer(), message);
+        }
+        let log = matches!(channel, Channel::Consensus | Channel::Bulk);
+        match self.deviation {
+            Deviation::LeadUninvited if channel == Channel::Datagram || log => {
+                self.coup.lead(to, now(), overheard);
+                Said::AsItIs
+            }
+            Deviation::ForkLog if log => match self.coup.fork(to, message) {
+                Some(other) => Said::Instead(vec![(channel, other)]),
+                None => Said::AsItIs,
+            },
+            Deviation::TakeBackAggregate | Deviation::TakeBackRecord
+                if log && self.coup.keeps(Way::Out, to, message, now()) =>
             {
-                Some(Message::Aggregate(forged(aggregate, identity)))
+                Said::Instead(Vec::new())
             }
-            (Message::Propose(Command::SubmitPartial(partial)), _) => {
-                let stale = self.remember(partial)?;
-                let lies = self.deviation == Deviation::StalePartial;
-                lies.then_some(Message::Propose(Command::SubmitPartial(stale)))
+            Deviation::ForgeParticipants | Deviation::StalePartial | Deviation::SignTwoRecords
+                if channel == Channel::Protocol =>
+            {
+                let Ok(decoded) = wire::decode(message) else { return Said::AsItIs };
+                let messages = self.change(decoded, overheard);
+                if messages.is_empty() {
+                    return Said::AsItIs;
+                }
+                let encoded = |message| (channel, Bytes::from_owner(wire::encode(&message)));
+                Said::Instead(messages.into_iter().map(encoded).collect())
             }
-            _ => None,
+            _ => Said::AsItIs,
+        }
+    }
+
+    /// What is sent instead of a message; nothing if it is left alone.
+    fn change(&mut self, message: Message, overheard: &Overheard) -> Vec<Message> {
+        let Some(identity) = &self.identity else { return Vec::new() };
+        match (self.deviation, message) {
+            (Deviation::ForgeParticipants, Message::Aggregate(aggregate)) => {
+                vec![Message::Aggregate(forged(aggregate, identity))]
+            }
+            (Deviation::StalePartial, Message::Propose(Command::SubmitPartial(partial))) => {
+                let stale = self.remember(partial);
+                stale.map(|stale| Message::Propose(Command::SubmitPartial(stale))).into_iter().collect()
+            }
+            (Deviation::SignTwoRecords, Message::Propose(Command::SignRecord(own))) => {
+                let second = signed_otherwise(&own, identity);
+                overheard.with(|heard| heard.handed_on = Some(second));
+                Vec::new()
+            }
+            (
+                Deviation::SignTwoRecords,
+                message @ (Message::Record { .. } | Message::RecordSigned { .. }),
+            ) => {
+                let second = overheard.with(|heard| heard.handed_on).flatten();
+                let further = second.map(|second| Message::RecordSigned { signatures: [second].into() });
+                [message].into_iter().chain(further).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -157,6 +300,14 @@ impl Shared {
         }
         (self.partials.len() == 2).then(|| self.partials[0].clone())
     }
+}
+
+/// A signature under a record of the same round that there never was.
+fn signed_otherwise(own: &RecordSignature, identity: &Identity) -> RecordSignature {
+    let mut other = *own;
+    other.record.0[0] ^= 1;
+    other.signature = identity.sign(&other.signed_digest());
+    other
 }
 
 /// The same aggregate, said to hold everybody.

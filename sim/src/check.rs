@@ -147,6 +147,11 @@ impl Watch {
         Ok(())
     }
 
+    /// From here on this property is not judged: somebody deviates in a way against which it is not promised.
+    pub fn waive(&mut self, name: &str) {
+        self.properties.retain(|property| property.name() != name);
+    }
+
     /// How many finalised rounds had a crowd of each size.
     #[must_use]
     pub fn crowds(&self) -> BTreeMap<u64, u64> {

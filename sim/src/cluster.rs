@@ -10,7 +10,7 @@ use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Check;
-use zipnet_core::committee::MACHINE_VERSION;
+use zipnet_core::committee::{self, MACHINE_VERSION};
 use zipnet_core::id::{GroupId, PeerId, UniqueId};
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
@@ -24,9 +24,10 @@ use zipnet_node::world::{Address, World};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::Deployment;
+use zipnet_scenarios::verbs::Do;
 use zipnet_scenarios::words::Deviation;
 
-use crate::adversary::Liar;
+use crate::adversary::{self, Liar, Overheard};
 use crate::chain::NodeIndex;
 use crate::check::Subject;
 use crate::defect::{Defects, Onlooker, Planted};
@@ -132,10 +133,17 @@ impl Cluster {
             starts: 0,
             crashes: 0,
         };
+        let acts = scenario.steps.iter().flat_map(|step| &step.acts);
+        let mut deviations = acts.filter_map(|act| match &act.verb {
+            Do::Lie { deviation, .. } => Some(*deviation),
+            _ => None,
+        });
+        let listens = deviations.any(adversary::concerns_log);
         for (home, deployment) in scenario.deployments.iter().enumerate() {
+            let overheard = if listens { Overheard::listening() } else { Overheard::default() };
             for role in Role::ALL {
                 for number in 1..=deployment.count(role) {
-                    cluster.add(home, deployment, role, number);
+                    cluster.add(home, deployment, role, number, &overheard);
                 }
             }
         }
@@ -147,7 +155,7 @@ impl Cluster {
         self.planted = planted;
     }
 
-    fn add(&mut self, home: usize, deployment: &Deployment, role: Role, number: u32) {
+    fn add(&mut self, home: usize, deployment: &Deployment, role: Role, number: u32, overheard: &Overheard) {
         let prefix = if home == 0 { String::new() } else { format!("{}-", deployment.name) };
         let name = format!("{prefix}{role}-{number}");
         let secret = self.secret(&format!("node {name}"));
@@ -177,7 +185,7 @@ impl Cluster {
             refused: BTreeSet::new(),
             told_to_stop: false,
             stopped_by_step: false,
-            liar: Liar::default(),
+            liar: Liar::new(overheard.clone()),
         });
     }
 
@@ -290,6 +298,10 @@ impl Cluster {
         let build = member.build;
         let configured = Config::from_env(role, &env, build);
         let group = configured.as_ref().ok().and_then(|(config, _)| group_of(config));
+        if let (Ok((config, _)), Some(group)) = (&configured, group) {
+            let instance = config.instance.id();
+            member.liar.serves(&committee::Config { instance, group, params: build.params });
+        }
         let info = BuildInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             wire_version: build.wire_version,

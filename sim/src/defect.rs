@@ -43,6 +43,7 @@ const RULES: &[(Check, &str)] = &[
     (Check::ProbedDead, "zipnet-canary:probed-dead"),
     (Check::FewRefused, "zipnet-canary:few-refused"),
     (Check::Compatibility, "zipnet-canary:compatibility"),
+    (Check::KnownLeader, "zipnet-canary:known-leader"),
     (Check::PadEnds, "zipnet-canary:pad-ends"),
     (Check::PromiseKept, "zipnet-canary:promise-kept"),
     (Check::RecordsApplied, "zipnet-canary:records-applied"),

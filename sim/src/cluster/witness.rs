@@ -263,6 +263,11 @@ impl Witness {
         state.judge(node, now, Seen::DiskLost);
     }
 
+    /// From this moment on this property is not judged.
+    pub(crate) fn waive(&self, property: &str) {
+        self.state().watch.waive(property);
+    }
+
     /// From this moment on the node deviates on purpose, or does no longer.
     pub(crate) fn lies(&self, node: NodeIndex, liar: bool) {
         if let Some(known) = self.state().known(node) {

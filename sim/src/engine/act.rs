@@ -13,7 +13,7 @@ use zipnet_scenarios::node::{NodeRef, Nodes, Role};
 use zipnet_scenarios::scenario::{Bootstrap, Identity};
 use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Do;
-use zipnet_scenarios::words::{Apply, Deviation, Reason, Signal, State};
+use zipnet_scenarios::words::{Apply, Deviation, Reason, Signal, State, Word as _};
 
 use super::fault::{ARMED_MAX, fate};
 use super::select::Purpose;
@@ -150,6 +150,9 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Lie { node, deviation } => {
+                for property in deviation.overrules() {
+                    self.witness.waive(property.name());
+                }
                 for node in self.choose(node, Purpose::Act).await? {
                     self.cluster.deviate(node, *deviation);
                     self.witness.lies(self.cluster.index(node), *deviation != Deviation::Honest);
