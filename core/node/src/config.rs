@@ -1423,7 +1423,7 @@ mod tests {
             ("", "it is empty"),
             ("\n", "it is empty"),
             ("zq7 \n", "it begins or ends with a space"),
-            ("zq\07", "it begins or ends with a space"),
+            ("zq\u{0}7", "it begins or ends with a space"),
             ("ZIPNET_SECRET=zq7\n", "it begins with the name of a variable"),
         ] {
             let mut all = env(&[(SECRET_FILE, "/run/secret")]);
