@@ -22,6 +22,8 @@ use zipnet_node::node::Handle;
 use zipnet_node::plan::{Plan, Step};
 use zipnet_node::status::{Status, View};
 
+use crate::usage;
+
 /// What a process knows of its node. Clones are the same.
 #[derive(Clone)]
 pub struct Observed {
@@ -29,6 +31,7 @@ pub struct Observed {
     pub handle: Handle,
     metrics: Arc<Mutex<Metrics>>,
     now: Arc<dyn Fn() -> Time + Send + Sync>,
+    started: Duration,
 }
 
 impl core::fmt::Debug for Observed {
@@ -41,7 +44,7 @@ impl Observed {
     /// Counts from zero. `now` is the node's monotonic time.
     #[must_use]
     pub fn new(handle: Handle, metrics: Metrics, now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
-        Self { handle, metrics: Arc::new(Mutex::new(metrics)), now: Arc::new(now) }
+        Self { handle, metrics: Arc::new(Mutex::new(metrics)), now: Arc::new(now), started: usage::started() }
     }
 
     /// Takes in an event.
@@ -102,7 +105,8 @@ pub async fn serve<L: Listener>(mut listener: L, pages: Router) {
 
 async fn metrics(State(observed): State<Observed>) -> Response {
     let now = (observed.now)();
-    let text = observed.metrics.lock().unwrap_or_else(PoisonError::into_inner).render(now);
+    let mut text = observed.metrics.lock().unwrap_or_else(PoisonError::into_inner).render(now);
+    text.push_str(&usage::render(observed.started));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

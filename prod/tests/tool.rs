@@ -195,6 +195,8 @@ fn pages(port: u16, server: &Node) {
     let (code, text) = get("/metrics");
     assert_eq!(code, 200);
     for name in [
+        "process_start_time_seconds",
+        "process_resident_memory_bytes",
         "mosaik_groups_leader_is_local",
         "mosaik_groups_bonds",
         "mosaik_groups_committed_index",
