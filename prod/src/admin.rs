@@ -34,7 +34,7 @@ use zipnet_node::node::{Handle, Made};
 use zipnet_node::status::View;
 use zipnet_world::network::DEAD_AFTER;
 
-use crate::observation::{Observed, gone, json, pages};
+use crate::observation::{self, Observed, gone, json, pages};
 use crate::refusals::Refusals;
 
 /// The socket.
@@ -76,10 +76,10 @@ pub fn close(folder: &Path) {
     drop(std::fs::remove_file(folder.join(SOCKET)));
 }
 
-/// Whether the folder has a socket.
-#[must_use]
-pub fn is_there(folder: &Path) -> bool {
-    folder.join(SOCKET).exists()
+/// Whether a process listens at the socket of the folder.
+pub async fn is_answered(folder: &Path) -> bool {
+    let Ok(directory) = File::open(folder) else { return false };
+    UnixStream::connect(reach(&directory)).await.is_ok()
 }
 
 /// The path of the socket through its open folder: paths of sockets may have about a hundred bytes, folders more.
@@ -88,10 +88,7 @@ fn reach(directory: &File) -> PathBuf {
 }
 
 /// Serves the socket until the process ends.
-///
-/// # Errors
-/// What the system says when it can not go on.
-pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<Refusals>) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<Refusals>) {
     let desk = Desk { observed: observed.clone(), refusals, last_request: Arc::default() };
     let orders = Router::new()
         .route("/stop", post(stop))
@@ -111,7 +108,7 @@ pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<
         )
         .route("/publish", post(publish))
         .with_state(desk);
-    axum::serve(listener, pages().with_state(observed).merge(orders)).await
+    observation::serve(listener, pages().with_state(observed).merge(orders)).await;
 }
 
 async fn stop(State(desk): State<Desk>) -> Response {

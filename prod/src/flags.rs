@@ -1,12 +1,15 @@
 //! The command line of a node: a flag for every variable of its role.
 
+use std::borrow::Cow;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use zipnet_core::message::Role;
-use zipnet_node::config::{VARIABLES, role_name};
+use zipnet_node::config::{VARIABLES, is_hidden, role_name};
 
 const EXIT_CODES: &str = "\
 Every flag can be given as a variable: --round-period is ZIPNET_ROUND_PERIOD. A flag wins over a variable, a variable
@@ -162,7 +165,8 @@ pub fn command(role: Role) -> Command {
                     Command::new("id").about("Print the peer id that belongs to the secret in this instance"),
                 ),
         )
-        .subcommand(about_command())
+        // Its format is that of the lines.
+        .subcommand(Command::new("build-info").about(ABOUT_BUILD))
         .subcommand(completions_command())
         .subcommand(Command::new("man").about("Print the manual page"));
     for (variable, flag) in variables(role) {
@@ -173,6 +177,9 @@ pub fn command(role: Role) -> Command {
         let secret = variable.contains("SECRET") && !variable.ends_with("_FILE");
         let mut argument =
             Arg::new(variable).long(flag).value_name(*value).help(help).global(true).hide_env_values(secret);
+        if variable == "ZIPNET_FORMAT" {
+            argument = argument.value_parser(PossibleValuesParser::new(["human", "json"]));
+        }
         if variable == "ZIPNET_NEW_LOG" {
             argument = argument.num_args(0..=1).require_equals(true).default_missing_value("true");
         }
@@ -197,10 +204,13 @@ pub fn command(role: Role) -> Command {
     command
 }
 
-/// `build-info`, which every binary has.
+/// What `build-info` does, which every binary has.
+const ABOUT_BUILD: &str = "Print what this binary was built as";
+
+/// `build-info` of a command without a format of its own.
 #[must_use]
 pub fn about_command() -> Command {
-    Command::new("build-info").about("Print what this binary was built as").arg(format_argument())
+    Command::new("build-info").about(ABOUT_BUILD).arg(format_argument())
 }
 
 /// `--format human|json`.
@@ -252,8 +262,16 @@ pub fn print_generated(mut command: Command, matches: &ArgMatches) -> bool {
 pub fn parse(command: Command) -> Result<ArgMatches, u8> {
     command.try_get_matches().map_err(|refusal| {
         let asked_for_help = !refusal.use_stderr();
-        // Nobody is left to tell that nothing can be printed.
-        drop(refusal.print());
+        if !asked_for_help && std::env::args_os().any(|argument| is_secret(&argument)) {
+            // Whatever is not understood may be a part of it.
+            say(&format!(
+                "error: {}. No argument is repeated, for one is a secret: quote a value that has spaces, or use \
+                 --secret-file",
+                refusal.kind()
+            ));
+        } else {
+            note(refusal.print());
+        }
         match refusal.kind() {
             _ if asked_for_help => 0,
             ErrorKind::InvalidValue
@@ -262,24 +280,77 @@ pub fn parse(command: Command) -> Result<ArgMatches, u8> {
             | ErrorKind::TooManyValues
             | ErrorKind::TooFewValues
             | ErrorKind::WrongNumberOfValues
+            | ErrorKind::InvalidUtf8
             | ErrorKind::MissingRequiredArgument => 78,
             _ => 2,
         }
     })
 }
 
-/// Prints data. A reader that went away has seen enough.
+/// Whether an argument is the flag of a secret, with its value or before it.
+fn is_secret(argument: &std::ffi::OsStr) -> bool {
+    let argument = argument.to_string_lossy();
+    let flag = argument.split('=').next().unwrap_or_default();
+    (flag.starts_with("--secret") || flag.starts_with("--committee-secret")) && !flag.ends_with("-file")
+}
+
+/// What has become of data that was to be printed: why it could not be, the first time.
+static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
+
+fn failure() -> MutexGuard<'static, Option<io::Error>> {
+    FAILURE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(printed: io::Result<()>) {
+    if let Err(reason) = printed {
+        failure().get_or_insert(reason);
+    }
+}
+
+/// Prints data. Whether it could be is asked for at the end, by [`finish`], and by whoever prints without one.
 pub fn print(text: &str) {
-    use std::io::Write as _;
-    let mut to = std::io::stdout().lock();
-    drop(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
+    let mut to = io::stdout().lock();
+    note(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
+}
+
+/// Whether nothing more can be printed: the reader went away, or has no room.
+#[must_use]
+pub fn is_cut_off() -> bool {
+    failure().is_some()
+}
+
+/// The exit code of a command that would have ended with `code`. A reader that went away has seen enough; if data could
+/// not be printed for another reason, that is said, and it is an error.
+#[must_use]
+pub fn finish(code: u8) -> u8 {
+    match &*failure() {
+        Some(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format!("error: failed to print: {reason}"));
+            if code == 0 { 1 } else { code }
+        }
+        Some(_) | None => code,
+    }
 }
 
 /// Says what is wrong, or worth knowing.
 pub fn say(text: &str) {
-    use std::io::Write as _;
-    let mut to = std::io::stderr().lock();
-    drop(to.write_all(format!("{text}\n").as_bytes()).and_then(|()| to.flush()));
+    let mut to = io::stderr().lock();
+    // Nobody is left to tell that nothing can be said.
+    drop(to.write_all(format!("{}\n", tame(text)).as_bytes()).and_then(|()| to.flush()));
+}
+
+/// A text without what acts on a terminal: files and others that it quotes are not trusted with it.
+#[must_use]
+pub fn tame(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| is_hidden(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut tamed = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) { tamed.extend(c.escape_unicode()) } else { tamed.push(c) }
+    }
+    Cow::Owned(tamed)
 }
 
 /// The name of the command of a role.
@@ -304,6 +375,30 @@ mod tests {
         }
         assert_eq!(flag("ZIPNET_ROUND_PERIOD"), "round-period");
         assert!(HELP.iter().all(|(variable, ..)| VARIABLES.iter().any(|(known, _)| known == variable)));
+    }
+
+    #[test]
+    fn no_command_has_two_flags_of_one_name() {
+        fn look(command: &Command, path: &str) {
+            let mut flags: Vec<_> = command.get_arguments().filter_map(Arg::get_long).collect();
+            flags.sort_unstable();
+            assert!(flags.is_sorted_by(|one, other| one < other), "{path}: {flags:?}");
+            command.get_subcommands().for_each(|sub| look(sub, &format!("{path} {}", sub.get_name())));
+        }
+        for role in ROLES {
+            let mut command = command(role);
+            command.build();
+            look(&command, &binary(role));
+        }
+    }
+
+    #[test]
+    fn terminals_are_not_acted_on() {
+        assert_eq!(tame("a\tb\nc"), "a\tb\nc");
+        assert_eq!(tame("a\x1b[2J\r\u{202e}b"), "a\\u{1b}[2J\\u{d}\\u{202e}b");
+        assert!(is_secret("--secret".as_ref()) && is_secret("--committee-secret=x".as_ref()));
+        assert!(is_secret("--secrets".as_ref()));
+        assert!(!is_secret("--secret-file=x".as_ref()) && !is_secret("--servers".as_ref()));
     }
 
     #[test]

@@ -4,19 +4,28 @@
 //! behind, lines are dropped and counted.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env_filter::Filter;
 use zipnet_node::config::Format;
 use zipnet_node::event::{Level, Line};
 
+use crate::flags;
+
 /// Lines that wait to be written.
 const WAITING_MAX: usize = 8_192;
+/// A reader that takes no line for so long is waited for no longer at the end.
+const STUCK_AFTER: Duration = Duration::from_millis(400);
+/// How long the last lines may take, however slowly they are read.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// The end of the year 9999, since 1970: timestamps go no further.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
 /// Where a process writes its lines. Clones write to the same place.
 #[derive(Clone, Debug)]
@@ -28,7 +37,10 @@ struct Inner {
     filter: Filter,
     lines: Mutex<Option<SyncSender<String>>>,
     dropped: AtomicU64,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// How many lines were.
+    written: Arc<AtomicU64>,
+    /// Ends with the writer.
+    writer: Mutex<Option<Receiver<()>>>,
 }
 
 impl Journal {
@@ -44,12 +56,24 @@ impl Journal {
             })?
             .build();
         let (lines, waiting) = sync_channel(WAITING_MAX);
-        let writer = std::thread::spawn(move || write(&waiting));
+        let written = Arc::new(AtomicU64::new(0));
+        let (end, writer) = channel();
+        let to = io::stderr()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|reason| format!("failed to use standard error: {reason}"))?;
+        // Without the lock of standard error, which whoever else has something to say would wait for.
+        let count = Arc::clone(&written);
+        drop(std::thread::spawn(move || {
+            write(&waiting, File::from(to), &count);
+            drop(end);
+        }));
         Ok(Self(Arc::new(Inner {
             format,
             filter,
             lines: Mutex::new(Some(lines)),
             dropped: AtomicU64::new(0),
+            written,
             writer: Mutex::new(Some(writer)),
         })))
     }
@@ -83,14 +107,31 @@ impl Journal {
         }
     }
 
-    /// Waits until everything is written. Lines that come later are lost.
-    pub fn close(&self) {
+    /// Waits until everything is written, or nothing was for a while: whether it is. Lines that come later are lost.
+    #[must_use]
+    pub fn close(&self) -> bool {
         drop(self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
-            // A writer that panicked has nothing left to write.
-            drop(writer.join());
+        match self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(writer) => drain(&writer, &self.0.written),
+            None => true,
         }
+    }
+}
+
+/// Whether the writer came to the end.
+fn drain(writer: &Receiver<()>, written: &AtomicU64) -> bool {
+    let begun = Instant::now();
+    let mut before = written.load(Ordering::Relaxed);
+    loop {
+        match writer.recv_timeout(STUCK_AFTER) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = written.load(Ordering::Relaxed);
+        if now == before || begun.elapsed() > CLOSE_MAX {
+            return false;
+        }
+        before = now;
     }
 }
 
@@ -103,21 +144,23 @@ fn lost(count: u64) -> Line {
     }
 }
 
-fn write(waiting: &Receiver<String>) {
-    let mut to = std::io::stderr().lock();
+fn write(waiting: &Receiver<String>, mut to: File, written: &AtomicU64) {
     while let Ok(text) = waiting.recv() {
         // Nobody is left to tell that nobody reads.
-        drop(to.write_all(text.as_bytes()).and_then(|()| to.flush()));
+        drop(to.write_all(text.as_bytes()));
+        written.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// One line with its end.
+/// One line with its end. A clock that is beyond what can be written is shown as the nearest time that can.
 fn render(format: Format, now: SystemTime, line: &Line) -> String {
-    let now = humantime::format_rfc3339_micros(now);
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().min(LATEST);
+    let now = humantime::format_rfc3339_micros(UNIX_EPOCH + since);
     match format {
         Format::Human => {
             let mut text = String::new();
-            writeln!(text, "{now} {:>5} {}: {}", line.level.name(), line.target, line.text)
+            let said = flags::tame(&line.text).replace('\n', "\\n");
+            writeln!(text, "{now} {:>5} {}: {said}", line.level.name(), line.target)
                 .expect("writing to a string does not fail");
             text
         }
@@ -138,8 +181,6 @@ fn render(format: Format, now: SystemTime, line: &Line) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
     #[test]
@@ -166,8 +207,36 @@ mod tests {
     #[test]
     fn filters_are_those_of_the_documents() {
         let journal = Journal::start(Format::Human, "info,zipnet_node=info,mosaik=warn").unwrap();
-        journal.close();
+        assert!(journal.close());
         let refused = Journal::start(Format::Human, "info,zipnet=loud").expect_err("no such level");
         assert!(refused.starts_with("RUST_LOG=info,zipnet=loud is not understood: write "), "{refused}");
+    }
+
+    #[test]
+    fn clocks_that_are_far_off_are_no_reason_to_end() {
+        let line = Line { level: Level::Info, target: "t", name: "n", text: "one\n\x1b[2Jtwo".to_owned() };
+        let far = Duration::from_secs(1 << 40);
+        for (now, shown) in [
+            (UNIX_EPOCH - far, "1970-01-01T00:00:00.000000Z"),
+            (UNIX_EPOCH - Duration::from_nanos(1), "1970-01-01T00:00:00.000000Z"),
+            (UNIX_EPOCH + far, "9999-12-31T23:59:59.000000Z"),
+        ] {
+            assert_eq!(
+                render(Format::Human, now, &line),
+                format!("{shown}  INFO t: one\\n\\u{{1b}}[2Jtwo\n")
+            );
+            assert!(render(Format::Json, now, &line).contains(shown));
+        }
+    }
+
+    #[test]
+    fn a_writer_that_is_stuck_is_not_waited_for() {
+        let (end, writer) = channel();
+        let written = AtomicU64::new(1);
+        let begun = Instant::now();
+        assert!(!drain(&writer, &written), "one line was written, and another one is stuck");
+        assert!(begun.elapsed() < CLOSE_MAX);
+        drop(end);
+        assert!(drain(&writer, &written));
     }
 }

@@ -7,6 +7,7 @@
 //! - [`flags`] and [`settings`]: what an operator sets, and where it came from.
 //! - [`journal`]: lines for people and for machines.
 //! - [`observation`]: metrics, readiness and status over HTTP.
+//! - [`usage`]: what the process takes of its machine.
 //! - [`admin`]: orders to a running node, over a socket in its state folder.
 //! - [`refusals`]: the file of clients that a server refuses.
 //! - [`about`]: what a binary was built as.
@@ -22,3 +23,4 @@ pub mod process;
 pub mod refusals;
 pub mod settings;
 pub mod tool;
+pub mod usage;

@@ -1,12 +1,19 @@
 //! Metrics, readiness and status over HTTP: the same on the address of `ZIPNET_METRICS` and on the admin socket.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::AbortHandle;
 use zipnet_core::time::Time;
 use zipnet_node::config::parse_peer;
 use zipnet_node::event::Event;
@@ -15,6 +22,8 @@ use zipnet_node::node::Handle;
 use zipnet_node::plan::{Plan, Step};
 use zipnet_node::status::{Status, View};
 
+use crate::usage;
+
 /// What a process knows of its node. Clones are the same.
 #[derive(Clone)]
 pub struct Observed {
@@ -22,6 +31,7 @@ pub struct Observed {
     pub handle: Handle,
     metrics: Arc<Mutex<Metrics>>,
     now: Arc<dyn Fn() -> Time + Send + Sync>,
+    started: Duration,
 }
 
 impl core::fmt::Debug for Observed {
@@ -34,7 +44,7 @@ impl Observed {
     /// Counts from zero. `now` is the node's monotonic time.
     #[must_use]
     pub fn new(handle: Handle, metrics: Metrics, now: impl Fn() -> Time + Send + Sync + 'static) -> Self {
-        Self { handle, metrics: Arc::new(Mutex::new(metrics)), now: Arc::new(now) }
+        Self { handle, metrics: Arc::new(Mutex::new(metrics)), now: Arc::new(now), started: usage::started() }
     }
 
     /// Takes in an event.
@@ -61,9 +71,42 @@ pub fn pages() -> Router<Observed> {
         .route("/plan/{step}/{peer}", get(plan))
 }
 
+/// The most connections at one door; whoever comes then takes the place of the one that came first.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last, with its answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Answers whoever comes, one request for each connection, until the process ends. Those that are slow hold up nobody.
+pub async fn serve<L: Listener>(mut listener: L, pages: Router) {
+    let mut guests: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let (stream, _) = listener.accept().await;
+        guests.retain(|guest| !guest.is_finished());
+        if guests.len() >= CONNECTIONS_MAX
+            && let Some(first) = guests.pop_front()
+        {
+            first.abort();
+        }
+        let service = TowerToHyperService::new(pages.clone());
+        let answering = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        let guest = tokio::spawn(async move {
+            // Nobody is left to tell that an answer did not arrive.
+            drop(tokio::time::timeout(CONNECTION_TIMEOUT, answering).await);
+        });
+        guests.push_back(guest.abort_handle());
+    }
+}
+
 async fn metrics(State(observed): State<Observed>) -> Response {
     let now = (observed.now)();
-    let text = observed.metrics.lock().unwrap_or_else(PoisonError::into_inner).render(now);
+    let mut text = observed.metrics.lock().unwrap_or_else(PoisonError::into_inner).render(now);
+    text.push_str(&usage::render(observed.started));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -146,4 +189,44 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Response {
 /// The node has ended, and the process is about to.
 pub(crate) fn gone() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the node has ended\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_that_are_slow_hold_up_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let served = tokio::spawn(serve(listener, Router::new().route("/livez", get(async || "ok\n"))));
+        let mut slow = Vec::new();
+        for _ in 0..3 * CONNECTIONS_MAX {
+            let mut stream = TcpStream::connect(door).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost:").await.unwrap();
+            slow.push(stream);
+        }
+        let asking = async {
+            let mut stream = TcpStream::connect(door).await.unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer =
+            tokio::time::timeout(REQUEST_TIMEOUT / 2, asking).await.expect("not behind the slow ones");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        // The first of them were sent away.
+        let mut rest = Vec::new();
+        let left = tokio::time::timeout(REQUEST_TIMEOUT / 2, slow[0].read_to_end(&mut rest)).await;
+        assert!(left.is_ok(), "the first one still has its place");
+        // The last one is, once its time is over.
+        let last = slow.last_mut().unwrap();
+        let left = tokio::time::timeout(REQUEST_TIMEOUT * 2, last.read_to_end(&mut rest)).await;
+        assert!(left.is_ok(), "a request may take as long as it likes");
+        served.abort();
+    }
 }

@@ -1,7 +1,7 @@
 //! A node from its flags to its exit code.
 
 use std::collections::BTreeMap;
-use std::io::BufRead as _;
+use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,23 +9,24 @@ use std::time::{Duration, Instant};
 use clap::ArgMatches;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use zipnet_core::key::Identity;
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
-use zipnet_node::config::{Config, Part, PeerAddress, Warning};
+use zipnet_node::config::{Config, Part, PeerAddress};
 use zipnet_node::event::Event;
 use zipnet_node::metrics::{BuildInfo, Metrics};
 use zipnet_node::node::{self, Handle};
 use zipnet_node::world::{Address, Link};
 use zipnet_world::addresses;
+use zipnet_world::environment;
 use zipnet_world::ground::{Ground, GroundError, remember};
 use zipnet_world::network::{FAREWELL, QuicLink};
 use zipnet_world::world::{RealWorld, run as run_node};
 
 use crate::about::About;
 use crate::journal::Journal;
-use crate::observation::{Observed, pages};
+use crate::observation::{self, Observed, pages};
 use crate::refusals::Refusals;
 use crate::settings::Settings;
 use crate::{admin, flags};
@@ -35,48 +36,74 @@ const EXIT_ERROR: u8 = 1;
 /// An invariant broke.
 const EXIT_BROKEN: u8 = 70;
 /// A value is wrong or missing.
-const EXIT_CONFIG: u8 = 78;
+pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// How long an orderly stop may take up to its last words, so that it is over in less than the documented 5 s.
 const EXIT_BUDGET: Duration = Duration::from_millis(4_500);
 /// What last words get in any case.
 const EXIT_RESERVE: Duration = Duration::from_millis(200);
 
+/// How long it may take to print what became of the last lines.
+const LAST_FATES: Duration = Duration::from_millis(200);
+
 /// What `main` of a node's binary is.
 #[must_use]
 pub fn main(role: Role) -> ExitCode {
-    ExitCode::from(match flags::parse(flags::command(role)) {
+    let code = match flags::parse(flags::command(role)) {
         Ok(matches) => act(role, &matches),
-        Err(code) => code,
-    })
+        Err(code) => flags::finish(code),
+    };
+    ExitCode::from(code)
 }
 
 /// Does what the command line asks for.
 fn act(role: Role, matches: &ArgMatches) -> u8 {
+    match answer(role, matches) {
+        Ok(code) => flags::finish(code),
+        Err(task) => {
+            let Task { config, warnings, environment, stdin } = *task;
+            run(config, &warnings, &environment, stdin)
+        }
+    }
+}
+
+/// A node that is to run.
+struct Task {
+    config: Config,
+    warnings: Vec<String>,
+    environment: BTreeMap<String, String>,
+    stdin: bool,
+}
+
+/// Answers what can be answered without a running node; otherwise, the node that is to run.
+fn answer(role: Role, matches: &ArgMatches) -> Result<u8, Box<Task>> {
     if flags::print_generated(flags::command(role), matches) {
-        return 0;
+        return Ok(0);
     }
     if let Some(("build-info", matches)) = matches.subcommand() {
         print_about(matches);
-        return 0;
+        return Ok(0);
     }
-    let environment: BTreeMap<_, _> = std::env::vars().collect();
+    let environment = match environment::of_process() {
+        Ok(environment) => environment,
+        Err(mistakes) => return Ok(refuse(&mistakes)),
+    };
     let settings = match Settings::collect(role, matches, &environment) {
         Ok(settings) => settings,
-        Err(sentence) => return refuse(&[sentence]),
+        Err(sentences) => return Ok(refuse(&sentences)),
     };
     if let Some(("config", matches)) = matches.subcommand()
         && let Some(("show", matches)) = matches.subcommand()
     {
         flags::print(&settings.show(role, matches.get_flag("origin")));
-        return 0;
+        return Ok(0);
     }
     let (config, warnings) = match settings.config(role) {
         Ok(config) => config,
-        Err(mistakes) => return refuse(&mistakes),
+        Err(mistakes) => return Ok(refuse(&mistakes)),
     };
     let stdin = role == Role::Client && matches.get_flag("stdin");
-    match matches.subcommand() {
+    Ok(match matches.subcommand() {
         Some(("keys", _)) => match &config.secret {
             Some(secret) => {
                 flags::print(&format!("{}\n", Identity::from_secret(secret).peer()));
@@ -85,14 +112,16 @@ fn act(role: Role, matches: &ArgMatches) -> u8 {
             None => refuse(&["ZIPNET_SECRET is not set: this client draws another identity at every start"]),
         },
         Some(("check", _)) => check(config, &warnings, &environment),
-        _ => run(config, &warnings, &environment, stdin),
-    }
+        _ => return Err(Box::new(Task { config, warnings, environment, stdin })),
+    })
 }
 
 /// Prints what this binary was built as.
 pub fn print_about(matches: &ArgMatches) {
     let about = About::this();
-    let text = match matches.get_one::<String>("format").map(String::as_str) {
+    // Nodes have one format for everything.
+    let format = |name| matches.try_get_one::<String>(name).ok().flatten();
+    let text = match format("format").or_else(|| format("ZIPNET_FORMAT")).map(String::as_str) {
         Some("json") => serde_json::to_string(&about).expect("it is plain data") + "\n",
         _ => about.to_string(),
     };
@@ -126,7 +155,7 @@ impl From<GroundError> for NoStart {
 }
 
 /// Says whether the node could start.
-fn check(config: Config, warnings: &[Warning], environment: &BTreeMap<String, String>) -> u8 {
+fn check(config: Config, warnings: &[String], environment: &BTreeMap<String, String>) -> u8 {
     for warning in warnings {
         flags::say(&format!("warning: {warning}"));
     }
@@ -157,7 +186,7 @@ fn fail(refusal: &NoStart) -> u8 {
 }
 
 /// Runs the node.
-fn run(config: Config, warnings: &[Warning], environment: &BTreeMap<String, String>, stdin: bool) -> u8 {
+fn run(config: Config, warnings: &[String], environment: &BTreeMap<String, String>, stdin: bool) -> u8 {
     let journal = match Journal::start(config.format, &config.log_filter) {
         Ok(journal) => journal,
         Err(sentence) => return refuse(&[sentence]),
@@ -171,10 +200,16 @@ fn run(config: Config, warnings: &[Warning], environment: &BTreeMap<String, Stri
         let ground = Ground::take(config, environment)?;
         serve(ground, warnings, &journal, stdin).await
     });
-    journal.close();
+    let written = journal.close();
     // Blocking work that is under way must not hold up the end: what it was for is over.
     runtime.shutdown_background();
-    code.unwrap_or_else(|refusal| fail(&refusal))
+    match code {
+        // Whoever does not read lines would hold up this one as well.
+        Ok(code) if !written => code,
+        Err(refusal) if !written => refusal.code,
+        Ok(code) => flags::finish(code),
+        Err(refusal) => fail(&refusal),
+    }
 }
 
 /// A panic anywhere is a broken invariant: the process says so and ends, rather than going on with half of its tasks.
@@ -188,13 +223,14 @@ pub fn stop_on_panic(journal: &Journal) {
                 journal.write(&line);
             }
         }
-        journal.close();
+        // Whoever does not read them does not keep a broken process.
+        let _written = journal.close();
         std::process::exit(i32::from(EXIT_BROKEN));
     }));
 }
 
-async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: bool) -> Result<u8, NoStart> {
-    let warned = warnings.iter().map(ToString::to_string).chain(ground.warning());
+async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bool) -> Result<u8, NoStart> {
+    let warned = warnings.iter().cloned().chain(ground.warning());
     for text in warned {
         if let Some(line) = Event::Warned(text).line() {
             journal.write(&line);
@@ -259,7 +295,7 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
             let what = format!("listen on ZIPNET_METRICS={address}");
             failed(&what, reason)
         })?;
-        drop(tokio::spawn(async move { axum::serve(listener, pages().with_state(observed)).await }));
+        drop(tokio::spawn(observation::serve(listener, pages().with_state(observed))));
     }
     stop_on_signals(&handle).map_err(|reason| failed("listen for signals", reason))?;
     let lines = journal.clone();
@@ -278,7 +314,8 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
         };
         drop(tokio::spawn(refusals.watch(warn)));
     }
-    let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications)));
+    let (ended, end) = oneshot::channel();
+    let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications, end)));
 
     let exit = run_node(world, config, controls).await;
     let spent = departed.get().map_or(Duration::ZERO, Instant::elapsed);
@@ -286,11 +323,10 @@ async fn serve(ground: Ground, warnings: &[Warning], journal: &Journal, stdin: b
     admin::close(folder.path());
     let unpublished = match publishing {
         Some(publishing) => {
-            // Stopped from elsewhere, it waits for lines and fates that do not come.
-            if !publishing.is_finished() {
-                publishing.abort();
-            }
-            !publishing.await.unwrap_or(false)
+            // It may have ended before.
+            ended.send(()).unwrap_or_default();
+            // Whoever does not read what became of lines does not hold up the end.
+            !matches!(tokio::time::timeout(LAST_FATES, publishing).await, Ok(Ok(true)))
         }
         None => false,
     };
@@ -370,42 +406,21 @@ impl Publications {
 /// Requests of lines are numbered from here, apart from those of the admin socket.
 const LINES_FROM: u64 = 1 << 32;
 
-/// Publishes every line of standard input, prints what became of each, and stops the node after the last one. True if
-/// all of them landed.
-async fn publish_lines(handle: Handle, publications: Publications) -> bool {
+/// Publishes every line of standard input, prints what became of each, and stops the node after the last one. Once the node
+/// has ended, nothing becomes of those that are under way. True if all of them landed.
+async fn publish_lines(handle: Handle, publications: Publications, mut end: oneshot::Receiver<()>) -> bool {
     let mut told = publications.listen();
     let (sender, mut lines) = mpsc::channel(1);
     // Reading blocks, and can not be given up: the thread ends with the process.
-    drop(std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    }));
+    drop(std::thread::spawn(move || read_lines(&mut std::io::stdin().lock(), &sender)));
     let mut waiting: BTreeMap<RequestId, u64> = BTreeMap::new();
-    let (mut number, mut more, mut all_landed) = (0, true, true);
-    while more || !waiting.is_empty() {
+    let (mut number, mut more, mut all_landed, mut goes_on) = (0, true, true, true);
+    while goes_on && (more || !waiting.is_empty()) {
         tokio::select! {
-            line = lines.recv(), if more => match line {
-                None => more = false,
-                Some(line) => {
-                    number += 1;
-                    let request = RequestId(LINES_FROM + number);
-                    // A full queue empties by a message a round.
-                    match submit(&handle, request, line).await {
-                        Some(Ok(())) => drop(waiting.insert(request, number)),
-                        Some(Err(reason)) => {
-                            flags::print(&format!("refused line={number}: {reason}\n"));
-                            all_landed = false;
-                        }
-                        None => return false,
-                    }
-                }
-            },
+            // What was told before the end comes before it.
+            biased;
             fate = told.recv() => match fate {
-                None => return false,
+                None => goes_on = false,
                 Some((request, outcome, round)) => if let Some(number) = waiting.remove(&request) {
                     let word = match outcome {
                         Outcome::Landed => "landed",
@@ -414,26 +429,120 @@ async fn publish_lines(handle: Handle, publications: Publications) -> bool {
                         Outcome::Unknown => "unknown",
                     };
                     all_landed &= outcome == Outcome::Landed;
-                    flags::print(&format!("{word} line={number} round=r{round}\n"));
+                    print_fate(format!("{word} line={number} round=r{round}\n")).await;
                 }
             },
+            line = lines.recv(), if more => match line {
+                None => more = false,
+                Some(Err(reason)) => {
+                    flags::say(&format!("error: failed to read line {} of standard input: {reason}", number + 1));
+                    (more, all_landed) = (false, false);
+                }
+                Some(Ok(line)) => {
+                    number += 1;
+                    let request = RequestId(LINES_FROM + number);
+                    // A full queue empties by a message a round.
+                    match submit(&handle, request, line).await {
+                        Some(Ok(())) => drop(waiting.insert(request, number)),
+                        Some(Err(reason)) => {
+                            print_fate(format!("refused line={number}: {reason}\n")).await;
+                            all_landed = false;
+                        }
+                        None => {
+                            waiting.insert(request, number);
+                            goes_on = false;
+                        }
+                    }
+                }
+            },
+            _ = &mut end => goes_on = false,
         }
     }
+    for number in waiting.values() {
+        print_fate(format!("unknown line={number}: this client has ended\n")).await;
+    }
     handle.stop();
-    all_landed
+    // Lines that were not read were not published.
+    all_landed && waiting.is_empty() && !more
+}
+
+/// Hands over the lines of a text without their ends, until it ends or can not be read. A message is bytes: lines need not
+/// be UTF-8.
+fn read_lines(from: &mut impl BufRead, lines: &mpsc::Sender<std::io::Result<Vec<u8>>>) {
+    loop {
+        let mut line = Vec::new();
+        match from.read_until(b'\n', &mut line) {
+            Ok(0) => return,
+            Ok(_) => {
+                let end: &[u8] = if line.ends_with(b"\r\n") { b"\r\n" } else { b"\n" };
+                let text = line.strip_suffix(end).unwrap_or(&line).to_vec();
+                if lines.blocking_send(Ok(text)).is_err() {
+                    return;
+                }
+            }
+            Err(reason) => {
+                // Nobody waits for lines any more if this is lost.
+                lines.blocking_send(Err(reason)).ok();
+                return;
+            }
+        }
+    }
+}
+
+/// Prints on a thread that may wait for its reader.
+async fn print_fate(text: String) {
+    tokio::task::spawn_blocking(move || flags::print(&text)).await.unwrap_or_default();
 }
 
 /// Waits for a place in the queue.
 async fn submit(
     handle: &Handle,
     request: RequestId,
-    line: String,
+    line: Vec<u8>,
 ) -> Option<Result<(), zipnet_core::client::PublishError>> {
     use zipnet_core::client::PublishError;
     loop {
-        match handle.submit(request, line.clone().into_bytes()).await? {
+        match handle.submit(request, line.clone()).await? {
             Err(PublishError::QueueFull { .. }) => tokio::time::sleep(Duration::from_millis(200)).await,
             answer => return Some(answer),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, BufReader, Read};
+
+    use super::*;
+
+    /// A text that ends with an error.
+    struct Broken<'a>(&'a [u8]);
+
+    impl Read for Broken<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { self.0.read(buffer) }
+        }
+    }
+
+    #[test]
+    fn every_line_is_read_whatever_its_bytes_and_an_error_is_no_end() {
+        let read = |from: &mut dyn BufRead| {
+            let (sender, mut lines) = mpsc::channel(9);
+            read_lines(&mut { from }, &sender);
+            drop(sender);
+            let mut all = Vec::new();
+            while let Some(line) = lines.blocking_recv() {
+                all.push(line.map_err(|reason| reason.kind()));
+            }
+            all
+        };
+        let line = |bytes: &[u8]| Ok(bytes.to_vec());
+        let text = b"one\n\xff\xfe\r\n\nlast";
+        let expected = [line(b"one"), line(b"\xff\xfe"), line(b""), line(b"last")];
+        assert_eq!(read(&mut text.as_slice()), expected);
+        assert_eq!(
+            read(&mut BufReader::new(Broken(b"one\n"))),
+            [line(b"one"), Err(io::ErrorKind::InvalidData)]
+        );
     }
 }

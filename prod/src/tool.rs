@@ -15,9 +15,11 @@ use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use zipnet_world::environment;
 
 use crate::flags;
-use crate::process::print_about;
+use crate::process::{EXIT_CONFIG, print_about};
 
 mod bench;
 mod compat;
@@ -45,10 +47,10 @@ type Outcome = Result<u8, String>;
 pub fn main() -> ExitCode {
     let matches = match flags::parse(command()) {
         Ok(matches) => matches,
-        Err(code) => return ExitCode::from(code),
+        Err(code) => return ExitCode::from(flags::finish(code)),
     };
     if flags::print_generated(command(), &matches) {
-        return ExitCode::SUCCESS;
+        return ExitCode::from(flags::finish(0));
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -57,32 +59,46 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let environment = std::env::vars().collect();
+    let environment = match environment::of_process() {
+        Ok(environment) => environment,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| flags::say(&format!("error: {mistake}")));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     let outcome = runtime.block_on(act(&matches, &environment));
     runtime.shutdown_background();
-    ExitCode::from(outcome.unwrap_or_else(|sentence| {
+    ExitCode::from(flags::finish(outcome.unwrap_or_else(|sentence| {
         flags::say(&format!("error: {sentence}"));
         1
-    }))
+    })))
 }
 
 async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Outcome {
     match matches.subcommand() {
-        Some(("status", matches)) => standing::status(&node::find(matches, environment)?, matches).await,
-        Some(("members", matches)) => standing::members(&node::find(matches, environment)?, matches).await,
-        Some(("rounds", matches)) => standing::rounds(&node::find(matches, environment)?, matches).await,
-        Some(("wait", matches)) => standing::wait(&node::find(matches, environment)?, matches).await,
-        Some(("plan", matches)) => standing::plan(&node::find(matches, environment)?, matches).await,
-        Some(("retire", matches)) => leaving::retire(&node::find(matches, environment)?, matches).await,
-        Some(("refuse", matches)) => refusing::refuse(&node::find(matches, environment)?, matches).await,
-        Some(("stop", matches)) => leaving::stop(&node::find(matches, environment)?).await,
+        Some(("status", matches)) => {
+            standing::status(&node::find(matches, environment).await?, matches).await
+        }
+        Some(("members", matches)) => {
+            standing::members(&node::find(matches, environment).await?, matches).await
+        }
+        Some(("rounds", matches)) => {
+            standing::rounds(&node::find(matches, environment).await?, matches).await
+        }
+        Some(("wait", matches)) => standing::wait(&node::find(matches, environment).await?, matches).await,
+        Some(("plan", matches)) => standing::plan(&node::find(matches, environment).await?, matches).await,
+        Some(("retire", matches)) => leaving::retire(&node::find(matches, environment).await?, matches).await,
+        Some(("refuse", matches)) => {
+            refusing::refuse(&node::find(matches, environment).await?, matches).await
+        }
+        Some(("stop", matches)) => leaving::stop(&node::find(matches, environment).await?).await,
         Some(("wipe", matches)) => leaving::wipe(matches),
-        Some(("backup", matches)) => keeping::backup(&node::find(matches, environment)?, matches),
+        Some(("backup", matches)) => keeping::backup(&node::folder(matches, environment)?, matches),
         Some(("restore", matches)) => keeping::restore(matches),
         Some(("compat", matches)) => compat::compare(matches),
         Some(("tail", matches)) => tail::run(matches, environment).await,
         Some(("evidence", matches)) => evidence::run(matches),
-        Some(("parts", matches)) => standing::parts(&node::find(matches, environment)?, matches).await,
+        Some(("parts", matches)) => standing::parts(&node::find(matches, environment).await?, matches).await,
         Some(("local", matches)) => local::run(matches).await,
         Some(("bench", matches)) => bench::run(matches).await,
         Some(("keys", _)) => {
@@ -248,7 +264,26 @@ fn command() -> Command {
 }
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    zipnet_node::config::parse_duration(text).ok_or_else(|| "write a time like 500ms, 60s or 2m".to_owned())
+    let time = zipnet_node::config::parse_duration(text).filter(|time| *time <= TIME_MAX);
+    time.ok_or_else(|| "write a time like 500ms, 60s or 2m, up to a year (525600m)".to_owned())
+}
+
+/// The longest time that is waited for anything.
+const TIME_MAX: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Waits until this command is asked to end: by Ctrl-C, by SIGTERM, or because its terminal is gone. Take it before
+/// anything is started that must not be left behind.
+fn asked_to_end() -> Result<impl Future<Output = ()>, String> {
+    let listen = |kind| signal(kind).map_err(|reason| format!("failed to listen for signals: {reason}"));
+    let mut kinds =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    Ok(async move {
+        tokio::select! {
+            _ = kinds.0.recv() => {}
+            _ = kinds.1.recv() => {}
+            _ = kinds.2.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]
@@ -265,6 +300,12 @@ mod tests {
         let (one, other) = (fresh_secret(), fresh_secret());
         assert_ne!(one, other);
         assert_eq!(one.len(), 65);
+        assert_eq!(duration("525600m"), Ok(TIME_MAX));
+        assert!(
+            ["525601m", "18446744073709551615s", "307445734561825860m"]
+                .iter()
+                .all(|text| duration(text).is_err())
+        );
         assert!(!zipnet_core::key::NodeSecret::is_short(one.trim()));
     }
 }

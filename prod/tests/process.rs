@@ -626,6 +626,128 @@ fn a_full_disk_stops_a_server_with_a_reason_and_loses_nothing() {
     assert!(finalized(&instance.servers[2].process().lines()).iter().all(|round| *round > last));
 }
 
+/// Two ends of a pipe whose reading end nobody reads.
+fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    std::io::pipe().unwrap()
+}
+
+/// Fills a pipe, so that whoever writes next waits.
+fn fill(writer: &std::io::PipeWriter) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(writer));
+    let nonblocking = 0o4000;
+    let mut same = fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(path).unwrap();
+    while std::io::Write::write(&mut same, &[b'x'; 4096]).is_ok() {}
+    while std::io::Write::write(&mut same, b"x").is_ok() {}
+}
+
+#[test]
+fn a_reader_that_is_stuck_keeps_no_node_from_ending() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("state");
+    let environment = variables([
+        ("ZIPNET_INSTANCE", NAME),
+        ("ZIPNET_SECRET", &secret_of("stuck")),
+        ("ZIPNET_COMMITTEE_SECRET", COMMITTEE_SECRET),
+        ("ZIPNET_STATE_DIR", &folder.display().to_string()),
+        ("ZIPNET_LISTEN", "127.0.0.1:0"),
+        ("RUST_LOG", "debug"),
+    ]);
+    let (reader, writer) = pipe();
+    fill(&writer);
+    let mut node = Command::new(binary("server"))
+        .env_clear()
+        .envs(&environment)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    until("the node answers", || support::page(&folder, "/livez"));
+    let begun = Instant::now();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(node.id()).unwrap());
+    nix::sys::signal::kill(id, Signal::SIGTERM).unwrap();
+    let ended = until("the node ends", || node.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(reader);
+}
+
+#[test]
+fn data_that_can_not_be_printed_is_an_error_and_a_closed_pipe_is_none() {
+    let environment = variables([
+        ("ZIPNET_INSTANCE", NAME),
+        ("ZIPNET_SECRET", &secret_of("full")),
+        ("ZIPNET_COMMITTEE_SECRET", COMMITTEE_SECRET),
+    ]);
+    for (name, arguments) in [
+        ("zipnet", &["keys"] as &[&str]),
+        ("zipnet", &["completions", "bash"]),
+        ("zipnet", &["man"]),
+        ("zipnet", &["build-info"]),
+        ("zipnet", &["--help"]),
+        ("zipnet", &["--version"]),
+        ("server", &["keys", "id"]),
+        ("server", &["config", "show"]),
+        ("server", &["--help"]),
+        ("client", &["man"]),
+    ] {
+        let started = |stdout: std::process::Stdio| {
+            let mut command = Command::new(binary(name));
+            command.args(arguments).env_clear().envs(&environment).stdout(stdout).output().unwrap()
+        };
+        let full = started(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        let said = String::from_utf8(full.stderr).unwrap();
+        assert_eq!(full.status.code(), Some(1), "{name} {arguments:?}: {said}");
+        assert!(said.contains("error: failed to print: No space left on device"), "{said}");
+        let (reader, writer) = pipe();
+        drop(reader);
+        assert_eq!(started(writer.into()).status.code(), Some(0), "{name} {arguments:?}");
+    }
+}
+
+#[test]
+fn every_line_of_standard_input_has_a_fate() {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("state");
+    let environment = variables([
+        ("ZIPNET_INSTANCE", NAME),
+        ("ZIPNET_STATE_DIR", &folder.display().to_string()),
+        ("ZIPNET_LISTEN", "127.0.0.1:0"),
+    ]);
+    let mut client = Command::new(binary("client"))
+        .arg("--stdin")
+        .env_clear()
+        .envs(&environment)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = client.stdin.take().unwrap();
+    let long = "x".repeat(1_000);
+    std::io::Write::write_all(
+        &mut lines,
+        [b"one\n\xff\xfe\n", long.as_bytes(), b"\nlast\n"].concat().as_slice(),
+    )
+    .unwrap();
+    // There is no instance: nothing lands, and nothing is told before the end.
+    let mut told = std::io::BufReader::new(client.stdout.take().unwrap());
+    let mut first = String::new();
+    std::io::BufRead::read_line(&mut told, &mut first).unwrap();
+    assert!(first.starts_with("refused line=3: "), "{first}");
+    sleep(Duration::from_millis(300));
+    let id = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
+    nix::sys::signal::kill(id, Signal::SIGTERM).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut told, &mut rest).unwrap();
+    let expected: String =
+        [1, 2, 4].iter().map(|line| format!("unknown line={line}: this client has ended\n")).collect();
+    assert_eq!(rest, expected);
+    assert_eq!(client.wait().unwrap().code(), Some(1));
+    drop(lines);
+}
+
 #[test]
 fn a_broken_invariant_ends_with_70() {
     // This very test, as a process of its own, is the one that breaks.

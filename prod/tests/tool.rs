@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -195,6 +195,8 @@ fn pages(port: u16, server: &Node) {
     let (code, text) = get("/metrics");
     assert_eq!(code, 200);
     for name in [
+        "process_start_time_seconds",
+        "process_resident_memory_bytes",
         "mosaik_groups_leader_is_local",
         "mosaik_groups_bonds",
         "mosaik_groups_committed_index",
@@ -242,6 +244,12 @@ fn stop_and_wipe(instance: &mut Instance) {
     let in_vain = ask(&instance.clients[1], &["wait", "ready", "--within", "200ms"]);
     refused(&in_vain, "waited 200 ms for ready in vain: no node answers in ");
 
+    // Through a link, the folder is what is wiped.
+    let link = folder.with_file_name("link");
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    let path = link.display().to_string();
+    let wipe =
+        |more: &[&str]| run("zipnet", &[&["wipe", "--state-dir", &path], more].concat(), &BTreeMap::new());
     let asked = wipe(&[]);
     assert_eq!(asked.code, 1);
     assert!(asked.stderr.contains("Run again with --yes"), "{}", asked.stderr);
@@ -250,13 +258,16 @@ fn stop_and_wipe(instance: &mut Instance) {
     assert_eq!(wiped.code, 0, "{}", wiped.stderr);
     assert!(!folder.exists());
     refused(&wipe(&["--yes"]), "there is no such folder");
+    fs::remove_file(&link).unwrap();
     let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("lock"), "of another program").unwrap();
+    fs::write(other.path().join("thesis.txt"), "mine").unwrap();
     let path = other.path().display().to_string();
     refused(
         &run("zipnet", &["wipe", "--yes", "--state-dir", &path], &BTreeMap::new()),
         "it is no state folder of a node",
     );
-    assert!(other.path().exists());
+    assert!(other.path().join("thesis.txt").exists());
     instance.clients[1].start();
     instance.wait_rounds(1);
 }
@@ -445,6 +456,72 @@ fn a_local_network_that_is_interrupted_leaves_nothing() {
         scratch.assert_nothing_is_left();
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_local_network_ends_with_its_terminal_and_with_its_reader() {
+    for how in ["terminal", "reader"] {
+        let scratch = Scratch::new();
+        let mut local = Command::new(binary("zipnet"))
+            .args(["local", "--servers", "1", "--clients", "2", "--period", "500ms"])
+            .env_clear()
+            .envs(scratch.environment())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(local.stdout.take().unwrap());
+        lines.read_line(&mut String::new()).unwrap();
+        if how == "terminal" {
+            kill(Pid::from_raw(i32::try_from(local.id()).unwrap()), Signal::SIGHUP).unwrap();
+            std::io::copy(&mut lines, &mut std::io::sink()).unwrap();
+        }
+        drop(lines);
+        let ended = until("the network to end", || local.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(0), "{how}");
+        scratch.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_node_is_found_by_who_it_says_it_is() {
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path().display().to_string();
+    let begin = |instance: &str, secret: &str| {
+        let environment = variables([
+            ("HOME", &*home),
+            ("ZIPNET_INSTANCE", instance),
+            ("ZIPNET_SECRET", &support::secret_of(secret)),
+            ("ZIPNET_LISTEN", "127.0.0.1:0"),
+        ]);
+        let node =
+            Process::start(instance, Command::new(binary("client")).args(["--format", "json"]), &environment);
+        node.wait_event("up");
+        node
+    };
+    let tool = |arguments: &[&str]| run("zipnet", arguments, &variables([("HOME", &home)]));
+    let mut colon = begin("acme:prod", "one");
+    let instances = scratch.path().join(".local/state/zipnet");
+    refused(&tool(&["stop", "--instance", "acme/prod"]), "no node of acme/prod runs");
+    refused(&tool(&["stop", "--instance", "acme_prod"]), "no node of acme_prod runs");
+    let folder = fs::read_dir(instances.join("acme%3Aprod")).unwrap().next().unwrap().unwrap().path();
+    let path = folder.display().to_string();
+    refused(
+        &tool(&["stop", "--state-dir", &path, "--instance", "acme/prod"]),
+        "is of the instance acme:prod, not of",
+    );
+    // Somebody moved it to where another instance lies.
+    std::os::unix::fs::symlink(instances.join("acme%3Aprod"), instances.join("acme%2Fprod")).unwrap();
+    refused(&tool(&["stop", "--instance", "acme/prod"]), "is of the instance acme:prod, not of acme/prod");
+    assert!(colon.ended_within(Duration::from_millis(200)).is_none());
+
+    let mut other = begin("acme:prod", "two");
+    refused(&tool(&["status", "--instance", "acme:prod"]), "choose one with --state-dir");
+    other.kill();
+    assert_eq!(tool(&["status", "--instance", "acme:prod"]).code, 0, "one that was killed does not run");
+    assert_eq!(tool(&["stop", "--instance", "acme:prod"]).code, 0);
+    assert_eq!(colon.code(), 0);
 }
 
 #[test]

@@ -62,8 +62,9 @@ impl Exit {
 
     /// Whether a process with both outcomes to report ends with this one.
     ///
-    /// Among what a sweep can come to, the order is 70 > 65 > 5 > 1 > 6 > 3 > 0. The remaining three codes end a
-    /// process before anything runs, so they outrank everything: 2, then 78, then 4.
+    /// Among what a sweep can come to, the order is 1 > 70 > 65 > 5 > 6 > 3 > 0: a violation is hidden by nothing that
+    /// happened to other runs. The remaining three codes end a process before anything runs, so they outrank everything:
+    /// 2, then 78, then 4.
     #[must_use]
     pub const fn outranks(self, other: Self) -> bool {
         self.rank() > other.rank()
@@ -80,10 +81,10 @@ impl Exit {
             Self::Held => 0,
             Self::Inconclusive => 1,
             Self::NotConverged => 2,
-            Self::Violated => 3,
-            Self::Diverged => 4,
-            Self::InvalidScenario => 5,
-            Self::Internal => 6,
+            Self::Diverged => 3,
+            Self::InvalidScenario => 4,
+            Self::Internal => 5,
+            Self::Violated => 6,
             Self::NothingSelected => 7,
             Self::Configuration => 8,
             Self::Usage => 9,
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn precedence_is_the_documented_table() {
         // Each code outranks all that stand behind it.
-        let table = [70, 65, 5, 1, 6, 3, 0];
+        let table = [1, 70, 65, 5, 6, 3, 0];
         let exit_of = |code: u8| Exit::ALL.into_iter().find(|exit| exit.code() == code).unwrap();
         for (position, greater) in table.iter().enumerate() {
             assert_eq!(exit_of(*greater).and(exit_of(*greater)), exit_of(*greater));

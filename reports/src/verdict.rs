@@ -79,8 +79,8 @@ mod tests {
             Verdict::Held,
             Verdict::Inconclusive,
             Verdict::NotConverged,
-            Verdict::Violated,
             Verdict::Diverged,
+            Verdict::Violated,
         ];
         for (rank, lesser) in ascending.iter().enumerate() {
             for greater in &ascending[rank..] {

@@ -4,8 +4,9 @@
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
@@ -19,9 +20,9 @@ use crate::sweep::selection::{self, Unreadable};
 use crate::{conform, doctor, one, sweep};
 
 const EXIT_CODES: &str = "\
-Exit codes, gravest first where several apply: 70 a bug in the simulator, 65 a scenario file is invalid,
-5 a repeated run diverged, 1 an expectation was violated, 6 no convergence, 3 inconclusive (a limit was hit,
-the sweep was interrupted, or something that must happen in some seed never did), 0 every expectation held.
+Exit codes, gravest first where several apply: 1 an expectation was violated, 70 a bug in the simulator, 65 a scenario
+file is invalid, 5 a repeated run diverged, 6 no convergence, 3 inconclusive (a limit was hit, the sweep was
+interrupted, or something that must happen in some seed never did), 0 every expectation held.
 Before anything runs: 2 a flag is mistyped, 78 a value is wrong or missing, 4 nothing was selected.";
 
 /// Runs zipnet scenarios in a deterministic simulation, over many seeds, or on real processes.
@@ -191,9 +192,8 @@ pub fn main() -> Exit {
         Ok(cli) => cli,
         Err(refusal) => {
             let asked_for_help = !refusal.use_stderr();
-            // Nobody is left to tell that nothing can be printed.
-            drop(refusal.print());
-            return match refusal.kind() {
+            note(refusal.print());
+            return finish(match refusal.kind() {
                 _ if asked_for_help => Exit::Held,
                 ErrorKind::InvalidValue
                 | ErrorKind::ValueValidation
@@ -203,10 +203,10 @@ pub fn main() -> Exit {
                 | ErrorKind::WrongNumberOfValues
                 | ErrorKind::MissingRequiredArgument => Exit::Configuration,
                 _ => Exit::Usage,
-            };
+            });
         }
     };
-    match cli.command {
+    finish(match cli.command {
         Command::Run(flags) => run(flags),
         Command::Check(flags) => check(&flags),
         Command::List(flags) => list(&flags),
@@ -215,7 +215,7 @@ pub fn main() -> Exit {
         Command::Doctor(flags) => doctor::examine(&flags.out),
         Command::One(flags) => one::run(&flags),
         Command::Guard(flags) => process::guard(&flags),
-    }
+    })
 }
 
 /// The names that `--defect` takes.
@@ -358,15 +358,37 @@ fn refuse(refusal: &Unreadable, format: Format) {
     }
 }
 
-/// Prints a line of results. A reader that went away is no error: whoever pipes into `head` has seen enough.
+/// Why results could not be printed, the first time.
+static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Notes whether results could be printed; [`finish`] tells.
+pub(crate) fn note(printed: io::Result<()>) {
+    if let Err(reason) = printed {
+        FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+}
+
+/// The exit code of a command that would have ended with `exit`. A reader that went away is no error: whoever pipes into
+/// `head` has seen enough. If results could not be printed for another reason, that is said, and nothing held.
+fn finish(exit: Exit) -> Exit {
+    match &*FAILURE.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
+            warn(&format!("error: failed to print: {reason}"));
+            if exit == Exit::Held { Exit::Violated } else { exit }
+        }
+        Some(_) | None => exit,
+    }
+}
+
+/// Prints a line of results.
 pub(crate) fn say(line: &str) {
-    let mut to = std::io::stdout().lock();
-    drop(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
+    let mut to = io::stdout().lock();
+    note(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
 }
 
 /// Prints a line of talk.
 pub(crate) fn warn(line: &str) {
-    let mut to = std::io::stderr().lock();
+    let mut to = io::stderr().lock();
     drop(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
 }
 

@@ -4,10 +4,13 @@
 //! disk. What comes out is compared with the records that a reader verified while the committee ran.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use redb::{DatabaseError, ReadOnlyDatabase};
 use serde::Deserialize;
 use zipnet_core::checks::Strict;
 use zipnet_core::committee::{self, Committee};
@@ -85,21 +88,49 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     if differences.is_empty() { Exit::Held } else { Exit::Diverged }
 }
 
-/// Reads the log of a server that has stopped in order.
+/// Reads the log of a server that has stopped, whether in order or not.
 pub(crate) fn read(folder: &Path) -> Result<Recording, String> {
-    let open = |name: &str| {
-        let path = folder.join(name);
-        redb::Builder::new().open_read_only(&path).map_err(|reason| {
-            format!("failed to read {}: {reason}; has the server stopped in order?", path.display())
-        })
-    };
-    recording::read(&open(LOG_FILE)?, &open(MACHINE_FILE)?)
+    recording::read(&open(folder, LOG_FILE)?, &open(folder, MACHINE_FILE)?)
         .map_err(|reason| format!("failed to {reason} in {}", folder.display()))
+}
+
+/// Opens a database of a server. One that was killed left it as it was: a copy is repaired then, and the server's own is
+/// not touched.
+fn open(folder: &Path, name: &str) -> Result<ReadOnlyDatabase, String> {
+    let path = folder.join(name);
+    let failed = |reason: String| format!("failed to read {}: {reason}", path.display());
+    match redb::Builder::new().open_read_only(&path) {
+        Ok(database) => Ok(database),
+        Err(DatabaseError::RepairAborted) => repaired(&path).map_err(failed),
+        Err(reason) => Err(failed(format!("{reason}; does the server still run?"))),
+    }
+}
+
+/// A repaired copy, which is gone once it is closed.
+fn repaired(path: &Path) -> Result<ReadOnlyDatabase, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let copy = std::env::temp_dir().join(format!("zipnet-conform-{}-{name}", std::process::id()));
+    let open = || {
+        let mut from = File::open(path).map_err(|reason| reason.to_string())?;
+        // Whoever has put something there is not followed.
+        let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy);
+        let mut to = to.map_err(|reason| format!("failed to copy it to {}: {reason}", copy.display()))?;
+        io::copy(&mut from, &mut to)
+            .map_err(|reason| format!("failed to copy it to {}: {reason}", copy.display()))?;
+        drop(to);
+        let whole = redb::Builder::new().open(&copy).map_err(|reason| reason.to_string())?;
+        drop(whole);
+        redb::Builder::new().open_read_only(&copy).map_err(|reason| reason.to_string())
+    };
+    let opened = open();
+    // What can not be removed is a file in a folder for such files.
+    drop(std::fs::remove_file(&copy));
+    opened
 }
 
 fn seen(path: &Path) -> Result<Records, String> {
     let failed = |reason: String| format!("failed to read {}: {reason}", path.display());
-    let file = std::fs::File::open(path).map_err(|reason| failed(reason.to_string()))?;
+    let file = File::open(path).map_err(|reason| failed(reason.to_string()))?;
     let mut records = Records::new();
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(|reason| failed(reason.to_string()))?;
@@ -239,5 +270,29 @@ mod tests {
         for (rows, expected) in table {
             assert_eq!(compare(&applied, &records(rows)), [expected]);
         }
+    }
+
+    #[test]
+    fn the_database_of_a_server_that_was_killed_is_read_and_left_alone() {
+        let scratch = std::env::temp_dir().join(format!("zipnet-conform-test-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let table = redb::TableDefinition::<u64, u64>::new("t");
+        let running = redb::Database::create(scratch.join("running")).unwrap();
+        let change = running.begin_write().unwrap();
+        change.open_table(table).unwrap().insert(1, 2).unwrap();
+        change.commit().unwrap();
+        // What the disk of a killed process holds.
+        std::fs::copy(scratch.join("running"), scratch.join("killed")).unwrap();
+        let before = std::fs::read(scratch.join("killed")).unwrap();
+        let refused = redb::Builder::new().open_read_only(scratch.join("killed"));
+        assert!(matches!(refused, Err(DatabaseError::RepairAborted)), "it needs no repair");
+        let whole = open(&scratch, "killed").unwrap();
+        let read = redb::ReadableDatabase::begin_read(&whole).unwrap();
+        let value = redb::ReadableTable::get(&read.open_table(table).unwrap(), 1).unwrap().unwrap().value();
+        assert_eq!(value, 2);
+        assert!(std::fs::read(scratch.join("killed")).unwrap() == before, "the server's own was changed");
+        assert!(open(&scratch, "running").err().unwrap().contains("does the server still run?"));
+        drop(running);
+        std::fs::remove_dir_all(&scratch).unwrap();
     }
 }

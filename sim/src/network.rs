@@ -27,7 +27,7 @@ use zipnet_node::world::{Address, Channel};
 
 use crate::chain::{NodeIndex, Recorder};
 use crate::random::Random;
-use crate::runtime::{SimRuntime, Sleep, now};
+use crate::runtime::{SimRuntime, Sleep, is_running, now};
 
 pub mod link;
 pub mod model;
@@ -228,6 +228,14 @@ impl Network {
         let result = act(&mut self.lock(), &mut effects);
         self.0.carry_out(effects);
         result
+    }
+
+    /// The same for what is dropped. Tasks of a node that was paused are dropped after the end of the simulation: nothing
+    /// follows from them then, and there is no time any more.
+    fn let_go(&self, act: impl FnOnce(&mut State, &mut Effects)) {
+        if is_running() {
+            self.act(act);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -15,7 +15,7 @@ use zipnet_scenarios::Scenario;
 use crate::cli::warn;
 use crate::live::{Binaries, Interrupt};
 use crate::stopwatch::{Stopwatch, processor_time, processor_time_of_children};
-use crate::sweep::selection;
+use crate::sweep::selection::{self, Unreadable};
 use crate::{engine, live};
 
 /// What a run is made of.
@@ -24,6 +24,9 @@ pub(crate) struct Flags {
     /// The scenario file.
     #[arg(long, value_name = "FILE")]
     pub(crate) scenario: PathBuf,
+    /// The file was read already: its text comes on standard input.
+    #[arg(long)]
+    pub(crate) read_stdin: bool,
     /// What every random choice is drawn from.
     #[arg(long)]
     pub(crate) seed: u64,
@@ -60,7 +63,7 @@ pub struct Options {
 
 /// Runs, prints the result line, and fails only if there is none.
 pub(crate) fn run(flags: &Flags) -> Exit {
-    let scenario = match selection::read_one(&flags.scenario) {
+    let scenario = match read(flags) {
         Ok(scenario) => scenario,
         Err(refusal) => {
             warn(&refusal.to_string());
@@ -80,6 +83,15 @@ pub(crate) fn run(flags: &Flags) -> Exit {
     }
 }
 
+fn read(flags: &Flags) -> Result<Scenario, Unreadable> {
+    if !flags.read_stdin {
+        return selection::read_one(&flags.scenario);
+    }
+    let text = std::io::read_to_string(std::io::stdin())
+        .map_err(|reason| Unreadable::Path { path: flags.scenario.clone(), reason })?;
+    selection::parse(&flags.scenario, &text)
+}
+
 /// Writes what is going to be run.
 fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
     if let Some(out) = &flags.out {
@@ -90,21 +102,25 @@ fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
 }
 
 fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
-    prepare(scenario, flags)?;
+    // What can not be written is no reason to know less of the run.
+    let mut unwritten = prepare(scenario, flags).err();
     let watch = Stopwatch::start();
     let used_before = processor_time();
-    let mut result = engine::run(
-        scenario,
-        flags.seed,
-        &Options {
-            defect: flags.defect.clone(),
-            window: flags.window.clone(),
-            event_log: flags.out.as_ref().map(|out| out.join("events.log")),
-        },
-    )?;
+    let mut options = Options {
+        defect: flags.defect.clone(),
+        window: flags.window.clone(),
+        event_log: flags.out.as_ref().filter(|_| unwritten.is_none()).map(|out| out.join("events.log")),
+    };
+    let mut ran = engine::run(scenario, flags.seed, &options);
+    if let (Err(reason), true) = (&ran, options.event_log.is_some()) {
+        unwritten = Some(reason.clone());
+        options.event_log = None;
+        ran = engine::run(scenario, flags.seed, &options);
+    }
+    let mut result = ran?;
     result.cpu_s = Seconds::from(processor_time().saturating_sub(used_before));
     result.wall_s = Seconds::from(watch.elapsed());
-    conclude(result, flags)
+    conclude(result, unwritten, flags)
 }
 
 fn run_live(scenario: &Scenario, flags: &Flags, folder: &Path) -> Result<Exit, String> {
@@ -115,7 +131,7 @@ fn run_live(scenario: &Scenario, flags: &Flags, folder: &Path) -> Result<Exit, S
         live::process::end_with(parent)
             .map_err(|reason| format!("end together with its parent: {reason}"))?;
     }
-    prepare(scenario, flags)?;
+    let unwritten = prepare(scenario, flags).err();
     let binaries = Binaries::find(folder)?;
     let logs = flags.out.as_ref().map(|out| out.join("nodes"));
     let watch = Stopwatch::start();
@@ -124,11 +140,11 @@ fn run_live(scenario: &Scenario, flags: &Flags, folder: &Path) -> Result<Exit, S
     };
     result.cpu_s = Seconds::from(processor_time() + processor_time_of_children());
     result.wall_s = Seconds::from(watch.elapsed());
-    conclude(result, flags)
+    conclude(result, unwritten, flags)
 }
 
-/// Adds what only this process knows, and prints the result.
-fn conclude(mut result: RunResult, flags: &Flags) -> Result<Exit, String> {
+/// Adds what only this process knows, and prints the result, also if something beside it could not be written.
+fn conclude(mut result: RunResult, mut unwritten: Option<String>, flags: &Flags) -> Result<Exit, String> {
     // The engine knows a scenario and a seed; where they came from is known here.
     result.scenario = flags.scenario.display().to_string();
     result.seed = flags.seed;
@@ -141,9 +157,14 @@ fn conclude(mut result: RunResult, flags: &Flags) -> Result<Exit, String> {
         };
     }
     if let Some(out) = &flags.out {
-        write(&out.join("result.json"), result.to_line().as_bytes())?;
+        let written = write(&out.join("result.json"), result.to_line().as_bytes());
+        unwritten = unwritten.or(written.err());
     }
     result.write_line(std::io::stdout().lock()).map_err(|reason| format!("print the result: {reason}"))?;
+    if let Some(reason) = unwritten {
+        warn(&format!("error: failed to {reason}"));
+        return Ok(Exit::Configuration);
+    }
     Ok(Exit::Held)
 }
 

@@ -83,6 +83,11 @@ pub fn now() -> Time {
     Time(nanos(madsim::time::TimeHandle::current().elapsed()))
 }
 
+/// Whether a simulation is under way in this thread.
+pub(crate) fn is_running() -> bool {
+    madsim::runtime::Handle::try_current().is_ok()
+}
+
 impl AsyncRuntime for SimRuntime {
     type JoinError = madsim::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = madsim::task::JoinHandle<T>;

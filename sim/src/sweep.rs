@@ -91,6 +91,12 @@ pub(crate) fn run(scenarios: Vec<Selected>, options: &Options) -> Exit {
         warn(&format!("error: failed to make the folder {} for the results: {reason}", out.display()));
         return Exit::Configuration;
     }
+    if let Some(path) = &options.junit
+        && let Err(reason) = std::fs::OpenOptions::new().create(true).append(true).open(path)
+    {
+        warn(&format!("error: failed to write {}: {reason}", path.display()));
+        return Exit::Configuration;
+    }
 
     let fence = Arc::new(Fence::default());
     let at_interrupt = Arc::clone(&fence);
@@ -100,7 +106,7 @@ pub(crate) fn run(scenarios: Vec<Selected>, options: &Options) -> Exit {
 
     let mut reporter = Reporter::new(options, &tasks);
     carry_out(&mut tasks, options, &fence, &mut reporter);
-    reporter.conclude(&mut tasks, fence.reason())
+    reporter.conclude(&mut tasks, fence.reason(), fence.unwritten().as_deref())
 }
 
 /// Hands out jobs to as many threads as asked for, until there are none or the fence is closed.

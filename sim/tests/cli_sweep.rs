@@ -99,6 +99,100 @@ fn the_artefacts_of_a_run_are_written() {
 }
 
 #[test]
+fn results_that_can_not_be_printed_are_an_error_and_a_closed_pipe_is_none() {
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let told = |output: Output| {
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("error: failed to print: No space left on device"), "{said}");
+    };
+    for format in ["human", "json"] {
+        told(command(&[COLD_START, "--seed", "0", "--format", format]).stdout(full()).output().unwrap());
+    }
+    for other in [&["list", "scenarios/runbooks"] as &[_], &["schema"], &["--help"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zipnet-sim"));
+        command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).args(other);
+        told(command.stdout(full()).output().unwrap());
+    }
+    let mut sweep = command(&[COLD_START, "--seeds", "2", "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(sweep.stdout.take());
+    let output = sweep.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_can_not_be_written_is_said_before_the_sweep_or_costs_no_verdict() {
+    let folder = folder("unwritten");
+    let junit = folder.join("no-such-folder/junit.xml");
+    let output = run(&[COLD_START, "--seed", "0", "--junit", junit.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(output.stdout.is_empty(), "nothing was run");
+
+    // Where a folder belongs, there is a file.
+    std::fs::create_dir_all(folder.join("out/runbooks")).unwrap();
+    std::fs::write(folder.join("out/runbooks/01-cold-start"), "").unwrap();
+    let full = folder.join("full/runbooks/01-cold-start/0");
+    std::fs::create_dir_all(&full).unwrap();
+    std::os::unix::fs::symlink("/dev/full", full.join("events.log")).unwrap();
+    for out in ["out", "full"] {
+        let out = folder.join(out);
+        let output = run(&[COLD_START, "--seed", "0", "--format", "json", "--out", out.to_str().unwrap()]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("error: failed to ") && !said.contains("a bug in the simulator"), "{said}");
+        let results = lines(str::from_utf8(&output.stdout).unwrap());
+        assert_eq!(results.iter().map(|result| result.verdict).collect::<Vec<_>>(), [Verdict::Held]);
+    }
+}
+
+#[test]
+fn every_run_is_of_the_text_that_was_read_first() {
+    let folder = folder("saved-meanwhile");
+    let file = folder.join("a.toml");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::copy(root.join(COLD_START), &file).unwrap();
+    let arguments = [
+        file.to_str().unwrap(),
+        "--seeds",
+        "6",
+        "--jobs",
+        "1",
+        "--check-determinism",
+        "1",
+        "--format",
+        "json",
+    ];
+    let mut sweep = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = first_lines(&mut sweep, 1);
+    std::fs::write(&file, "no scenario any more").unwrap();
+    let output = sweep.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let results = lines(&(first + str::from_utf8(&output.stdout).unwrap()));
+    assert_eq!(results.len(), 6);
+    assert!(results.iter().all(|result| result.verdict == Verdict::Held && result.repeated));
+}
+
+#[test]
+fn a_run_that_ends_while_a_node_is_paused_has_its_verdict() {
+    let folder = folder("paused");
+    let file = folder.join("short.toml");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let soak = std::fs::read_to_string(root.join("scenarios/faults/soak.toml")).unwrap();
+    let short = soak.replacen("time_limit = \"20m\"", "time_limit = \"100s\"", 1);
+    assert_ne!(short, soak);
+    std::fs::write(&file, short).unwrap();
+    let arguments = [file.to_str().unwrap(), "--seeds", "12", "--check-determinism", "0", "--format", "json"];
+    let output = run(&arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(lines(str::from_utf8(&output.stdout).unwrap()).len(), 12, "{said}");
+}
+
+#[test]
 fn killing_a_sweep_leaves_whole_lines_for_what_was_finished() {
     let mut sweep = command(&[COLD_START, "--seeds", "100000", "--format", "json", "--jobs", "2"])
         .stdout(Stdio::piped())

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use zipnet_core::id::{PeerId, Round, UNIVERSE, UniqueId};
 use zipnet_core::instance::Instance;
-use zipnet_core::key::{CommitteeSecret, NodeSecret};
+use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::message::{Floors, Role};
 use zipnet_core::params::RoundParams;
+use zipnet_core::registry::CLIENTS_MAX;
+use zipnet_core::wire::SERVERS_MAX;
 
 use crate::world::Address;
 
@@ -197,16 +199,27 @@ impl Config {
                 None
             }
         });
+        reader.seen(INSTANCE);
         let universe_name = reader.text(UNIVERSE_VARIABLE).unwrap_or(UNIVERSE_NAME).to_owned();
-        if universe_name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if universe_name.chars().any(|c| is_hidden(c) || c.is_whitespace()) {
             reader.refuse(UNIVERSE_VARIABLE, "a name without spaces".to_owned());
         }
         let universe =
             if universe_name == UNIVERSE_NAME { UNIVERSE } else { UniqueId::from_text(&universe_name) };
         let secret = reader.secret(instance.as_ref());
         let bootstrap = reader.peers(BOOTSTRAP);
+        let me = secret.as_ref().map(|secret| Identity::from_secret(secret).peer());
+        if bootstrap.iter().any(|first| Some(first.peer) == me) {
+            reader.warnings.push(Warning::OwnBootstrap);
+        }
         let listen = reader.address(LISTEN).unwrap_or_else(|| Address("0.0.0.0:0".to_owned()));
         let advertise = reader.address(ADVERTISE);
+        if advertise.as_ref().is_some_and(|address| is_wildcard(address) || has_no_port(address)) {
+            reader.refuse(
+                ADVERTISE,
+                "where others reach this node: an address of this machine and its port".to_owned(),
+            );
+        }
         let state_dir = reader.text(STATE_DIR).map(str::to_owned);
         let announce_interval = reader.duration(ANNOUNCE_INTERVAL, Duration::from_secs(15));
         let metrics = reader.address(METRICS);
@@ -323,12 +336,37 @@ pub fn read_files(
             Ok(text) => {
                 let text = text.strip_suffix('\n').unwrap_or(&text);
                 let text = text.strip_suffix('\r').unwrap_or(text);
-                env.insert(variable.to_owned(), text.to_owned());
+                match line_of_secret(text) {
+                    Ok(()) => drop(env.insert(variable.to_owned(), text.to_owned())),
+                    Err(why) => errors.push(ConfigError::Unreadable { file, path, why: why.to_owned() }),
+                }
             }
             Err(why) => errors.push(ConfigError::Unreadable { file, path, why }),
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Whether the content of a file is one secret.
+fn line_of_secret(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        Err("it is empty: write the secret into it")
+    } else if text.starts_with('\u{feff}') {
+        Err("it begins with a byte order mark: save it as UTF-8 without one")
+    } else if text.contains(['\n', '\r']) {
+        Err("it has several lines: leave the one that is the secret")
+    } else if text.starts_with("ZIPNET_") {
+        Err("it begins with the name of a variable: leave the secret alone")
+    } else if has_hidden(text) {
+        Err("it begins or ends with a space, or has a character that is not seen: leave the secret alone")
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a text may be another one than it looks.
+fn has_hidden(text: &str) -> bool {
+    text.trim() != text || text.chars().any(is_hidden)
 }
 
 /// Reads a duration as the documents write it: `500ms`, `3s`, `2m`.
@@ -403,7 +441,59 @@ pub const ADDRESS_LEN_MAX: usize = 200;
 /// Whether an address means every interface of the machine.
 #[must_use]
 pub fn is_wildcard(address: &Address) -> bool {
-    address.0.rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]" | "*"))
+    let Some((host, _)) = address.0.rsplit_once(':') else { return false };
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<core::net::IpAddr>();
+    host == "*" || ip.is_ok_and(|ip| ip.to_canonical().is_unspecified())
+}
+
+/// Whether a character does something else than stand there: it can not be seen, or changes what others look like.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        // Soft hyphens and fillers, line and paragraph separators, what turns the direction of writing, and what has no
+        // width.
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{61c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Whether a text has the form of a variable's name, and no more: it may be repeated without repeating a secret that
+/// stands where a name belongs.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    (1..=NAME_LEN_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+/// The longest name of a variable that is repeated.
+const NAME_LEN_MAX: usize = 40;
+
+/// The longest value that is repeated where it is not understood: what is longer may be a secret in the wrong place.
+const VALUE_LEN_MAX: usize = 32;
+
+/// Whether a value may be repeated: it can be seen, and no other variable slipped into it.
+#[must_use]
+pub fn is_plain_value(value: &str) -> bool {
+    !value.is_empty() && !value.contains("ZIPNET_") && !value.chars().any(is_hidden)
+}
+
+/// Whether an address leaves the port to the system.
+fn has_no_port(address: &Address) -> bool {
+    address.0.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0_u16))
 }
 
 /// Something that works but that an operator should know. Its text is the sentence that operators read.
@@ -450,6 +540,36 @@ pub enum Warning {
     },
     /// A new log is started on request.
     NewLog,
+    /// A name or secret that can be written in two ways which look the same.
+    NotAscii {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// A node is told to start from itself.
+    OwnBootstrap,
+    /// Rounds are given up sooner than the next one is opened.
+    PeriodAboveDeadline {
+        /// `ZIPNET_ROUND_PERIOD`.
+        period: Duration,
+        /// `ZIPNET_ROUND_DEADLINE`.
+        deadline: Duration,
+    },
+    /// A time that is too short for messages to go there and back.
+    ShortTime {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        time: Duration,
+    },
+    /// More servers are asked for than there can be.
+    FloorTooHigh {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        floor: u32,
+        /// The most there can be.
+        most: u32,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -496,6 +616,30 @@ impl fmt::Display for Warning {
             Self::NewLog => f.write_str(
                 "ZIPNET_NEW_LOG is set: this server starts a log and yields to no other; older state is set aside",
             ),
+            Self::NotAscii { variable } => write!(
+                f,
+                "{variable} has letters beyond ASCII: some can be written in two ways that look the same, and are not"
+            ),
+            Self::OwnBootstrap => f.write_str(
+                "ZIPNET_BOOTSTRAP names this node itself: nobody is met there; name other nodes only",
+            ),
+            Self::PeriodAboveDeadline { period, deadline } => write!(
+                f,
+                "ZIPNET_ROUND_PERIOD is {} ms and ZIPNET_ROUND_DEADLINE only {} ms: a deadline is usually some periods; \
+                 see that the two are not interchanged",
+                period.as_millis(),
+                deadline.as_millis()
+            ),
+            Self::ShortTime { variable, time } => write!(
+                f,
+                "{variable} is {} ms: messages hardly go there and back in that time; set it to at least {} ms",
+                time.as_millis(),
+                TIME_USUAL.as_millis()
+            ),
+            Self::FloorTooHigh { variable, floor, most } => write!(
+                f,
+                "{variable}={floor}: there are at most {most}, so there will be no round"
+            ),
         }
     }
 }
@@ -533,6 +677,16 @@ pub enum ConfigError {
         /// Of the node.
         role: Role,
     },
+    /// A variable that is no text.
+    NoText {
+        /// Its name, as far as that is one.
+        variable: String,
+    },
+    /// A name or secret that does not look like what it is.
+    Hidden {
+        /// The variable.
+        variable: &'static str,
+    },
     /// A message does not fit into a slot.
     MessageTooLong {
         /// Bytes of the message.
@@ -564,12 +718,34 @@ impl fmt::Display for ConfigError {
             Self::Missing { variable, role } => {
                 write!(f, "{variable} is not set: {} requires it", role_with_article(*role))
             }
-            Self::Unknown { variable, nearest } => {
+            Self::Unknown { variable, nearest } if is_plain_name(variable) => {
                 write!(f, "{variable} is not a variable of zipnet: did you mean {nearest}?")
             }
-            Self::Invalid { variable, value, expected } => {
+            Self::Unknown { nearest, .. } => {
+                write!(
+                    f,
+                    "a variable like {nearest} is not a variable of zipnet: write {nearest} if you mean that"
+                )
+            }
+            Self::Invalid { variable, value, expected }
+                if is_plain_value(value) && value.len() <= VALUE_LEN_MAX =>
+            {
                 write!(f, "{variable}={value} is not understood: write {expected}")
             }
+            Self::Invalid { variable, expected, .. } => {
+                write!(f, "{variable} is not understood: write {expected}")
+            }
+            Self::NoText { variable } if is_plain_name(variable) => {
+                write!(f, "{variable} is not UTF-8: write it as text")
+            }
+            Self::NoText { variable } => {
+                write!(f, "a variable like {} is not UTF-8: write it as text", nearest(variable))
+            }
+            Self::Hidden { variable } => write!(
+                f,
+                "{variable} begins or ends with a space, or has a character that is not seen: what looks the same would be \
+                 something else; write it without"
+            ),
             Self::SecretForOtherRole { variable, role } => write!(
                 f,
                 "{variable} was given to {}: only committee servers may hold it; remove it from this machine",
@@ -581,12 +757,47 @@ impl fmt::Display for ConfigError {
             Self::Twice { variable, file } => {
                 write!(f, "{variable} and {file} are both set: set one of them")
             }
-            Self::Unreadable { file, path, why } => write!(f, "{file}={path} can not be read: {why}"),
+            Self::Unreadable { file, path, why } if is_path(path) => {
+                write!(f, "{file}={path} can not be read: {why}")
+            }
+            Self::Unreadable { file, why, .. } => write!(
+                f,
+                "{file} can not be read: {why}; it is not repeated, for it may be a secret: write the path of a file, from / on"
+            ),
         }
     }
 }
 
 impl core::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// The variable that is wrong, if it is one of this table.
+    #[must_use]
+    pub const fn variable(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing { variable, .. }
+            | Self::Invalid { variable, .. }
+            | Self::SecretForOtherRole { variable, .. }
+            | Self::Hidden { variable }
+            | Self::Twice { variable, .. }
+            | Self::Unreadable { file: variable, .. } => Some(variable),
+            Self::MessageTooLong { .. } => Some(MESSAGE),
+            Self::Unknown { .. } | Self::NoText { .. } => None,
+        }
+    }
+}
+
+/// Whether a text is the path of a file, rather than a secret that stands where its file belongs.
+#[must_use]
+pub fn is_path(text: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| text.starts_with(start)) && is_plain_value(text)
+}
+
+/// The variable whose name is closest to what was written.
+fn nearest(written: &str) -> &'static str {
+    let nearest = VARIABLES.iter().min_by_key(|(variable, _)| distance(variable, written));
+    nearest.map_or(INSTANCE, |(variable, _)| variable)
+}
 
 /// A role as log lines and tables print it.
 #[must_use]
@@ -666,6 +877,14 @@ const ALL: &[Role] = &[Role::Server, Role::Aggregator, Role::Client];
 const SERVER: &[Role] = &[Role::Server];
 const CLIENT: &[Role] = &[Role::Client];
 
+/// The longest time that can be set.
+const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Times below it are warned about.
+const TIME_USUAL: Duration = Duration::from_millis(50);
+/// The most servers of a committee.
+#[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
+const SERVERS_MOST: u32 = SERVERS_MAX as u32;
+
 /// Collects mistakes and warnings while the values are read.
 struct Reader<'a> {
     role: Role,
@@ -682,9 +901,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let Some((variable, roles)) = VARIABLES.iter().find(|(variable, _)| variable == name) else {
-                let nearest = VARIABLES.iter().min_by_key(|(variable, _)| distance(variable, name));
-                let nearest = nearest.map_or(INSTANCE, |(variable, _)| variable);
-                self.errors.push(ConfigError::Unknown { variable: name.clone(), nearest });
+                self.errors.push(ConfigError::Unknown { variable: name.clone(), nearest: nearest(name) });
                 continue;
             };
             if roles.contains(&self.role) {
@@ -700,6 +917,16 @@ impl<'a> Reader<'a> {
 
     fn text(&self, variable: &'static str) -> Option<&'a str> {
         self.env.get(variable).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses what may be another text than it looks, and warns of what may be written in two ways.
+    fn seen(&mut self, variable: &'static str) {
+        let Some(text) = self.text(variable) else { return };
+        if has_hidden(text) {
+            self.errors.push(ConfigError::Hidden { variable });
+        } else if !text.is_ascii() {
+            self.warnings.push(Warning::NotAscii { variable });
+        }
     }
 
     fn required(&mut self, variable: &'static str) -> Option<&'a str> {
@@ -721,22 +948,26 @@ impl<'a> Reader<'a> {
             Role::Server | Role::Aggregator => self.required(SECRET),
             Role::Client => self.text(SECRET),
         }?;
+        self.seen(SECRET);
         if NodeSecret::is_short(text) {
             self.warnings.push(Warning::ShortSecret);
         }
-        Some(Arc::new(NodeSecret::from_text(text, instance?)))
+        // Stretching costs time, and a node with mistakes does not start.
+        let instance = instance.filter(|_| self.errors.is_empty())?;
+        Some(Arc::new(NodeSecret::from_text(text, instance)))
     }
 
     fn server(&mut self, instance: Option<&Instance>) -> Option<ServerPart> {
         let committee_secret = self.required(COMMITTEE_SECRET);
+        self.seen(COMMITTEE_SECRET);
         if committee_secret.is_some_and(CommitteeSecret::weak) {
             self.warnings.push(Warning::ShortCommitteeSecret);
         }
-        let participants = self.number(MIN_PARTICIPANTS).unwrap_or(1);
+        let participants = self.floor(MIN_PARTICIPANTS, CLIENTS_MAX).unwrap_or(1);
         if participants < 2 {
             self.warnings.push(Warning::NoAnonymity { min_participants: participants });
         }
-        let servers = self.number(MIN_SERVERS);
+        let servers = self.floor(MIN_SERVERS, SERVERS_MOST);
         let aggregator = self.text(AGGREGATOR).and_then(|text| match parse_peer_address(text) {
             Ok(peer) => Some(peer.peer),
             Err(expected) => {
@@ -749,7 +980,11 @@ impl<'a> Reader<'a> {
         }
         let round_period = self.duration(ROUND_PERIOD, Duration::from_secs(3));
         let round_deadline = self.duration(ROUND_DEADLINE, Duration::from_secs(15));
-        let first_voters = self.number(FIRST_VOTERS).unwrap_or(3);
+        if round_period > round_deadline {
+            self.warnings
+                .push(Warning::PeriodAboveDeadline { period: round_period, deadline: round_deadline });
+        }
+        let first_voters = self.floor(FIRST_VOTERS, SERVERS_MOST).unwrap_or(3);
         if first_voters < 3 {
             self.warnings.push(Warning::FewFirstVoters { first_voters });
         }
@@ -797,7 +1032,7 @@ impl<'a> Reader<'a> {
         }
         ClientPart {
             pins,
-            min_servers: self.number(MIN_SERVERS),
+            min_servers: self.floor(MIN_SERVERS, SERVERS_MOST),
             message,
             cadence: self.number(CADENCE).unwrap_or(1),
         }
@@ -806,12 +1041,27 @@ impl<'a> Reader<'a> {
     fn duration(&mut self, variable: &'static str, default: Duration) -> Duration {
         let Some(text) = self.text(variable) else { return default };
         match parse_duration(text) {
-            Some(duration) if !duration.is_zero() => duration,
+            Some(duration) if !duration.is_zero() && duration <= TIME_MAX => {
+                if duration < TIME_USUAL {
+                    self.warnings.push(Warning::ShortTime { variable, time: duration });
+                }
+                duration
+            }
             Some(_) | None => {
-                self.refuse(variable, "a duration above zero like 500ms, 3s or 2m".to_owned());
+                let expected = "a duration above zero like 500ms, 3s or 2m, up to a day (1440m)";
+                self.refuse(variable, expected.to_owned());
                 default
             }
         }
+    }
+
+    /// A number of servers or participants.
+    fn floor(&mut self, variable: &'static str, most: u32) -> Option<u32> {
+        let floor = self.number(variable)?;
+        if floor > most {
+            self.warnings.push(Warning::FloorTooHigh { variable, floor, most });
+        }
+        Some(floor)
     }
 
     fn number(&mut self, variable: &'static str) -> Option<u32> {
@@ -1038,6 +1288,14 @@ mod tests {
             (ROUND_DEADLINE, "1h"),
             (ROUND_DEADLINE, "99999999999999999999s"),
             (ROUND_DEADLINE, "999999999999999999m"),
+            (ROUND_PERIOD, "99999999999999999m"),
+            (FIRST_VOTERS, "4294967296"),
+            (ANNOUNCE_INTERVAL, "1441m"),
+            (ADVERTISE, "0.0.0.0:0"),
+            (ADVERTISE, "0.0.0.0:4000"),
+            (ADVERTISE, "10.0.0.7:0"),
+            (ADVERTISE, "[::0]:4000"),
+            (ADVERTISE, "[::ffff:0.0.0.0]:4000"),
             (MIN_PARTICIPANTS, "0"),
             (MIN_PARTICIPANTS, "many"),
             (MIN_SERVERS, "-1"),
@@ -1053,6 +1311,7 @@ mod tests {
         ] {
             let errors = server(&[(variable, value)]).expect_err(value);
             assert_eq!(errors.len(), 1, "{variable}={value}: {errors:?}");
+            assert_eq!(errors[0].variable(), Some(variable));
             let sentence = errors[0].to_string();
             assert!(
                 sentence.starts_with(&format!("{variable}={value} is not understood: write ")),
@@ -1134,6 +1393,98 @@ mod tests {
             sentences(&errors),
             ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]
         );
+    }
+
+    #[test]
+    fn what_looks_like_something_else_is_refused_or_warned_about() {
+        for variable in [INSTANCE, SECRET, COMMITTEE_SECRET] {
+            for value in
+                ["acme.main ", " acme", "acme\u{200b}", "\u{feff}acme", "acme\u{ad}x", "a\ncme", "acme\u{a0}"]
+            {
+                let errors = server(&[(variable, value)]).expect_err(value);
+                let said = sentences(&errors).join("\n");
+                assert!(said.contains(variable) && !said.contains(value), "{variable}={value:?}: {said}");
+            }
+            for value in ["caf\u{e9}.acme", "cafe\u{301}.acme"] {
+                let (_, warnings) = server(&[(variable, value)]).expect("it can be seen");
+                assert!(warnings.contains(&Warning::NotAscii { variable }), "{warnings:?}");
+            }
+        }
+        let errors = server(&[(UNIVERSE_VARIABLE, "mosaik\u{200b}")]).expect_err("not seen");
+        assert!(!errors[0].to_string().contains('\u{200b}'));
+    }
+
+    #[test]
+    fn a_file_holds_one_secret_and_nothing_that_is_not_seen() {
+        for (text, why) in [
+            ("\u{feff}zq7", "it begins with a byte order mark"),
+            ("zq7\n\n", "it has several lines"),
+            ("zq7\nzq8\n", "it has several lines"),
+            ("", "it is empty"),
+            ("\n", "it is empty"),
+            ("zq7 \n", "it begins or ends with a space"),
+            ("zq\u{0}7", "it begins or ends with a space"),
+            ("ZIPNET_SECRET=zq7\n", "it begins with the name of a variable"),
+        ] {
+            let mut all = env(&[(SECRET_FILE, "/run/secret")]);
+            let errors = read_files(&mut all, |_| Ok(text.to_owned())).expect_err(text);
+            let said = errors[0].to_string();
+            assert!(
+                said.starts_with(&format!("ZIPNET_SECRET_FILE=/run/secret can not be read: {why}")),
+                "{said}"
+            );
+            assert!(!said.contains("zq"), "{said}");
+        }
+        for text in ["zq7", "zq7\n", "zq7\r\n", "zq 7\n"] {
+            let mut all = env(&[(SECRET_FILE, "/run/secret")]);
+            assert_eq!(read_files(&mut all, |_| Ok(text.to_owned())), Ok(()), "{text:?}");
+        }
+        let mut all = env(&[(SECRET_FILE, "zq7")]);
+        let errors =
+            read_files(&mut all, |_| Err("no such file".to_owned())).expect_err("it is the secret itself");
+        assert!(!errors[0].to_string().contains("zq7"), "{}", errors[0]);
+    }
+
+    #[test]
+    fn mistakes_repeat_no_variable_that_slipped_into_another() {
+        let swallowed = format!("3s\n{SECRET}=zq7");
+        for value in [&*swallowed, "3s ZIPNET_SECRET=zq7", "3s\x1b[2Jzq7"] {
+            let errors = server(&[(ROUND_PERIOD, value)]).expect_err(value);
+            let said = errors[0].to_string();
+            assert!(said.starts_with("ZIPNET_ROUND_PERIOD is not understood: write "), "{said}");
+        }
+        let errors =
+            server(&[("ZIPNET_SECRETzq7", "x"), ("ZIPNET_\x1b[2J", "x")]).expect_err("no such names");
+        let said = sentences(&errors).join("\n");
+        assert!(!said.contains("zq7") && !said.contains('\x1b'), "{said}");
+    }
+
+    #[test]
+    fn values_that_hardly_work_are_warned_about() {
+        let said = |more: &[(&str, &str)]| sentences(&server(more).expect("complete").1).join("\n");
+        let usual = said(&[]);
+        for (more, word) in [
+            (
+                &[(ROUND_PERIOD, "16s")] as &[_],
+                "ZIPNET_ROUND_PERIOD is 16000 ms and ZIPNET_ROUND_DEADLINE only 15000 ms",
+            ),
+            (
+                &[(ROUND_PERIOD, "1ms"), (ROUND_DEADLINE, "1ms")],
+                "ZIPNET_ROUND_DEADLINE is 1 ms: messages hardly",
+            ),
+            (&[(MIN_SERVERS, "4294967295")], "ZIPNET_MIN_SERVERS=4294967295: there are at most 256"),
+            (&[(MIN_PARTICIPANTS, "4294967295")], "ZIPNET_MIN_PARTICIPANTS=4294967295: there are at most"),
+            (&[(FIRST_VOTERS, "257")], "ZIPNET_FIRST_VOTERS=257: there are at most 256"),
+        ] {
+            assert!(!usual.contains(word) && said(more).contains(word), "{}", said(more));
+        }
+        let me = Identity::from_secret(&NodeSecret::from_text(
+            HEX,
+            &Instance::new("acme.mainnet").expect("a name"),
+        ));
+        let word = "ZIPNET_BOOTSTRAP names this node itself";
+        assert!(said(&[(BOOTSTRAP, &format!("{}@10.0.0.7:4000", me.peer()))]).contains(word));
+        assert!(!said(&[(BOOTSTRAP, &format!("{HEX}@10.0.0.7:4000"))]).contains(word));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use zipnet_core::message::Role;
 use zipnet_node::config::{Build, Config as NodeConfig, ConfigError, Part, PeerAddress, read_files};
 use zipnet_node::status::CONNECT_TIMEOUT;
 use zipnet_node::world::Address;
+use zipnet_world::environment;
 
 /// What a [`crate::Publisher`] or a [`crate::Reader`] is told.
 ///
@@ -58,13 +59,10 @@ impl Config {
     /// # Errors
     /// Every mistake in them.
     pub fn from_env() -> Result<Self, Mistakes> {
-        let ours = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
+        let mut variables = environment::of_process().map_err(Mistakes)?;
         // ZIPNET_CONFIG names a file of the binaries.
-        let read = |name: &String| name.starts_with("ZIPNET_") && name != "ZIPNET_CONFIG";
-        let variables = std::env::vars_os().filter_map(ours).filter(|(name, _)| read(name));
-        Self::from_variables(&variables.collect())
+        variables.retain(|name, _| name.starts_with("ZIPNET_") && name != "ZIPNET_CONFIG");
+        Self::from_variables(&variables)
     }
 
     /// The same from a map. An empty value counts as unset; `…_FILE` variables are read.

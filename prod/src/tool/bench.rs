@@ -98,6 +98,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Ended {
         lasts: time("for"),
         rolling: matches.get_flag("rolling-restart"),
     };
+    let asked = super::asked_to_end()?;
     let mut network = Network::new(matches, "bench.live", "info,zipnet_node::committee=debug")?;
     let period = format!("{}ms", plan.period.as_millis());
     network.servers = vec![
@@ -109,7 +110,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Ended {
     let mut nodes = Vec::new();
     let measured = tokio::select! {
         measured = measure(&plan, &mut network, &mut nodes) => measured,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+        () = asked => Err("interrupted".to_owned()),
     };
     let stopped = network.stop(nodes).await;
     let summary = measured?;

@@ -11,7 +11,7 @@ use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 use zipnet_node::config::parse_peer_address;
 use zipnet_world::addresses;
-use zipnet_world::disk::Folder;
+use zipnet_world::disk::{Content, Folder};
 
 use super::Outcome;
 use crate::flags;
@@ -50,7 +50,7 @@ fn given<'a>(matches: &'a ArgMatches, flag: &str) -> &'a String {
 /// If the folder is none of a node, or the file can not be written.
 pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    if !folder.join("lock").exists() {
+    if !Content::of(folder).is_ok_and(|content| content.is_state()) {
         return Err(format!("failed to back up {}: it is no state folder of a node", folder.display()));
     }
     let backup = Backup {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use serde_json::Value;
-use zipnet_world::disk::Folder;
+use zipnet_world::disk::{Content, Folder};
 
 use super::Outcome;
 use super::node::page;
@@ -59,21 +59,25 @@ pub(super) async fn retire(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// # Errors
 /// If a node runs there, or something can not be deleted.
 pub(super) fn wipe(matches: &ArgMatches) -> Outcome {
-    let path = PathBuf::from(matches.get_one::<String>("state-dir").expect("it is required"));
-    if !path.is_dir() {
-        return Err(format!("failed to wipe {}: there is no such folder", path.display()));
+    let given = PathBuf::from(matches.get_one::<String>("state-dir").expect("it is required"));
+    let failed = |reason: std::io::Error| format!("failed to wipe {}: {reason}", given.display());
+    if !given.is_dir() {
+        return Err(format!("failed to wipe {}: there is no such folder", given.display()));
     }
-    if !path.join("lock").exists() {
-        return Err(format!("failed to wipe {}: it is no state folder of a node", path.display()));
+    // A link is not the folder.
+    let path = given.canonicalize().map_err(failed)?;
+    let content = Content::of(&path).map_err(failed)?;
+    if !content.is_state() {
+        return Err(format!("failed to wipe {}: it is no state folder of a node", given.display()));
     }
     let folder = Folder::open(&path).map_err(|reason| format!("failed to {reason}"))?;
-    let mut names: Vec<_> = std::fs::read_dir(&path)
-        .map_err(|reason| format!("failed to read {}: {reason}", path.display()))?
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    flags::say(&format!("{}: {}", path.display(), names.join(", ")));
+    let list = |paths: &[PathBuf]| {
+        paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    flags::say(&format!("{}: {}", path.display(), list(&content.known)));
+    if !content.foreign.is_empty() {
+        flags::say(&format!("no node made these, and they are left alone: {}", list(&content.foreign)));
+    }
     if !matches.get_flag("yes") {
         flags::say(
             "this deletes the log, the vote and the address book of the node. Under the same ZIPNET_SECRET it comes back \
@@ -82,8 +86,10 @@ pub(super) fn wipe(matches: &ArgMatches) -> Outcome {
         );
         return Ok(1);
     }
-    std::fs::remove_dir_all(folder.path())
-        .map_err(|reason| format!("failed to wipe {}: {reason}", path.display()))?;
+    let left = folder.wipe().map_err(failed)?;
+    if !left.known.is_empty() {
+        return Err(format!("failed to wipe {}: {} is there again", path.display(), list(&left.known)));
+    }
     flags::say("wiped. For a server that was removed for good, destroy its ZIPNET_SECRET as well");
     Ok(0)
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
-use tokio::signal::unix::{SignalKind, signal};
 use zipnet::{Config, Reader};
 
 use super::Outcome;
@@ -55,9 +54,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Outcome {
     let (servers, clients) = (number("servers"), number("clients"));
     let rounds = matches.get_one("rounds").copied();
     let period: Duration = *matches.get_one("period").expect("it has a default");
-    let signals = |kind| signal(kind).map_err(|reason| format!("failed to listen for signals: {reason}"));
-    let (mut interrupt, mut terminate) =
-        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let asked = super::asked_to_end()?;
 
     let mut network = Network::new(matches, "local.demo", "info,zipnet_node::roles::client=debug")?;
     let time = format!("{}ms", period.as_millis());
@@ -70,8 +67,7 @@ pub(super) async fn run(matches: &ArgMatches) -> Outcome {
     let mut nodes = Vec::new();
     let outcome = tokio::select! {
         outcome = go_on(&mut network, &mut nodes, (servers, clients), period, rounds) => outcome,
-        _ = interrupt.recv() => Ok(0),
-        _ = terminate.recv() => Ok(0),
+        () = asked => Ok(0),
     };
     flags::say("stopping every node in order");
     let ended = network.stop(nodes).await;
@@ -159,7 +155,12 @@ async fn watch(
                     }
                 }
             },
-            _ = look.tick() => nodes.iter_mut().try_for_each(Node::check)?,
+            _ = look.tick() => {
+                nodes.iter_mut().try_for_each(Node::check)?;
+                if flags::is_cut_off() {
+                    return Ok(0);
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which node is meant.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use serde::de::DeserializeOwned;
@@ -9,43 +9,110 @@ use serde::de::DeserializeOwned;
 use crate::admin;
 use zipnet_world::addresses::instance_folder;
 
-/// The state folder of the node that the flags mean.
+/// The state folder of the node that the flags mean. If they name an instance, the node that runs there has said that it
+/// is of it.
 ///
 /// # Errors
 /// The sentence that says what to write.
-pub(super) fn find(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Result<PathBuf, String> {
-    let given = |flag: &str, variable: &str| {
-        let flag = matches.get_one::<String>(flag).cloned();
-        flag.or_else(|| environment.get(variable).filter(|value| !value.is_empty()).cloned())
-    };
-    if let Some(folder) = given("state-dir", "ZIPNET_STATE_DIR") {
-        return Ok(PathBuf::from(folder));
-    }
-    let Some(instance) = given("instance", "ZIPNET_INSTANCE") else {
-        return Err("say which node is meant: --state-dir FOLDER, or --instance NAME".to_owned());
-    };
-    let parent = instance_folder(environment, &instance)?;
-    let mut running: Vec<_> = std::fs::read_dir(&parent)
-        .map(|entries| {
-            entries
-                .filter_map(Result::ok)
-                .map(|entry| entry.path())
-                .filter(|path| admin::is_there(path))
-                .collect()
-        })
-        .unwrap_or_default();
-    running.sort();
-    match running.as_slice() {
-        [] => Err(format!("no node of {instance} runs with its state in {}", parent.display())),
-        [one] => Ok(one.clone()),
-        several => {
-            let several: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
-            Err(format!(
-                "{} nodes of {instance} run here: choose one with --state-dir: {}",
-                several.len(),
-                several.join(", ")
-            ))
+pub(super) async fn find(
+    matches: &ArgMatches,
+    environment: &BTreeMap<String, String>,
+) -> Result<PathBuf, String> {
+    let Meant { folder, instance } = Meant::read(matches, environment);
+    if let Some(folder) = folder {
+        if let Some(instance) = matches.get_one::<String>("instance") {
+            belongs(&folder, instance).await?;
         }
+        return Ok(folder);
+    }
+    let (instance, parent) = beside(instance, environment)?;
+    let mut running = Vec::new();
+    for folder in folders(&parent) {
+        // One that was killed leaves its socket behind.
+        if admin::is_answered(&folder).await {
+            running.push(folder);
+        }
+    }
+    let folder = only(running, &format!("node of {instance} runs with its state in {}", parent.display()))?;
+    belongs(&folder, &instance).await?;
+    Ok(folder)
+}
+
+/// The state folder that the flags mean, whether its node runs or not.
+///
+/// # Errors
+/// The sentence that says what to write.
+pub(super) fn folder(
+    matches: &ArgMatches,
+    environment: &BTreeMap<String, String>,
+) -> Result<PathBuf, String> {
+    let Meant { folder, instance } = Meant::read(matches, environment);
+    if let Some(folder) = folder {
+        return Ok(folder);
+    }
+    let (instance, parent) = beside(instance, environment)?;
+    only(folders(&parent), &format!("node of {instance} has its state in {}", parent.display()))
+}
+
+/// What flags and variables say.
+struct Meant {
+    folder: Option<PathBuf>,
+    instance: Option<String>,
+}
+
+impl Meant {
+    /// A flag for the instance is more than a variable for the folder.
+    fn read(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Self {
+        let flag = |flag: &str| matches.get_one::<String>(flag).cloned();
+        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty()).cloned();
+        let instance = flag("instance");
+        let folder = flag("state-dir")
+            .or_else(|| if instance.is_some() { None } else { variable("ZIPNET_STATE_DIR") })
+            .map(PathBuf::from);
+        Self { folder, instance: instance.or_else(|| variable("ZIPNET_INSTANCE")) }
+    }
+}
+
+/// An instance, and where the state folders of its nodes lie.
+fn beside(
+    instance: Option<String>,
+    environment: &BTreeMap<String, String>,
+) -> Result<(String, PathBuf), String> {
+    let instance = instance
+        .ok_or_else(|| "say which node is meant: --state-dir FOLDER, or --instance NAME".to_owned())?;
+    let parent = instance_folder(environment, &instance)?;
+    Ok((instance, parent))
+}
+
+fn folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten();
+    let mut folders: Vec<_> =
+        entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn only(mut found: Vec<PathBuf>, what: &str) -> Result<PathBuf, String> {
+    match found.len() {
+        0 => Err(format!("no {what}")),
+        1 => Ok(found.remove(0)),
+        several => {
+            let found: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
+            Err(format!("{several} times a {what}: choose one with --state-dir: {}", found.join(", ")))
+        }
+    }
+}
+
+/// Whether the node that runs there is of this instance, by its own word.
+async fn belongs(folder: &Path, instance: &str) -> Result<(), String> {
+    let status: serde_json::Value = page(folder, "/status").await?;
+    match status["instance"].as_str() {
+        Some(said) if said == instance => Ok(()),
+        said => Err(format!(
+            "the node in {} is of the instance {}, not of {instance}",
+            folder.display(),
+            said.unwrap_or("that it does not name")
+        )),
     }
 }
 
@@ -53,7 +120,7 @@ pub(super) fn find(matches: &ArgMatches, environment: &BTreeMap<String, String>)
 ///
 /// # Errors
 /// The sentence that says that nobody answers, or what was answered.
-pub(super) async fn page<T: DeserializeOwned>(folder: &std::path::Path, path: &str) -> Result<T, String> {
+pub(super) async fn page<T: DeserializeOwned>(folder: &Path, path: &str) -> Result<T, String> {
     let answer = admin::ask(folder, path, None).await?;
     if answer.status != 200 {
         return Err(answer.body.trim().to_owned());

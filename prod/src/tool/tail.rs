@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use zipnet::{Broadcast, Config, Doubt, Message, Reader, Round};
-use zipnet_node::config::{Build, Config as NodeConfig};
+use zipnet_node::config::{Build, Config as NodeConfig, is_hidden};
 
 use super::{Outcome, evidence};
 use crate::flags;
@@ -121,9 +121,14 @@ pub(super) async fn run(matches: &ArgMatches, environment: &BTreeMap<String, Str
     };
     let count: Option<u64> = matches.get_one("count").copied();
     let started = tokio::time::Instant::now();
-    let mut reader = Reader::connect(config).await.map_err(|reason| reason.to_string())?;
+    let mut asked = pin!(super::asked_to_end()?);
+    let mut reader = tokio::select! {
+        reader = Reader::connect(config) => reader.map_err(|reason| reason.to_string())?,
+        () = &mut asked => return Ok(u8::from(count.is_some())),
+    };
     let folder = matches.get_one::<String>("evidence").map(Path::new);
-    let outcome = follow(&mut reader, (style, folder), count, within.map(|within| started + within)).await;
+    let until = within.map(|within| started + within);
+    let outcome = follow(&mut reader, (style, folder), count, until, asked).await;
     let closed = reader.close().await.map_err(|reason| reason.to_string());
     let code = outcome?;
     closed.map(|()| code)
@@ -163,10 +168,8 @@ async fn follow(
     (style, folder): (Style, Option<&Path>),
     count: Option<u64>,
     until: Option<tokio::time::Instant>,
+    mut asked: Pin<&mut impl Future<Output = ()>>,
 ) -> Outcome {
-    let signals = |kind| signal(kind).map_err(|reason| format!("failed to listen for signals: {reason}"));
-    let (mut interrupt, mut terminate) =
-        (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     let over = async {
         match until {
             Some(until) => tokio::time::sleep_until(until).await,
@@ -190,7 +193,8 @@ async fn follow(
                         keep_evidence(&doubt, folder);
                     }
                 }
-                if count.is_some_and(|count| tally.rounds >= count) {
+                // A reader that has seen enough is an end as well.
+                if count.is_some_and(|count| tally.rounds >= count) || flags::is_cut_off() {
                     return Ok(tally.code());
                 }
             }
@@ -198,8 +202,7 @@ async fn follow(
                 Some(count) => Err(format!("waited for {count} rounds, and {} came", tally.rounds)),
                 None => Ok(tally.code()),
             },
-            _ = interrupt.recv() => return Ok(tally.code()),
-            _ = terminate.recv() => return Ok(tally.code()),
+            () = &mut asked => return Ok(tally.code()),
         }
     }
 }
@@ -310,12 +313,7 @@ fn record(broadcast: &Broadcast) -> Value {
 /// The bytes as text, if it does nothing but stand there: whoever wrote it is not trusted with the reader's terminal.
 fn printable(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let acts = |c: char| {
-        c.is_control()
-            // Line and paragraph separators, what turns the direction of writing, and what has no width.
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    (!text.chars().any(acts)).then_some(text)
+    (!text.chars().any(is_hidden)).then_some(text)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, UniqueId};
 use zipnet_core::key::Identity;
 use zipnet_node::config::{PeerAddress, parse_peer_address};
 use zipnet_node::world::Address;
@@ -153,10 +153,29 @@ pub fn instance_folder(environment: &BTreeMap<String, String>, instance: &str) -
     let base = set("XDG_STATE_HOME").or_else(home);
     let base = base
         .ok_or("ZIPNET_STATE_DIR is not set, and neither HOME nor XDG_STATE_HOME says where state belongs")?;
-    // A name may hold what file names may not.
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let name: String = instance.chars().map(safe).collect();
-    Ok(base.join("zipnet").join(name.trim_start_matches('.')))
+    Ok(base.join("zipnet").join(file_name(instance)))
+}
+
+/// The longest name that is kept whole; file names may have 255 bytes.
+const NAME_BYTES_MAX: usize = 200;
+
+/// A file name for the name of an instance, which may hold what file names may not. Different names have different ones.
+fn file_name(instance: &str) -> String {
+    let mut name = String::new();
+    for (place, byte) in instance.bytes().enumerate() {
+        if byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || byte == b'.' && place > 0 {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if name.len() > NAME_BYTES_MAX {
+        let digest = UniqueId::from_text(instance);
+        name.truncate(NAME_BYTES_MAX / 2);
+        // In a name that is whole, no two of these stand beside each other.
+        name.push_str(&format!("%%{digest}"));
+    }
+    name
 }
 
 #[cfg(test)]
@@ -214,8 +233,37 @@ mod tests {
         assert_eq!(folder, Path::new("/home/a/.local/state/zipnet/acme.mainnet/0101010101"));
         let folder =
             default_folder(&env(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]), "../a b", peer(1)).unwrap();
-        assert_eq!(folder, Path::new("/s/zipnet/_a_b/0101010101"));
+        assert_eq!(folder, Path::new("/s/zipnet/%2E.%2Fa%20b/0101010101"));
         assert!(default_folder(&env(&[]), "a", peer(1)).expect_err("no home").contains("ZIPNET_STATE_DIR"));
+    }
+
+    #[test]
+    fn names_that_differ_have_folders_that_differ() {
+        let long = "\u{e9}".repeat(100);
+        let names = [
+            "acme:prod",
+            "acme/prod",
+            "acme_prod",
+            "acme.prod",
+            ".acme.prod",
+            "..acme.prod",
+            "acme%3Aprod",
+            "acme prod",
+            "Acme.prod",
+            "caf\u{e9}",
+            "cafe\u{301}",
+            ".",
+            "..",
+            "%2E",
+            &long,
+            &long.replacen('\u{e9}', "e", 1),
+            &(long.clone() + "x"),
+        ];
+        let folders: std::collections::BTreeSet<_> = names.iter().map(|name| file_name(name)).collect();
+        assert_eq!(folders.len(), names.len(), "{folders:?}");
+        for folder in &folders {
+            assert!(folder.len() <= 255 && !folder.starts_with('.') && !folder.contains('/'), "{folder}");
+        }
     }
 
     #[test]

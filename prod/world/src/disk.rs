@@ -64,7 +64,103 @@ impl core::fmt::Display for FolderError {
 
 impl core::error::Error for FolderError {}
 
+/// What a node makes in its state folder, besides its databases, in the order in which it is removed: whatever is left by
+/// a removal that is cut short still shows whose folder it is.
+const FILES: [&str; 6] = [
+    crate::addresses::PEERS,
+    crate::addresses::PORT,
+    "refused-clients",
+    "admin.sock",
+    crate::addresses::OWN,
+    LOCK,
+];
+/// The ending of a database.
+const DATABASE: &str = ".redb";
+
+/// What stands in a state folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// What a node made, as paths in the folder; files stand before the folders that hold them.
+    pub known: Vec<PathBuf>,
+    /// What it did not.
+    pub foreign: Vec<PathBuf>,
+    /// Whether there is something that only a node makes: a database of one, or where it is reached.
+    is_of_a_node: bool,
+}
+
+impl Content {
+    /// Looks at a folder.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let mut content = Self::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let (name, kind) = (entry.file_name(), entry.file_type()?);
+            let name = PathBuf::from(name);
+            let text = name.to_string_lossy().into_owned();
+            if kind.is_dir() && text.starts_with(ASIDE) {
+                let mut inside = Vec::new();
+                for entry in fs::read_dir(entry.path())? {
+                    inside.push(name.join(entry?.file_name()));
+                }
+                let databases = |path: &&PathBuf| path.to_string_lossy().ends_with(DATABASE);
+                let (known, foreign): (Vec<_>, Vec<_>) = inside.iter().partition(databases);
+                content.is_of_a_node |= !known.is_empty();
+                content.known.extend(known.into_iter().cloned());
+                let whole = foreign.is_empty();
+                content.foreign.extend(foreign.into_iter().cloned());
+                content.known.extend(whole.then_some(name));
+                continue;
+            }
+            let finished = text.strip_suffix(UNFINISHED).unwrap_or(&text);
+            let database = finished.ends_with(DATABASE);
+            if kind.is_dir() || kind.is_symlink() || !(database || FILES.contains(&finished)) {
+                content.foreign.push(name);
+                continue;
+            }
+            content.is_of_a_node |= database
+                || finished == crate::addresses::OWN
+                    && fs::read_to_string(entry.path())
+                        .is_ok_and(|note| crate::addresses::entry(&note).is_some());
+            content.known.push(name);
+        }
+        let rank = |path: &PathBuf| FILES.iter().position(|file| path.as_os_str() == *file);
+        content.known.sort_by_key(|path| (rank(path), path.components().count() == 1, path.clone()));
+        content.foreign.sort();
+        Ok(content)
+    }
+
+    /// Whether this is the state folder of a node.
+    #[must_use]
+    pub fn is_state(&self) -> bool {
+        self.is_of_a_node && self.known.iter().any(|path| path.as_os_str() == LOCK)
+    }
+}
+
 impl Folder {
+    /// Removes what a node made, and the folder if nothing else is in it. What is left, afterwards.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn wipe(self) -> io::Result<Content> {
+        let path = self.path().to_owned();
+        for known in Content::of(&path)?.known {
+            let known = path.join(known);
+            if fs::symlink_metadata(&known)?.is_dir() {
+                fs::remove_dir(&known)?;
+            } else {
+                fs::remove_file(&known)?;
+            }
+        }
+        let left = Content::of(&path)?;
+        if left == Content::default() {
+            fs::remove_dir(&path)?;
+        }
+        Ok(left)
+    }
+
     /// Makes the folder if it does not exist, readable to this user only, and takes it.
     ///
     /// # Errors
@@ -229,5 +325,36 @@ mod tests {
         let aside = fs::read_dir(scratch.path()).unwrap().filter_map(Result::ok);
         let aside = aside.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
         assert_eq!(aside.filter(|entry| entry.path().join("log.redb").exists()).count(), 2);
+    }
+
+    #[test]
+    fn only_what_a_node_made_is_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("state");
+        let folder = Folder::open(&path).unwrap();
+        assert!(!Content::of(&path).unwrap().is_state(), "anybody may have a file called lock");
+        folder.write("address", "somewhere\n").unwrap();
+        assert!(!Content::of(&path).unwrap().is_state(), "or one called address");
+        folder.open("log.redb").unwrap();
+        assert!(Content::of(&path).unwrap().is_state());
+        folder.set_aside().unwrap();
+        folder.open("log.redb").unwrap();
+        fs::write(path.join("thesis.txt"), "mine").unwrap();
+        fs::create_dir(path.join("photos")).unwrap();
+        let outside = scratch.path().join("outside");
+        fs::write(&outside, "mine").unwrap();
+        std::os::unix::fs::symlink(&outside, path.join("port")).unwrap();
+        let left = folder.wipe().unwrap();
+        assert!(left.known.is_empty(), "{left:?}");
+        assert_eq!(left.foreign, ["photos", "port", "thesis.txt"].map(PathBuf::from));
+        assert!(outside.exists() && path.join("thesis.txt").exists());
+        fs::remove_dir_all(&path).unwrap();
+
+        let folder = Folder::open(&path).unwrap();
+        folder.open("log.redb").unwrap();
+        folder.set_aside().unwrap();
+        assert!(Content::of(&path).unwrap().is_state(), "what was set aside is a node's");
+        assert_eq!(folder.wipe().unwrap(), Content::default());
+        assert!(!path.exists());
     }
 }

@@ -6,6 +6,7 @@
 //! - [`world`]: everything together, for one process.
 //! - [`ground`]: what must be had before a node begins.
 //! - [`addresses`]: the port and the peers that a state folder remembers.
+//! - [`environment`]: the variables of a process and of a file.
 //! - [`network`]: authenticated connections over QUIC.
 //! - [`disk`]: the state folder.
 //! - [`runtime`]: tasks and time.
@@ -13,6 +14,7 @@
 
 pub mod addresses;
 pub mod disk;
+pub mod environment;
 pub mod ground;
 pub mod network;
 pub mod runtime;

@@ -16,6 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -39,6 +41,11 @@ const _: () = assert!(DEAD_AFTER.as_secs() > IDLE_TIMEOUT.as_secs() + KEEP_ALIVE
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// How long a handshake may take, in both directions.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much earlier than the next one an address of a name is dialled.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// The most addresses of one name that are dialled.
+const ADDRESSES_MAX: usize = 8;
+const _: () = assert!(HEAD_START.as_millis() * (ADDRESSES_MAX as u128) < HANDSHAKE_TIMEOUT.as_millis() / 2);
 /// The most connections that others have opened.
 const CONNECTIONS_MAX: usize = 16_384;
 /// From so many unfinished handshakes on, whoever dials must first show that it can be reached at its address.
@@ -168,6 +175,40 @@ impl QuicLink {
         self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Shakes hands at whichever address answers first. They are begun one after the other, each a little later: one that
+    /// is dead holds up none behind it.
+    async fn connect(
+        &self,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Result<(SocketAddr, quinn::Connection), String> {
+        let Inner { endpoint, client, .. } = &*self.0;
+        let mut after = Duration::ZERO;
+        let mut begun: FuturesUnordered<_> = addresses
+            .take(ADDRESSES_MAX)
+            .map(|to| {
+                let wait = after;
+                after += HEAD_START;
+                async move {
+                    tokio::time::sleep(wait).await;
+                    let connecting = endpoint
+                        .connect_with(client.clone(), to, tls::SERVER_NAME)
+                        .map_err(|reason| format!("{to} can not be dialled: {reason}"))?;
+                    let quic =
+                        connecting.await.map_err(|reason| format!("{to} does not shake hands: {reason}"))?;
+                    Ok((to, quic))
+                }
+            })
+            .collect();
+        let mut why = "the name has no address".to_owned();
+        while let Some(outcome) = begun.next().await {
+            match outcome {
+                Ok(connected) => return Ok(connected),
+                Err(reason) => why = reason,
+            }
+        }
+        Err(why)
+    }
+
     /// Lets the last words of closed connections arrive, which may take [`FAREWELL`] if there is time, and closes the rest.
     pub async fn shut_down(&self, within: Duration) {
         self.only_dial();
@@ -198,27 +239,15 @@ impl Link for QuicLink {
     }
 
     async fn dial(&self, address: &Address) -> Result<QuicConnection, LinkError> {
-        let Inner { endpoint, client, limits, .. } = &*self.0;
         let mut resolved = false;
         let dialling = async {
             let found = tokio::net::lookup_host(&address.0)
                 .await
                 .map_err(|reason| format!("the name does not resolve ({reason})"))?;
             resolved = true;
-            let mut why = "the name has no address".to_owned();
-            for to in found {
-                match endpoint.connect_with(client.clone(), to, tls::SERVER_NAME) {
-                    Ok(connecting) => match connecting.await {
-                        Ok(quic) => {
-                            return QuicConnection::new(quic, Some(address.clone()), *limits)
-                                .ok_or_else(|| format!("{to} shows no key"));
-                        }
-                        Err(reason) => why = format!("{to} does not shake hands: {reason}"),
-                    },
-                    Err(reason) => why = format!("{to} can not be dialled: {reason}"),
-                }
-            }
-            Err(why)
+            let (to, quic) = self.connect(found).await?;
+            QuicConnection::new(quic, Some(address.clone()), self.0.limits)
+                .ok_or_else(|| format!("{to} shows no key"))
         };
         let dialled = timeout(HANDSHAKE_TIMEOUT, dialling).await;
         let why = match dialled {
@@ -297,4 +326,32 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     });
     let ip = chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |chosen| chosen.ip());
     SocketAddr::new(ip, bound.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use zipnet_core::key::NodeSecret;
+
+    use super::*;
+
+    fn link(number: u8) -> QuicLink {
+        let identity = Identity::from_secret(&NodeSecret::from_bytes([number; 32]));
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        QuicLink::bind(&identity, any, None, Limits { vector_bytes: 1024 }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_holds_up_none_behind_it() {
+        let (mine, other) = (link(1), link(2));
+        // Takes packets and answers none.
+        let dead = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (silent, alive) = (dead.local_addr().unwrap(), other.local_address().unwrap());
+        for order in [vec![silent, alive], vec![alive, silent], vec![silent, silent, silent, alive]] {
+            let connected = timeout(HANDSHAKE_TIMEOUT, mine.connect(order.into_iter())).await;
+            let (to, _quic) = connected.expect("one of them answers in time").unwrap();
+            assert_eq!(to, alive);
+        }
+        let refused = mine.connect(std::iter::empty()).await.expect_err("nowhere");
+        assert_eq!(refused, "the name has no address");
+    }
 }

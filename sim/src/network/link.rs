@@ -107,7 +107,7 @@ struct Dial<'a> {
 
 impl Drop for Dial<'_> {
     fn drop(&mut self) {
-        self.network.act(|state, effects| state.forget_dial(self.number, effects));
+        self.network.let_go(|state, effects| state.forget_dial(self.number, effects));
     }
 }
 
@@ -188,6 +188,6 @@ impl fmt::Debug for SimConnection {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.network.act(|state, effects| state.drop_handle(self.id, self.side, effects));
+        self.network.let_go(|state, effects| state.drop_handle(self.id, self.side, effects));
     }
 }

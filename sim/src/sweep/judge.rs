@@ -214,7 +214,8 @@ mod tests {
             (vec![Verdict::Held, Verdict::Inconclusive], Exit::Inconclusive),
             (vec![Verdict::Inconclusive, Verdict::NotConverged], Exit::NotConverged),
             (vec![Verdict::Violated, Verdict::NotConverged], Exit::Violated),
-            (vec![Verdict::Violated, Verdict::Diverged, Verdict::Held], Exit::Diverged),
+            (vec![Verdict::Violated, Verdict::Diverged, Verdict::Held], Exit::Violated),
+            (vec![Verdict::Diverged, Verdict::NotConverged], Exit::Diverged),
         ] {
             let judgement = drive(plain(), &options(), |job| {
                 let index = usize::try_from(job.seed).unwrap() % verdicts.len();
@@ -226,14 +227,20 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_run_outranks_everything() {
-        let mut task = Task::new(plain(), &options());
-        let job = task.next(0).unwrap();
-        task.take(&job, Outcome::Finished(Box::new(failed(0, "agreement"))));
-        let job = task.next(0).unwrap();
-        let broken = Broken { what: "killed".into(), said: String::new(), reproduce: String::new() };
-        task.take(&job, Outcome::Broken(broken));
-        assert_eq!(judge(&task, None).exit, Exit::Internal);
+    fn a_broken_run_outranks_all_but_a_violation() {
+        for (other, expected) in [
+            (failed(0, "agreement"), Exit::Violated),
+            (result(0, Verdict::NotConverged), Exit::Internal),
+            (result(0, Verdict::Held), Exit::Internal),
+        ] {
+            let mut task = Task::new(plain(), &options());
+            let job = task.next(0).unwrap();
+            task.take(&job, Outcome::Finished(Box::new(other)));
+            let job = task.next(0).unwrap();
+            let broken = Broken { what: "killed".into(), said: String::new(), reproduce: String::new() };
+            task.take(&job, Outcome::Broken(broken));
+            assert_eq!(judge(&task, None).exit, expected);
+        }
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use zipnet_reports::RunResult;
+use zipnet_reports::{Exit, RunResult};
 
 use super::task::Job;
 use crate::{determinism, one};
@@ -45,6 +45,8 @@ pub(crate) struct Fence {
 #[derive(Debug, Default)]
 struct Inner {
     closed: Option<&'static str>,
+    /// What the first run said that could not write its artefacts.
+    unwritten: Option<String>,
     next: u64,
     running: BTreeMap<u64, Running>,
 }
@@ -83,6 +85,11 @@ impl Fence {
     /// Why no further process may start.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         self.inner().closed
+    }
+
+    /// What a run said that has a result and could not write all that was asked for.
+    pub(crate) fn unwritten(&self) -> Option<String> {
+        self.inner().unwritten.clone()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -156,7 +163,7 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
         // Nodes have folders somewhere; where that is does not tell on what they do.
         command.env("TMPDIR", std::env::temp_dir());
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
 
     let (number, child) = {
         let mut inner = fence.inner();
@@ -170,10 +177,14 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
         inner.running.insert(number, running);
         (number, child)
     };
-    let (stdout, stderr) = {
+    let (stdin, stdout, stderr) = {
         let mut child = lock(&child);
-        (child.stdout.take(), child.stderr.take())
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
     };
+    if let Some(mut stdin) = stdin {
+        // One that has ended already says why.
+        drop(stdin.write_all(job.text.as_bytes()));
+    }
     let (stdout, stderr) = std::thread::scope(|scope| {
         let stderr = scope.spawn(move || read(stderr));
         (read(stdout), stderr.join().unwrap_or_default())
@@ -184,6 +195,12 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
 
     let status = status.map_err(|reason| broken(format!("failed to wait for a run: {reason}")))?;
     let said = String::from_utf8_lossy(&stderr).into_owned();
+    if status.code() == Some(Exit::Configuration.code().into())
+        && let Ok(result) = one::answer(&String::from_utf8_lossy(&stdout))
+    {
+        fence.inner().unwritten.get_or_insert(said);
+        return Ok(result);
+    }
     if !status.success() {
         return Err(if fence.is_closed() && (status.code().is_none() || job.live.is_some()) {
             Trouble::Cut
@@ -195,7 +212,13 @@ fn start(job: &Job, out: Option<&Path>, window: Option<&str>, fence: &Fence) -> 
 }
 
 fn arguments(job: &Job, out: Option<&Path>, window: Option<&str>) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["one".into(), "--scenario".into(), job.scenario.clone().into()];
+    let mut arguments: Vec<OsString> = vec![
+        "one".into(),
+        "--scenario".into(),
+        job.scenario.clone().into(),
+        // The file may have been changed since it was read.
+        "--read-stdin".into(),
+    ];
     arguments.extend(["--seed".into(), job.seed.to_string().into()]);
     match &job.defect {
         Some(name) => arguments.extend(["--defect".into(), name.into()]),

@@ -10,14 +10,14 @@ use super::Options;
 use super::judge::{Finding, Judgement, judge};
 use super::process::{Broken, Outcome};
 use super::task::{Job, Part, Task};
-use crate::cli::{Format, say, warn};
+use crate::cli::{Format, note, say, warn};
 use crate::stopwatch::Stopwatch;
 
 /// Failures shown in full per scenario; the rest is counted.
 const SHOWN: usize = 3;
 
-/// Lines of a broken run's own words that are shown.
-const SAID: usize = 20;
+/// Lines that are shown of the beginning of a broken run's own words, and of their end.
+const SAID: usize = 12;
 
 /// Prints what happens. Results go to standard output, progress to standard error.
 #[derive(Debug)]
@@ -104,8 +104,7 @@ impl<'o> Reporter<'o> {
             Outcome::Finished(result) => {
                 if self.options.format == Format::Json {
                     self.clear();
-                    // A reader that went away has seen what it wanted; the exit code still tells the rest.
-                    drop(result.without_checkpoints().write_line(std::io::stdout().lock()));
+                    note(result.without_checkpoints().write_line(std::io::stdout().lock()));
                 }
                 if job.part == Part::Sweep && result.verdict != Verdict::Held {
                     self.failure(task, job, result);
@@ -138,7 +137,8 @@ impl<'o> Reporter<'o> {
     }
 
     /// Prints the rest and the summary, writes what was asked for, and returns the exit code.
-    pub(crate) fn conclude(mut self, tasks: &mut [Task], cut: Option<&str>) -> Exit {
+    /// `unwritten` says what could not be written meanwhile.
+    pub(crate) fn conclude(mut self, tasks: &mut [Task], cut: Option<&str>, unwritten: Option<&str>) -> Exit {
         while let Some(task) = tasks.get(self.settled) {
             self.scenario(task, cut);
         }
@@ -147,7 +147,11 @@ impl<'o> Reporter<'o> {
             && let Err(reason) = std::fs::write(path, junit(&self.suites))
         {
             warn(&format!("error: failed to write {}: {reason}", path.display()));
-            self.exit = self.exit.and(Exit::Configuration);
+            self.exit = self.exit.and(Exit::Violated);
+        }
+        if let Some(sentence) = unwritten {
+            warn(&format!("{sentence}\nThe results of this and perhaps of other runs are not complete."));
+            self.exit = self.exit.and(Exit::Violated);
         }
         let tally = &self.tally;
         let mut summary = String::new();
@@ -373,12 +377,20 @@ fn describe(result: &RunResult) -> String {
 }
 
 fn describe_broken(scenario: &str, seed: u64, broken: &Broken) -> String {
-    let said: Vec<&str> = broken.said.lines().collect();
-    let said = said.get(said.len().saturating_sub(SAID)..).unwrap_or_default();
     let mut lines = vec![format!("error: {scenario} with seed {seed} broke: {}", broken.what)];
-    lines.extend(said.iter().map(|line| format!("  | {line}")));
+    lines.extend(shortened(&broken.said).iter().map(|line| format!("  | {line}")));
     lines.push(format!("  reproduce: {}", broken.reproduce));
     lines.join("\n")
+}
+
+/// The beginning and the end of what a process said: the first of its errors is the cause of the others.
+fn shortened(said: &str) -> Vec<String> {
+    let lines: Vec<&str> = said.lines().collect();
+    let left_out = lines.len().saturating_sub(2 * SAID);
+    let (first, rest) = lines.split_at(if left_out == 0 { lines.len() } else { SAID });
+    let gap = (left_out > 0).then(|| format!("… {left_out} more …"));
+    let whole = |line: &&str| (*line).to_owned();
+    first.iter().map(whole).chain(gap).chain(rest.iter().skip(left_out).map(whole)).collect()
 }
 
 fn clause(finding: &Finding) -> String {
@@ -486,6 +498,17 @@ fn is_set(variable: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_words_of_a_broken_run_are_kept_as_well_as_its_last() {
+        let said = |count: usize| (0..count).map(|number| format!("{number}\n")).collect::<String>();
+        assert_eq!(shortened(&said(2 * SAID)).len(), 2 * SAID);
+        let short = shortened(&said(100));
+        assert_eq!(short.len(), 2 * SAID + 1);
+        assert_eq!((short[0].as_str(), short[SAID].as_str()), ("0", "… 76 more …"));
+        assert_eq!(short.last().map(String::as_str), Some("99"));
+        assert!(shortened("").is_empty());
+    }
     use crate::sweep::tests::{failed, options, plain, result};
 
     #[test]

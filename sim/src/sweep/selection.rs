@@ -4,6 +4,7 @@ use core::fmt;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zipnet_reports::Exit;
 use zipnet_scenarios::scenario::{Amount, Expectation, Resolved, Threshold};
@@ -17,6 +18,8 @@ use crate::random::Random;
 pub(crate) struct Selected {
     /// The file.
     pub(crate) path: String,
+    /// What stood in it: every run is of this text, whatever becomes of the file.
+    pub(crate) text: Arc<str>,
     /// Folder and name without the extension; unique within a selection.
     pub(crate) name: String,
     /// The title it gives itself.
@@ -113,8 +116,10 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Selected>, Vec<Unreadable>> 
                     if !files.insert(file.clone()) {
                         continue;
                     }
-                    match read_one(&file) {
-                        Ok(scenario) => selected.push(Selected::new(&file, &scenario, &selected)),
+                    match read_text(&file).and_then(|text| Ok((parse(&file, &text)?, text))) {
+                        Ok((scenario, text)) => {
+                            selected.push(Selected::new(&file, text.into(), &scenario, &selected));
+                        }
                         Err(refusal) => refusals.push(refusal),
                     }
                 }
@@ -126,9 +131,16 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Selected>, Vec<Unreadable>> 
 
 /// Reads one scenario file.
 pub(crate) fn read_one(path: &Path) -> Result<Scenario, Unreadable> {
-    let text =
-        std::fs::read_to_string(path).map_err(|reason| Unreadable::Path { path: path.to_owned(), reason })?;
-    zipnet_scenarios::read(&path.display().to_string(), &text)
+    parse(path, &read_text(path)?)
+}
+
+fn read_text(path: &Path) -> Result<String, Unreadable> {
+    std::fs::read_to_string(path).map_err(|reason| Unreadable::Path { path: path.to_owned(), reason })
+}
+
+/// Reads the text of a scenario file.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Scenario, Unreadable> {
+    zipnet_scenarios::read(&path.display().to_string(), text)
         .map_err(|diagnostics| Unreadable::Invalid { diagnostics })
 }
 
@@ -144,13 +156,14 @@ pub(crate) fn schema() -> String {
 }
 
 impl Selected {
-    fn new(path: &Path, scenario: &Scenario, others: &[Self]) -> Self {
+    fn new(path: &Path, text: Arc<str>, scenario: &Scenario, others: &[Self]) -> Self {
         let sometimes = scenario.expects.iter().filter(|expect| match expect.what {
             Expectation::Sometimes { .. } => true,
             Expectation::Always(_) | Expectation::Eventually { .. } => false,
         });
         Self {
             path: path.display().to_string(),
+            text,
             name: name(path, others),
             title: scenario.title.clone(),
             tags: scenario.tags.clone(),

@@ -3,6 +3,7 @@
 use core::ops::RangeInclusive;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use zipnet_reports::{RunResult, Verdict};
 
@@ -21,6 +22,8 @@ pub(crate) struct Job {
     pub(crate) part: Part,
     /// The scenario file.
     pub(crate) scenario: PathBuf,
+    /// What stood in it when it was read.
+    pub(crate) text: Arc<str>,
     /// The seed.
     pub(crate) seed: u64,
     /// The folder of the binaries to run instead of a simulation.
@@ -175,7 +178,8 @@ impl Task {
         };
         let out = self.out.as_ref().map(|out| out.join(&self.scenario.name).join(folder));
         let (scenario, live) = (PathBuf::from(&self.scenario.path), self.live.clone());
-        Job { task, part, scenario, seed, live, defect, repeat, out }
+        let text = Arc::clone(&self.scenario.text);
+        Job { task, part, scenario, text, seed, live, defect, repeat, out }
     }
 
     /// Takes in what came of a run. Returns whether it went wrong.

@@ -26,6 +26,7 @@ pub(crate) fn options() -> Options {
 pub(crate) fn plain() -> Selected {
     Selected {
         path: "scenarios/runbooks/sample.toml".into(),
+        text: "".into(),
         name: "runbooks/sample".into(),
         title: "Sample".into(),
         tags: Vec::new(),
