@@ -504,10 +504,12 @@ pub const fn majority(voters: usize) -> usize {
 pub struct Removal {
     /// The servers whose vote counts.
     pub voters: BTreeSet<PeerId>,
-    /// Those of them that answer.
+    /// Those of them that answer, and the target if it does.
     pub alive: BTreeSet<PeerId>,
     /// Whom to retire.
     pub target: PeerId,
+    /// Whether the committee still lists the target, with a vote or without: it has registered and was not retired.
+    pub listed: bool,
     /// Whether the operator says that the target is dead for good.
     pub dead: bool,
 }
@@ -518,7 +520,9 @@ pub struct Removal {
 /// The sentence that says why not.
 pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<String>, String> {
     let target = removal.target.short();
-    if !removal.voters.contains(&removal.target) {
+    // One that announced its leave and was lost has no vote any more, and rounds may still wait for it.
+    let has_vote = removal.voters.contains(&removal.target);
+    if !has_vote && !(removal.dead && removal.listed) {
         return Err(format!("retire server {target}: it has no vote in this committee"));
     }
     let answers = removal.alive.contains(&removal.target);
@@ -972,6 +976,7 @@ mod tests {
             voters: voters.iter().map(|number| peer(*number)).collect(),
             alive: alive.iter().map(|number| peer(*number)).collect(),
             target: peer(target),
+            listed: voters.contains(&target),
             dead,
         };
         let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused");
@@ -1004,11 +1009,31 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_server_without_a_vote_is_retired_as_long_as_it_is_listed() {
+        let left = Removal {
+            voters: [peer(1), peer(2)].into(),
+            alive: [peer(1), peer(2)].into(),
+            target: peer(3),
+            listed: true,
+            dead: true,
+        };
+        assert!(may_retire(&left, &Strict).is_ok());
+        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused");
+        assert!(refused(Removal { listed: false, ..left.clone() }).contains("has no vote"));
+        assert!(refused(Removal { dead: false, ..left.clone() }).contains("has no vote"));
+        assert!(
+            refused(Removal { alive: [1, 2, 3].map(peer).into(), ..left.clone() }).contains("it answers")
+        );
+        assert!(refused(Removal { alive: [peer(1)].into(), ..left }).contains("1 of 2 voters answer"));
+    }
+
+    #[test]
     fn a_build_without_the_rule_loses_the_majority() {
         let removal = Removal {
             voters: [peer(1), peer(2), peer(3)].into(),
             alive: [peer(1), peer(3)].into(),
             target: peer(3),
+            listed: true,
             dead: false,
         };
         assert!(may_retire(&removal, &Strict).is_err());

@@ -352,8 +352,10 @@ impl View {
     /// What [`crate::meeting::may_retire`] wants to know, as far as this node knows it.
     #[must_use]
     pub fn removal(&self, target: PeerId, dead: bool) -> Removal {
-        let alive = self.voters.iter().filter(|voter| self.answers(voter)).copied().collect();
-        Removal { voters: self.voters.clone(), alive, target, dead }
+        let asked = self.voters.iter().chain([&target]);
+        let alive = asked.filter(|peer| self.answers(peer)).copied().collect();
+        let listed = self.servers.get(&target).is_some_and(|state| *state != ServerState::Retired);
+        Removal { voters: self.voters.clone(), alive, target, listed, dead }
     }
 
     fn is_stalled(&self) -> bool {

@@ -840,8 +840,9 @@ impl<C: Checks> Committee<C> {
         server.testimonies.insert(testimony.witness);
         let witnesses = server.testimonies.intersection(&others).count();
         if is_majority(witnesses, others.len()) {
+            let forced = server.standing != Standing::Leaving;
             self.abandon_without(index, &testimony.server, reports);
-            self.retire(testimony.server, true, reports);
+            self.retire(testimony.server, forced, reports);
         }
         Ok(())
     }

@@ -264,7 +264,7 @@ pub struct Server<C> {
     tried: BTreeMap<Want, Retry>,
 }
 
-/// After how many failed probes a server testifies that another is dead.
+/// After how many failed probes a server testifies that another is gone for good.
 pub const PROBES_MIN: u32 = 3;
 
 /// How many records a server remembers to have signed.
@@ -1131,15 +1131,8 @@ impl<C: Checks> Server<C> {
             if let Some(offer) = self.offer.as_ref().filter(|offer| !self.committee.approves(&me, offer)) {
                 wanted.push(Want::Approve(offer.peer));
             }
-            for server in &self.dead {
-                let testified = |entry: &committee::Server| entry.testimonies.contains(&me);
-                let failures = self.failures.get(server).copied().unwrap_or(0);
-                let known = self.committee.servers().get(server);
-                // One that said goodbye has no address any more at which it could be probed.
-                let departed =
-                    known.is_some_and(|entry| !entry.takes_part()) && !self.links.contains_key(server);
-                let probed = failures >= PROBES_MIN || departed || !self.checks.enforce(Check::ProbedDead);
-                if known.is_some_and(|entry| !testified(entry)) && probed {
+            for (server, known) in self.committee.servers() {
+                if *server != me && !known.testimonies.contains(&me) && self.is_gone(server, known) {
                     wanted.push(Want::Testify(*server));
                 }
             }
@@ -1155,6 +1148,20 @@ impl<C: Checks> Server<C> {
             wanted.push(Want::Open(self.next_round()));
         }
         wanted
+    }
+
+    /// Whether another server is gone for good: an operator or its own farewell says so, and it is out of reach.
+    fn is_gone(&self, server: &PeerId, known: &committee::Server) -> bool {
+        let linked = self.links.contains_key(server);
+        let failures = self.failures.get(server).copied().unwrap_or(0);
+        // Who has departed has no address any more at which it could be probed.
+        let unreachable = failures >= PROBES_MIN || (!known.takes_part() && !linked);
+        let declared = self.dead.contains(server);
+        // Who leaves and has lost its vote gets no more entries, and does not get the vote back.
+        let left = known.standing == Standing::Leaving
+            && !linked
+            && (unreachable || !self.committee.voters().contains(server));
+        left || (declared && (unreachable || !self.checks.enforce(Check::ProbedDead)))
     }
 
     fn want_for_round(&self, open: &OpenRound, wanted: &mut Vec<Want>) {

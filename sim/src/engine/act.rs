@@ -278,7 +278,7 @@ impl Run<'_> {
         // The tool asks each server itself: a link to one that is gone lasts until its idle timeout.
         let answers = |peer: &PeerId| self.cluster.node_of(peer).is_some_and(|node| self.cluster.is_up(node));
         let alive = view.linked.iter().copied().chain([view.me]).filter(answers).collect();
-        let removal = Removal { voters: view.voters, alive, target: peer, dead };
+        let removal = Removal { alive, ..view.removal(peer, dead) };
         let judged = may_retire(&removal, &self.cluster.checks(asked));
         let wrong = match (judged, refused) {
             (Ok(_), None) => None,

@@ -800,6 +800,41 @@ fn a_server_that_answers_is_not_dead_and_its_next_outage_is_no_death() {
 }
 
 #[test]
+fn a_server_that_announced_its_leave_and_is_out_of_reach_is_retired_without_an_operator() {
+    for vote_ended in [false, true] {
+        let mut play = Play::at(Step::Live);
+        let left = play.cast.server(2);
+        let farewell = play.cast.servers[2].announce(2, Standing::Leaving);
+        play.commit(&Command::RetireServer(farewell));
+        for failures in [0, PROBES_MIN] {
+            play.feed(Input::ProbesFailed { peer: left, failures });
+            assert!(play.proposed.is_empty(), "it takes part as long as it is linked");
+        }
+        play.feed(Input::Linked { peer: left, role: Role::Server });
+        if vote_ended {
+            let voters = [0, 1].map(|server| play.cast.server(server)).into();
+            play.feed(Input::Voters { voters });
+            assert!(play.proposed.is_empty(), "it is still linked");
+        }
+        let effects = play.feed(Input::Unlinked { peer: left });
+        assert_eq!(kinds(&effects).is_empty(), !vote_ended, "a server with a vote is probed first");
+        for failures in 1..PROBES_MIN {
+            play.feed(Input::ProbesFailed { peer: left, failures });
+            assert_eq!(play.proposed.is_empty(), !vote_ended);
+        }
+        play.feed(Input::ProbesFailed { peer: left, failures: PROBES_MIN });
+        play.settle();
+        assert!(play.server.committee().open().is_some(), "one server alone does not say so");
+        let testimony = play.cast.servers[1].testify(left, 1);
+        let effects = play.commit(&Command::TestifyDead(testimony));
+        let retired = |report: &&Report| matches!(report, Report::ServerRetired { forced: false, .. });
+        assert_eq!(reports(&effects).into_iter().filter(retired).count(), 1, "it said so itself");
+        assert!(play.server.committee().open().is_none(), "the round that waited for it is over");
+        assert_eq!(play.server.committee().farewells().back(), Some(&farewell), "floors follow its word");
+    }
+}
+
+#[test]
 fn only_servers_ask_for_a_testimony_and_only_about_servers() {
     let mut play = Play::at(Step::Enrolled);
     let wanted = Message::TestifyWanted { server: play.cast.server(2) };
