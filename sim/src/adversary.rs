@@ -119,13 +119,12 @@ impl Tap for Liar {
         })
     }
 
-    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Bytes {
-        if channel != Channel::Protocol {
-            return message;
-        }
-        let Ok(decoded) = wire::decode(&message) else { return message };
-        let changed = self.with(|shared| shared.change(decoded));
-        changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed)))
+    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
+        let changed = match wire::decode(&message) {
+            Ok(decoded) if channel == Channel::Protocol => self.with(|shared| shared.change(decoded)),
+            Ok(_) | Err(_) => None,
+        };
+        vec![(channel, changed.map_or(message, |changed| Bytes::from_owner(wire::encode(&changed))))]
     }
 }
 

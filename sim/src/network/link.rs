@@ -15,8 +15,8 @@ use crate::chain::NodeIndex;
 
 /// Stands between a process and the network: what a dishonest node does to its own messages.
 pub trait Tap: Send + Sync {
-    /// What is sent instead of a message.
-    fn sends(&self, to: PeerId, channel: Channel, message: Bytes) -> Bytes;
+    /// What is sent instead of a message, in order.
+    fn sends(&self, to: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)>;
     /// Whether a message is let through to the process.
     fn receives(&self, from: PeerId, channel: Channel, message: &Bytes) -> bool;
 }
@@ -147,11 +147,13 @@ impl Connection for SimConnection {
 
     fn send(&self, channel: Channel, message: Bytes) -> Result<(), LinkError> {
         let Handle { network, id, side, peer, tap, .. } = &*self.0;
-        let message = match tap {
-            Some(tap) => tap.sends(*peer, channel, message),
-            None => message,
+        let Some(tap) = tap else {
+            return network.act(|state, effects| state.send(*id, *side, channel, message, effects));
         };
-        network.act(|state, effects| state.send(*id, *side, channel, message, effects))
+        for (channel, message) in tap.sends(*peer, channel, message) {
+            network.act(|state, effects| state.send(*id, *side, channel, message, effects))?;
+        }
+        Ok(())
     }
 
     fn receive(&self) -> impl Future<Output = Result<(Channel, Bytes), LinkError>> + Send {
