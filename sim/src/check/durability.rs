@@ -50,20 +50,19 @@ impl Property for Durability {
             }
             Seen::Event(Event::Consensus(event)) => {
                 let Some(store) = self.store.get(&peer) else { return Ok(()) };
-                let acknowledged = self.acknowledged.entry((peer, *store)).or_default();
-                match event {
-                    consensus::Event::Appended { last_index, .. } => {
-                        *acknowledged = (*acknowledged).max(*last_index);
-                    }
-                    consensus::Event::SnapshotInstalled { index } => {
-                        *acknowledged = (*acknowledged).max(*index);
-                    }
+                let store = (peer, *store);
+                let acknowledged = self.acknowledged.get(&store).copied();
+                let now = match event {
+                    consensus::Event::Appended { last_index: index, .. }
+                    | consensus::Event::SnapshotInstalled { index } => acknowledged.max(Some(*index)),
                     // Entries that the leader replaced were never committed.
-                    consensus::Event::Truncated { after } => {
-                        *acknowledged = (*acknowledged).min(after.unwrap_or_default());
-                    }
-                    _ => {}
-                }
+                    consensus::Event::Truncated { after } => acknowledged.min(*after),
+                    _ => return Ok(()),
+                };
+                match now {
+                    Some(index) => self.acknowledged.insert(store, index),
+                    None => self.acknowledged.remove(&store),
+                };
             }
             Seen::DiskLost => {
                 self.acknowledged.retain(|(owner, _), _| *owner != peer);
@@ -113,6 +112,20 @@ mod tests {
         let truncated = Event::Consensus(consensus::Event::Truncated { after: Some(3) });
         judge.event("server-1", &truncated).expect("the leader has others");
         judge.event("server-1", &opened(Some(3))).expect("what is left");
+    }
+
+    #[test]
+    fn who_acknowledged_nothing_may_come_back_with_nothing() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &opened(None)).expect("empty");
+        let term = Event::Consensus(consensus::Event::Leader { term: 1, leader: None, me: false });
+        judge.event("server-1", &term).expect("no entry");
+        judge.event("server-1", &opened(None)).expect("empty as before");
+        judge.event("server-1", &appended(0)).expect("the first entry");
+        judge.event("server-1", &opened(None)).expect_err("it is missing");
+        let truncated = Event::Consensus(consensus::Event::Truncated { after: None });
+        judge.event("server-1", &truncated).expect("the leader has others");
+        judge.event("server-1", &opened(None)).expect("nothing is left");
     }
 
     #[test]
