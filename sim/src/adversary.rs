@@ -19,14 +19,18 @@ use zipnet_core::wire;
 use zipnet_node::world::Channel;
 use zipnet_scenarios::words::Deviation;
 
+pub(crate) use self::stranger::Overheard;
+use self::stranger::Stranger;
 use crate::defect::{Announced, Switch};
 use crate::network::Tap;
+
+mod stranger;
 
 /// How many headers are remembered.
 const HEADERS_MAX: usize = 16;
 
 /// How a node deviates. Survives restarts of the node; clones are the same.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Liar {
     shared: Arc<Mutex<Shared>>,
     /// What the node leaves out while it lies.
@@ -41,15 +45,23 @@ struct Shared {
     chosen: BTreeMap<Digest, PeerId>,
     /// A server's partials of the last two headers, the older one first.
     partials: Vec<Partial>,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self { deviation: Deviation::Honest, identity: None, chosen: BTreeMap::new(), partials: Vec::new() }
-    }
+    stranger: Stranger,
 }
 
 impl Liar {
+    /// One that is honest so far. What strangers overhear they share.
+    pub(crate) fn new(overheard: &Overheard) -> Self {
+        let shared = Shared {
+            deviation: Deviation::Honest,
+            identity: None,
+            chosen: BTreeMap::new(),
+            partials: Vec::new(),
+            stranger: Stranger::new(overheard.clone()),
+        };
+        let (left_out, announced) = (Arc::default(), Announced::default());
+        Self { shared: Arc::new(Mutex::new(shared)), left_out, announced }
+    }
+
     /// From now on it deviates in this way. `other` is whose round key it copies, if it copies one.
     pub(crate) fn deviate(&self, deviation: Deviation, other: Option<&Self>) {
         self.with(|shared| shared.deviation = deviation);
@@ -57,7 +69,12 @@ impl Liar {
             Deviation::Honest
             | Deviation::StalePartial
             | Deviation::CopyServerKey
-            | Deviation::CopyClientKey => 0,
+            | Deviation::CopyClientKey
+            | Deviation::ClaimLog
+            | Deviation::RefuseEverybody
+            | Deviation::Usurp
+            | Deviation::Flood
+            | Deviation::Babble => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
@@ -74,8 +91,12 @@ impl Liar {
 
     /// Signs with this secret: 64 hexadecimal digits.
     pub(crate) fn is_called(&self, secret: &str) {
-        let secret = NodeSecret::from_bytes(UniqueId::from_text(secret).0);
-        self.with(|shared| shared.identity = Some(Identity::from_secret(&secret)));
+        let secret = UniqueId::from_text(secret).0;
+        let identity = || Identity::from_secret(&NodeSecret::from_bytes(secret));
+        self.with(|shared| {
+            shared.identity = Some(identity());
+            shared.stranger.is_called(identity(), &secret);
+        });
     }
 
     /// Which rules the node leaves out, as long as it lies.
@@ -108,6 +129,9 @@ impl Tap for Liar {
     /// Envelopes of all clients but one are lost on the way.
     fn receives(&self, from: PeerId, channel: Channel, message: &Bytes) -> bool {
         self.with(|shared| {
+            if stranger::is_one(shared.deviation) {
+                return shared.stranger.hears(shared.deviation, from, channel, message);
+            }
             if shared.deviation == Deviation::Honest || channel != Channel::Protocol {
                 return true;
             }
@@ -119,7 +143,14 @@ impl Tap for Liar {
         })
     }
 
-    fn sends(&self, _: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
+    fn sends(&self, to: PeerId, channel: Channel, message: Bytes) -> Vec<(Channel, Bytes)> {
+        let said = self.with(|shared| {
+            let deviates = stranger::is_one(shared.deviation);
+            deviates.then(|| shared.stranger.says(shared.deviation, to, channel, &message))
+        });
+        if let Some(said) = said {
+            return said;
+        }
         let changed = match wire::decode(&message) {
             Ok(decoded) if channel == Channel::Protocol => self.with(|shared| shared.change(decoded)),
             Ok(_) | Err(_) => None,

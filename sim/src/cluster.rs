@@ -26,7 +26,7 @@ use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::Deployment;
 use zipnet_scenarios::words::Deviation;
 
-use crate::adversary::Liar;
+use crate::adversary::{Liar, Overheard};
 use crate::chain::NodeIndex;
 use crate::check::Subject;
 use crate::defect::{Defects, Onlooker, Planted};
@@ -111,6 +111,8 @@ pub(crate) struct Cluster {
     planted: Planted,
     /// Which signatures were found to be right or wrong, by any node.
     verdicts: Verdicts,
+    /// What strangers have overheard.
+    overheard: Overheard,
     /// Processes started.
     pub(crate) starts: u64,
     /// Machines that lost their power.
@@ -129,6 +131,7 @@ impl Cluster {
             secrets,
             planted: Planted::default(),
             verdicts: Verdicts::default(),
+            overheard: Overheard::default(),
             starts: 0,
             crashes: 0,
         };
@@ -177,7 +180,7 @@ impl Cluster {
             refused: BTreeSet::new(),
             told_to_stop: false,
             stopped_by_step: false,
-            liar: Liar::default(),
+            liar: Liar::new(&self.overheard),
         });
     }
 
@@ -309,7 +312,7 @@ impl Cluster {
             handle.refuse(member.refused.clone());
         }
         member.handle = Some(handle);
-        let tap = (member.role != Role::Client).then(|| member.liar.tap());
+        let tap = (member.role != Role::Client || lies).then(|| member.liar.tap());
         member.host.set_tap(tap);
         member.process = Some(member.host.start(async move |world| match configured {
             Ok((config, warnings)) => {
