@@ -112,6 +112,18 @@ words! {
         /// A server that does not lead signs another record besides each that it signs, and an aggregator passes that on to
         /// clients.
         SignTwoRecords = "sign-two-records",
+        /// In every hello it claims a log with records that nobody has.
+        ClaimLog = "claim-log",
+        /// It refuses every peer, before or after its own hello, for any reason, and says goodbye.
+        RefuseEverybody = "refuse-everybody",
+        /// A server tells every aggregator that it finds of a round far ahead and of its record; a client listens for one
+        /// to start from.
+        Usurp = "usurp",
+        /// It speaks before its hello, and afterwards tells of peers that do not exist and asks for everything, without end.
+        Flood = "flood",
+        /// A server answers the committee with what it has heard or would say, changed, cut, repeated or made up, so that
+        /// it never gets a vote.
+        Babble = "babble",
     }
 }
 
@@ -228,7 +240,12 @@ impl Deviation {
             | Self::LeadUninvited
             | Self::TakeBackAggregate
             | Self::TakeBackRecord
-            | Self::SignTwoRecords => &[],
+            | Self::SignTwoRecords
+            | Self::ClaimLog
+            | Self::RefuseEverybody
+            | Self::Usurp
+            | Self::Flood
+            | Self::Babble => &[],
         }
     }
 }
@@ -366,6 +383,12 @@ words! {
         PromiseKept = "promise-kept",
         /// A server signs the records that it has seen made by the entries of its log, and one per round.
         RecordsApplied = "records-applied",
+        /// An aggregator takes the word of servers that it believes, and of no others.
+        ServersBelieved = "servers-believed",
+        /// Only peers that the operator named end a server by refusing it, or make it give up its log.
+        NamedJudges = "named-judges",
+        /// Only servers speak of a log when they say hello.
+        ServersHaveLogs = "servers-have-logs",
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! A liar runs the same node as everybody else. It leaves out the rule that would stop an honest node from doing the
 //! deed, and what arrives at it and leaves it is changed on the way, signed with its own key. One that copies a round key
-//! announces it from its next start on. What a server can do to the log has files of its own:
+//! announces it from its next start on. What needs more than that has files of its own:
 //!
-//! - `overheard`: what servers tell each other
-//! - `coup`: what a lying one makes of that
+//! - `overheard`: what servers tell each other about the log
+//! - `coup`: what a lying server makes of that
+//! - `stranger`: those that belong to nobody, and a server that sends anything
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -29,10 +30,13 @@ use crate::runtime::now;
 
 mod coup;
 mod overheard;
+mod stranger;
 
-pub(crate) use overheard::Overheard;
+pub(crate) use self::overheard::Overheard;
+pub(crate) use self::stranger::Hearsay;
 
-use coup::{Coup, Plot, Way};
+use self::coup::{Coup, Plot, Way};
+use self::stranger::Stranger;
 
 /// How many headers are remembered.
 const HEADERS_MAX: usize = 16;
@@ -51,12 +55,17 @@ pub(crate) const fn concerns_log(deviation: Deviation) -> bool {
         | Deviation::StalePartial
         | Deviation::CopyServerKey
         | Deviation::CopyClientKey
-        | Deviation::ForkLog => false,
+        | Deviation::ForkLog
+        | Deviation::ClaimLog
+        | Deviation::RefuseEverybody
+        | Deviation::Usurp
+        | Deviation::Flood
+        | Deviation::Babble => false,
     }
 }
 
 /// How a node deviates. Survives restarts of the node; clones are the same.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Liar {
     shared: Arc<Mutex<Shared>>,
     /// What the node leaves out while it lies.
@@ -73,24 +82,22 @@ struct Shared {
     /// A server's partials of the last two headers, the older one first.
     partials: Vec<Partial>,
     coup: Coup,
+    stranger: Stranger,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
+impl Liar {
+    /// One that is honest so far, with what its kind shares: what servers tell each other, and what strangers do.
+    pub(crate) fn new(overheard: Overheard, hearsay: Hearsay) -> Self {
+        let shared = Shared {
             deviation: Deviation::Honest,
             identity: None,
             chosen: BTreeMap::new(),
             partials: Vec::new(),
             coup: Coup::default(),
-        }
-    }
-}
-
-impl Liar {
-    /// A node that does not deviate yet, and hears what servers tell each other.
-    pub(crate) fn new(overheard: Overheard) -> Self {
-        Self { overheard, ..Self::default() }
+            stranger: Stranger::new(hearsay),
+        };
+        let (left_out, announced) = (Arc::default(), Announced::default());
+        Self { shared: Arc::new(Mutex::new(shared)), left_out, announced, overheard }
     }
 
     /// From now on it deviates in this way. `other` is whose round key it copies, if it copies one.
@@ -105,7 +112,12 @@ impl Liar {
             | Deviation::ForkLog
             | Deviation::TakeBackAggregate
             | Deviation::TakeBackRecord
-            | Deviation::SignTwoRecords => 0,
+            | Deviation::SignTwoRecords
+            | Deviation::ClaimLog
+            | Deviation::RefuseEverybody
+            | Deviation::Usurp
+            | Deviation::Flood
+            | Deviation::Babble => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
@@ -122,10 +134,12 @@ impl Liar {
 
     /// Signs with this secret: 64 hexadecimal digits.
     pub(crate) fn is_called(&self, secret: &str) {
-        let secret = NodeSecret::from_bytes(UniqueId::from_text(secret).0);
+        let secret = UniqueId::from_text(secret).0;
+        let identity = || Identity::from_secret(&NodeSecret::from_bytes(secret));
         self.with(|shared| {
-            shared.identity = Some(Identity::from_secret(&secret));
+            shared.identity = Some(identity());
             shared.coup = Coup::default();
+            shared.stranger.is_called(identity(), &secret);
         });
     }
 
@@ -184,6 +198,9 @@ impl Tap for Liar {
             (Deviation::SingleParticipant | Deviation::ForgeParticipants, Channel::Protocol) => {
                 shared.lets_in(from, message)
             }
+            (deviation, _) if stranger::is_one(deviation) => {
+                shared.stranger.hears(deviation, from, channel, message)
+            }
             _ => true,
         })
     }
@@ -194,6 +211,9 @@ impl Tap for Liar {
             self.overheard.hear(&message);
         }
         self.with(|shared| {
+            if stranger::is_one(shared.deviation) {
+                return shared.stranger.says(shared.deviation, to, channel, &message);
+            }
             let mut said = match shared.said(to, channel, &message, &self.overheard) {
                 Said::AsItIs => vec![(channel, message)],
                 Said::Instead(messages) => messages,

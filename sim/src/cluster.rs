@@ -27,7 +27,7 @@ use zipnet_scenarios::scenario::Deployment;
 use zipnet_scenarios::verbs::Do;
 use zipnet_scenarios::words::Deviation;
 
-use crate::adversary::{self, Liar, Overheard};
+use crate::adversary::{self, Hearsay, Liar, Overheard};
 use crate::chain::NodeIndex;
 use crate::check::Subject;
 use crate::defect::{Defects, Onlooker, Planted};
@@ -112,6 +112,8 @@ pub(crate) struct Cluster {
     planted: Planted,
     /// Which signatures were found to be right or wrong, by any node.
     verdicts: Verdicts,
+    /// What strangers tell each other.
+    hearsay: Hearsay,
     /// Processes started.
     pub(crate) starts: u64,
     /// Machines that lost their power.
@@ -130,6 +132,7 @@ impl Cluster {
             secrets,
             planted: Planted::default(),
             verdicts: Verdicts::default(),
+            hearsay: Hearsay::default(),
             starts: 0,
             crashes: 0,
         };
@@ -185,7 +188,7 @@ impl Cluster {
             refused: BTreeSet::new(),
             told_to_stop: false,
             stopped_by_step: false,
-            liar: Liar::new(overheard.clone()),
+            liar: Liar::new(overheard.clone(), self.hearsay.clone()),
         });
     }
 
@@ -321,7 +324,7 @@ impl Cluster {
             handle.refuse(member.refused.clone());
         }
         member.handle = Some(handle);
-        let tap = (member.role != Role::Client).then(|| member.liar.tap());
+        let tap = (member.role != Role::Client || lies).then(|| member.liar.tap());
         member.host.set_tap(tap);
         member.process = Some(member.host.start(async move |world| match configured {
             Ok((config, warnings)) => {

@@ -47,6 +47,9 @@ const RULES: &[(Check, &str)] = &[
     (Check::PadEnds, "zipnet-canary:pad-ends"),
     (Check::PromiseKept, "zipnet-canary:promise-kept"),
     (Check::RecordsApplied, "zipnet-canary:records-applied"),
+    (Check::ServersBelieved, "zipnet-canary:servers-believed"),
+    (Check::NamedJudges, "zipnet-canary:named-judges"),
+    (Check::ServersHaveLogs, "zipnet-canary:servers-have-logs"),
 ];
 
 /// The engine reads the clock of the machine that it runs on.

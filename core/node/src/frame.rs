@@ -300,7 +300,7 @@ pub fn judge_hello(
     if !meaningful || !complete {
         return Err(Refusal::Role);
     }
-    if !is_becoming(hello) {
+    if !is_becoming(hello) && checks.enforce(Check::ServersHaveLogs) {
         return Err(Refusal::Malformed);
     }
     // Whoever does not hold the secret can not check the proof: clients and the aggregator learn who the servers are
@@ -906,6 +906,9 @@ mod tests {
         assert_eq!(judge_hello(&me, &stranger, &EXPORTER, &B, &Without(Check::GroupProof)), Ok(()));
         let old = Hello { wire_version: 9, ..hello(Role::Server) };
         assert_eq!(judge_hello(&me, &old, &EXPORTER, &B, &Without(Check::Compatibility)), Ok(()));
+        let claiming = Hello { log: Some(LogId([6; 32])), has_records: true, ..hello(Role::Client) };
+        assert_eq!(judge_hello(&me, &claiming, &EXPORTER, &B, &Strict), Err(Refusal::Malformed));
+        assert_eq!(judge_hello(&me, &claiming, &EXPORTER, &B, &Without(Check::ServersHaveLogs)), Ok(()));
     }
 
     #[test]

@@ -465,7 +465,7 @@ impl<C: Checks> Aggregator<C> {
             return refuse(out, "message", Refused::Malformed, from);
         };
         let says_server = self.servers.contains_key(&from);
-        let is_server = says_server && self.belief.believes(&from);
+        let is_server = says_server && self.believes(&from);
         let misplaced = if says_server && !is_server { Refused::NotInRoster } else { Refused::WrongRole };
         let is_client = self.clients.contains_key(&from);
         let result = match message {
@@ -700,9 +700,14 @@ impl<C: Checks> Aggregator<C> {
         }
     }
 
+    /// Whether a peer that says it is a server is believed.
+    fn believes(&self, server: &PeerId) -> bool {
+        self.belief.believes(server) || !self.checks.enforce(Check::ServersBelieved)
+    }
+
     /// Linked servers that are believed.
     fn believed_servers(&self) -> impl Iterator<Item = (&PeerId, &Server)> {
-        self.servers.iter().filter(|(server, _)| self.belief.believes(server))
+        self.servers.iter().filter(|(server, _)| self.believes(server))
     }
 
     /// What servers said so far is worth nothing.
@@ -931,7 +936,7 @@ impl<C: Checks> Aggregator<C> {
     fn stand_for(&self, vouchers: &BTreeSet<PeerId>) -> bool {
         let has_left = |server: &PeerId| self.farewells.contains_key(server);
         let speaks = |server: &PeerId| self.servers.get(server).is_some_and(|known| known.log == self.log);
-        self.belief.is_vouched(vouchers, has_left, speaks)
+        self.belief.is_vouched(vouchers, has_left, speaks) || !self.checks.enforce(Check::ServersBelieved)
     }
 
     /// The roster of a header that is vouched for is believed.

@@ -70,6 +70,12 @@ pub enum Check {
     PromiseKept,
     /// A server signs the records that it has seen made by the entries of its log, and one per round.
     RecordsApplied,
+    /// An aggregator takes the word of servers that it believes, and of no others.
+    ServersBelieved,
+    /// Only peers that the operator named end a server by refusing it, or make it give up its log.
+    NamedJudges,
+    /// Only servers speak of a log when they say hello.
+    ServersHaveLogs,
 }
 
 /// A vector that a keyring has made, and what it made it of: for whoever judges from outside what a run gives away.

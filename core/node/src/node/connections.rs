@@ -231,16 +231,18 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// What becomes of this server's log when it meets another server of its group. Whoever is none has no log to meet.
     pub(super) fn meet(&self, peer: &PeerId, hello: &Hello) -> Verdict {
-        let (Machine::Server { .. }, Role::Server) = (&self.machine, hello.role) else {
+        let speaks = hello.role == Role::Server || !self.checks.enforce(Check::ServersHaveLogs);
+        if !speaks || !matches!(self.machine, Machine::Server { .. }) {
             return Verdict::Same;
-        };
+        }
         let present = self.present();
         let (log, has_records) = (present.log, present.has_records);
         let own = LogView { log, has_records, steadfast: self.steadfast };
         let other = LogView { log: hello.log, has_records: hello.has_records, steadfast: hello.steadfast };
         // A log without records has a voter, this server itself, and that one gives it up.
         let pointers = self.pointers(&self.config.bootstrap, false);
-        let may_yield = self.yields < YIELDS_MAX && pointers.points_to(peer);
+        let may_take = pointers.points_to(peer) || !self.checks.enforce(Check::NamedJudges);
+        let may_yield = self.yields < YIELDS_MAX && may_take;
         two_logs(own, other, may_yield, &self.checks)
     }
 
@@ -306,7 +308,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.world.observe(Event::RefusedByPeer { peer, reason });
         let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
         // Whoever else is met, by rumour or from an earlier life, does not speak for the committee.
-        if dialled && self.names(&peer) {
+        if (dialled && self.names(&peer)) || !self.checks.enforce(Check::NamedJudges) {
             self.admission.refused(peer, reason);
             if let Some((reason, code)) = self.admission.verdict() {
                 self.exit(code, format!("refused by the committee: {reason}"));

@@ -570,6 +570,17 @@ fn header_of_a_stranger_changes_nothing() {
 }
 
 #[test]
+fn without_its_rule_a_stranger_moves_the_aggregator() {
+    let mut play = registered(Without(Check::ServersBelieved));
+    live(&mut play, &Plan::round(1));
+    let stranger = play.cast.server(3);
+    play.feed(Input::Linked { peer: stranger, role: Role::Server });
+    let far = play.cast.live(&Plan { roster: vec![3], ..Plan::round(1_000_000_000) });
+    play.hear(stranger, &Message::Live(far));
+    assert_eq!(play.machine.round().map(|(round, _)| round), Some(Round(1_000_000_000)));
+}
+
+#[test]
 fn strangers_do_not_choose_the_log_or_hear_of_aggregates() {
     let mut play = registered(Strict);
     let live = live(&mut play, &Plan::round(1));
