@@ -522,7 +522,8 @@ pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<Stri
     let target = removal.target.short();
     // One that announced its leave and was lost has no vote any more, and rounds may still wait for it.
     let has_vote = removal.voters.contains(&removal.target);
-    if !has_vote && !(removal.dead && removal.listed) {
+    let is_listed = removal.dead && removal.listed;
+    if !has_vote && !is_listed {
         return Err(format!("retire server {target}: it has no vote in this committee"));
     }
     let answers = removal.alive.contains(&removal.target);
