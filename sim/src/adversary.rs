@@ -44,24 +44,13 @@ const HEADERS_MAX: usize = 16;
 /// Whether those who deviate in this way have to know what servers tell each other, or have something to tell each other
 /// themselves.
 pub(crate) const fn concerns_log(deviation: Deviation) -> bool {
-    match deviation {
+    matches!(
+        deviation,
         Deviation::LeadUninvited
-        | Deviation::TakeBackAggregate
-        | Deviation::TakeBackRecord
-        | Deviation::SignTwoRecords => true,
-        Deviation::Honest
-        | Deviation::SingleParticipant
-        | Deviation::ForgeParticipants
-        | Deviation::StalePartial
-        | Deviation::CopyServerKey
-        | Deviation::CopyClientKey
-        | Deviation::ForkLog
-        | Deviation::ClaimLog
-        | Deviation::RefuseEverybody
-        | Deviation::Usurp
-        | Deviation::Flood
-        | Deviation::Babble => false,
-    }
+            | Deviation::TakeBackAggregate
+            | Deviation::TakeBackRecord
+            | Deviation::SignTwoRecords
+    )
 }
 
 /// How a node deviates. Survives restarts of the node; clones are the same.
@@ -104,23 +93,10 @@ impl Liar {
     pub(crate) fn deviate(&self, deviation: Deviation, other: Option<&Self>) {
         self.with(|shared| shared.deviation = deviation);
         let left_out = match deviation {
-            Deviation::Honest
-            | Deviation::StalePartial
-            | Deviation::CopyServerKey
-            | Deviation::CopyClientKey
-            | Deviation::LeadUninvited
-            | Deviation::ForkLog
-            | Deviation::TakeBackAggregate
-            | Deviation::TakeBackRecord
-            | Deviation::SignTwoRecords
-            | Deviation::ClaimLog
-            | Deviation::RefuseEverybody
-            | Deviation::Usurp
-            | Deviation::Flood
-            | Deviation::Babble => 0,
             Deviation::SingleParticipant | Deviation::ForgeParticipants => {
                 Switch::bit(Check::ParticipantFloor)
             }
+            _ => 0,
         };
         self.left_out.store(left_out, Ordering::SeqCst);
         let copies = matches!(deviation, Deviation::CopyServerKey | Deviation::CopyClientKey);

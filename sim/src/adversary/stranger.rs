@@ -44,24 +44,14 @@ const NONSENSE_BYTES_MAX: u64 = 300;
 
 /// Whether this deviation is one of a stranger.
 pub(super) const fn is_one(deviation: Deviation) -> bool {
-    match deviation {
+    matches!(
+        deviation,
         Deviation::ClaimLog
-        | Deviation::RefuseEverybody
-        | Deviation::Usurp
-        | Deviation::Flood
-        | Deviation::Babble => true,
-        Deviation::Honest
-        | Deviation::SingleParticipant
-        | Deviation::ForgeParticipants
-        | Deviation::StalePartial
-        | Deviation::CopyServerKey
-        | Deviation::CopyClientKey
-        | Deviation::LeadUninvited
-        | Deviation::ForkLog
-        | Deviation::TakeBackAggregate
-        | Deviation::TakeBackRecord
-        | Deviation::SignTwoRecords => false,
-    }
+            | Deviation::RefuseEverybody
+            | Deviation::Usurp
+            | Deviation::Flood
+            | Deviation::Babble
+    )
 }
 
 /// What any client is told, and tells the others of its kind. Clones are the same.
@@ -201,17 +191,7 @@ impl Stranger {
                 said
             }
             Deviation::Babble => self.babble(hello.is_some(), own),
-            Deviation::Honest
-            | Deviation::SingleParticipant
-            | Deviation::ForgeParticipants
-            | Deviation::StalePartial
-            | Deviation::CopyServerKey
-            | Deviation::CopyClientKey
-            | Deviation::LeadUninvited
-            | Deviation::ForkLog
-            | Deviation::TakeBackAggregate
-            | Deviation::TakeBackRecord
-            | Deviation::SignTwoRecords => vec![own],
+            _ => vec![own],
         }
     }
 
