@@ -26,7 +26,7 @@ use tokio::net::{UnixListener, UnixStream};
 use zipnet_core::checks::Strict;
 use zipnet_core::id::{PeerId, Round};
 use zipnet_core::machine::RequestId;
-use zipnet_core::message::{Message, Record};
+use zipnet_core::message::{Message, Record, Role};
 use zipnet_core::wire::encode;
 use zipnet_node::config::parse_peer;
 use zipnet_node::meeting::{Removal, may_retire};
@@ -94,6 +94,7 @@ pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<
         .route("/stop", post(stop))
         .route("/retire", post(retire))
         .route("/retire/{peer}", post(retire_dead))
+        .route("/approve/{peer}", post(approve))
         .route("/refused", get(refused_clients))
         .route("/parts/{round}", get(parts))
         .route(
@@ -159,7 +160,23 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
     }
 }
 
-/// Whom the operator of this server refuses, and what has become of that.
+/// The aggregator may be known by rumour only, or not yet: whoever is named is waited for.
+async fn approve(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Response {
+    let Some(peer): Option<PeerId> = parse_peer(&peer) else {
+        return wrong(&format!("{peer} is no peer id: write its 64 hexadecimal digits"));
+    };
+    let handle = desk.observed.handle.clone();
+    let Some(view) = handle.view().await else { return gone() };
+    if view.role != Role::Server {
+        return refused("approve an aggregator: only a server does that");
+    }
+    handle.approve(peer);
+    json(&serde_json::json!({
+        "aggregator": view.aggregator.map(|known| known.to_string()),
+        "linked": view.linked.contains(&peer),
+    }))
+}
+
 /// A record and what it was made of: what the reference in Python audits.
 async fn parts(State(desk): State<Desk>, Segment(round): Segment<u64>) -> Response {
     let Some(Made { record, entries }) = desk.observed.handle.parts(Round(round)).await else {
@@ -182,6 +199,7 @@ async fn parts(State(desk): State<Desk>, Segment(round): Segment<u64>) -> Respon
     }))
 }
 
+/// Whom the operator of this server refuses, and what has become of that.
 async fn refused_clients(State(desk): State<Desk>) -> Response {
     let Some(refusals) = &desk.refusals else { return wrong(NO_SERVER) };
     let clients = match refusals.clients() {

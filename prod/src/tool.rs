@@ -4,7 +4,7 @@
 //! - `standing`: status, members, rounds, plan, waiting
 //! - `keeping`: backup, restore
 //! - `leaving`: stop, retire, wipe
-//! - `refusing`: refuse clients
+//! - `approving`: approve another aggregator; `refusing`: refuse clients
 //! - `compat`: may two binaries serve one instance
 //! - `bench`: a committee under load
 //! - `tail`: what an instance broadcasts; `evidence`: files that it writes about servers that lie
@@ -21,6 +21,7 @@ use zipnet_world::environment;
 use crate::flags;
 use crate::process::{EXIT_CONFIG, print_about};
 
+mod approving;
 mod bench;
 mod compat;
 mod evidence;
@@ -88,6 +89,9 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
         Some(("wait", matches)) => standing::wait(&node::find(matches, environment).await?, matches).await,
         Some(("plan", matches)) => standing::plan(&node::find(matches, environment).await?, matches).await,
         Some(("retire", matches)) => leaving::retire(&node::find(matches, environment).await?, matches).await,
+        Some(("approve", matches)) => {
+            approving::approve(&node::find(matches, environment).await?, matches).await
+        }
         Some(("refuse", matches)) => {
             refusing::refuse(&node::find(matches, environment).await?, matches).await
         }
@@ -201,6 +205,15 @@ fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .requires("peer")
                         .help("The server is dead for good and can not say so itself"),
+                ),
+        )
+        .subcommand(
+            node(Command::new("approve").about("Approve another aggregator on this server, in the place of the log's"))
+                .arg(
+                    Arg::new("aggregator")
+                        .required(true)
+                        .value_name("PEER")
+                        .help("The aggregator, by its whole peer id"),
                 ),
         )
         .subcommand(

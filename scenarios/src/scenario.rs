@@ -1281,9 +1281,17 @@ fn act_fits(reader: &mut Reader<'_>, call: &Value<'_>, act: &Do) {
         let expected = format!("a {}", Role::Client);
         reader.error(Kind::UnknownNode, call.span(), expected, format!("`{stranger}`"), None);
     }
+    if let Do::Approve { aggregator, .. } = act
+        && let Some(stranger) = wrong_role(core::slice::from_ref(aggregator), Role::Aggregator)
+    {
+        let expected = format!("a {}", Role::Aggregator);
+        reader.error(Kind::UnknownNode, call.span(), expected, format!("`{stranger}`"), None);
+    }
     let (stranger, role) = match act {
         Do::Retire { node, .. } => (wrong_role(core::slice::from_ref(node), Role::Server), Role::Server),
-        Do::Refuse { node, .. } => (wrong_role(&node.0, Role::Server), Role::Server),
+        Do::Approve { node, .. } | Do::Refuse { node, .. } => {
+            (wrong_role(&node.0, Role::Server), Role::Server)
+        }
         Do::Publish { node, .. } => (wrong_role(&node.0, Role::Client), Role::Client),
         Do::Start { .. }
         | Do::Stop { .. }

@@ -195,6 +195,13 @@ verbs! {
             /// Why the tool must refuse; without this it must agree.
             refused: Option<Reason>,
         }
+        /// Has the operators of servers approve an aggregator in the place of the one that the log has.
+        Approve = "approve" {
+            /// The servers.
+            node: Nodes,
+            /// The aggregator, up or down.
+            aggregator: NodeRef,
+        }
         /// Has the operators of servers refuse clients, or withdraw that.
         Refuse = "refuse" {
             /// The servers.

@@ -200,13 +200,13 @@ words! {
 }
 
 words! {
-    /// What status and readiness name as the cause of a state.
+    /// What status and readiness name as the cause of a state: the node's own names, and some that stand for several.
     Cause {
         /// Fewer clients are registered than the participant floor.
         TooFewClients = "too-few-clients",
         /// No leader is known.
         NoLeader = "no-leader",
-        /// The node's own bundle has not reached the registries.
+        /// A bundle has not reached the registries.
         BundlesMissing = "bundles-missing",
         /// The open round waits for a server.
         AwaitingServer = "awaiting-server",
@@ -216,6 +216,66 @@ words! {
         NoAnonymity = "no-anonymity",
         /// A client found no committee of its instance within its time.
         ConnectTimeout = "connect-timeout",
+        /// A server has no log.
+        NotInCommittee = "not-in-committee",
+        /// Too few voters are reachable for a leader.
+        NoQuorum = "no-quorum",
+        /// Enough voters answer, and none leads.
+        Election = "election",
+        /// Two servers do not reach each other, and others reach both.
+        LinkCut = "link-cut",
+        /// A server gets the log and has no vote.
+        CatchingUp = "catching-up",
+        /// A server has neither a vote nor the prospect of one.
+        NotMember = "not-member",
+        /// A server has announced that it leaves for good.
+        Leaving = "leaving",
+        /// A server was retired.
+        Retired = "retired",
+        /// A server's own bundle is not in the registry.
+        NotRegistered = "not-registered",
+        /// The first round waits for votes.
+        FirstVoters = "first-voters",
+        /// The log has no aggregator.
+        NoAggregator = "no-aggregator",
+        /// The log's aggregator is not linked with this server.
+        AggregatorAway = "aggregator-away",
+        /// Fewer servers take part than `ZIPNET_MIN_SERVERS` asks for.
+        TooFewServers = "too-few-servers",
+        /// A round waits for signatures under its header.
+        Unsigned = "unsigned",
+        /// A round waits for clients that are away or take no part.
+        TooFewEnvelopes = "too-few-envelopes",
+        /// A round waits for its aggregator.
+        NoAggregate = "no-aggregate",
+        /// A round waits for partials.
+        MissingPartial = "missing-partial",
+        /// Nothing that the node knows of stands in the way, and no round ends.
+        NoRounds = "no-rounds",
+        /// An aggregator is linked with no server.
+        NoServer = "no-server",
+        /// An aggregator believes none of the servers that it is linked with.
+        StrangersOnly = "strangers-only",
+        /// Too few servers approve an aggregator.
+        NotApproved = "not-approved",
+        /// An aggregate was sent, and servers have not put it into the log.
+        AggregateNotApplied = "aggregate-not-applied",
+        /// The servers open no round that an aggregator could fold.
+        NoHeader = "no-header",
+        /// A client has not heard of an aggregator.
+        NoAggregatorKnown = "no-aggregator-known",
+        /// A client is not linked with the aggregator.
+        AggregatorUnreachable = "aggregator-unreachable",
+        /// Servers refuse a client.
+        Barred = "barred",
+        /// A client is not registered.
+        NotEnrolled = "not-enrolled",
+        /// A client takes no part in the rounds that it is shown.
+        Declines = "declines",
+        /// A client does its part, or a reader listens, and no broadcast comes.
+        NoBroadcast = "no-broadcast",
+        /// A reader has nobody to ask.
+        NobodyLinked = "nobody-linked",
     }
 }
 
@@ -251,7 +311,8 @@ impl Deviation {
 }
 
 impl Cause {
-    /// What a sentence of the status or of readiness holds when it names this cause; one of them is enough.
+    /// What a sentence of the status or of readiness holds when it names this cause, where the node's own name of it is
+    /// another one or the sentence is a note; one of them is enough.
     #[must_use]
     pub const fn says(self) -> &'static [&'static str] {
         match self {
@@ -262,6 +323,36 @@ impl Cause {
             Self::VoteStillCounts => &["its vote still counts"],
             Self::NoAnonymity => &["no anonymity"],
             Self::ConnectTimeout => &["ConnectTimeout"],
+            Self::NotInCommittee
+            | Self::NoQuorum
+            | Self::Election
+            | Self::LinkCut
+            | Self::CatchingUp
+            | Self::NotMember
+            | Self::Leaving
+            | Self::Retired
+            | Self::NotRegistered
+            | Self::FirstVoters
+            | Self::NoAggregator
+            | Self::AggregatorAway
+            | Self::TooFewServers
+            | Self::Unsigned
+            | Self::TooFewEnvelopes
+            | Self::NoAggregate
+            | Self::MissingPartial
+            | Self::NoRounds
+            | Self::NoServer
+            | Self::StrangersOnly
+            | Self::NotApproved
+            | Self::AggregateNotApplied
+            | Self::NoHeader
+            | Self::NoAggregatorKnown
+            | Self::AggregatorUnreachable
+            | Self::Barred
+            | Self::NotEnrolled
+            | Self::Declines
+            | Self::NoBroadcast
+            | Self::NobodyLinked => &[],
         }
     }
 }

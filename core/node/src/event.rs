@@ -15,6 +15,7 @@ use crate::config::role_name;
 use crate::consensus;
 use crate::frame::{Farewell, Refusal};
 use crate::meeting::Change;
+use crate::status::Cause;
 use crate::world::Address;
 
 /// Something that happened inside a node.
@@ -140,6 +141,13 @@ pub enum Event {
     },
     /// This leader asks for a change of the Raft membership.
     MembershipChange(Change),
+    /// No round was finalised for longer than a round may take, or the causes of that have changed.
+    Stalled {
+        /// Why, as far as this node knows.
+        causes: Vec<Cause>,
+    },
+    /// Rounds were stalled, and are no more.
+    GoesOn,
     /// This server found another log of its committee and gives up its own, which has no records.
     LogYielded {
         /// What it gave up.
@@ -337,6 +345,13 @@ impl Event {
             Self::MembershipChange(change) => {
                 (Info, target::CONSENSUS, "membership-change", format!("committee: {change}"))
             }
+            Self::Stalled { causes } => {
+                let names: Vec<_> = causes.iter().map(Cause::name).collect();
+                let sentences: Vec<_> = causes.iter().map(Cause::to_string).collect();
+                let text = format!("rounds stall cause={}: {}", names.join(","), sentences.join("; "));
+                (Warn, target::COMMON, "stalled", text)
+            }
+            Self::GoesOn => (Info, target::COMMON, "goes-on", "rounds go on".to_owned()),
             Self::LogYielded { own, other, store } => {
                 let text = format!(
                     "this server's log={} has no records and yields to log={}; joining as store={:x}",
@@ -497,6 +512,17 @@ fn report_line(report: &Report) -> Option<Line> {
             let text = format!("aggregator: forwarded aggregate round={round} participants={participants}");
             (Info, target::AGGREGATOR_ROLE, "aggregate-forwarded", text)
         }
+        Report::TurnoutLow { floor, turnout } => {
+            let declined: Vec<_> =
+                turnout.declined.iter().map(|(reason, clients)| format!("{reason}:{clients}")).collect();
+            let declined =
+                if declined.is_empty() { String::new() } else { format!(" declined={}", declined.join(",")) };
+            let text = format!(
+                "too few envelopes round={} envelopes={} floor={floor} absent={}{declined}",
+                turnout.round, turnout.envelopes, turnout.absent
+            );
+            (Warn, target::COMMON, "turnout-low", text)
+        }
         Report::ClientSeen { client } => {
             let text = format!("registering client bundle client={}", client.short());
             (Info, target::AGGREGATOR_ROLE, "client-seen", text)
@@ -607,6 +633,7 @@ pub const fn abandonment_name(reason: Abandonment) -> &'static str {
     match reason {
         Abandonment::Unsigned => "unsigned",
         Abandonment::NoAggregate => "no-aggregate",
+        Abandonment::TooFewEnvelopes => "too-few-envelopes",
         Abandonment::MissingPartial => "missing-partial",
     }
 }
@@ -641,7 +668,7 @@ mod tests {
     use zipnet_core::id::{Digest, Epoch, GroupId, RaftId, RegistryVersion, Round};
     use zipnet_core::key::PublicKey;
     use zipnet_core::machine::RequestId;
-    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
+    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer, Turnout};
     use zipnet_core::params::RoundParams;
     use zipnet_core::refused::Refused;
 
@@ -762,6 +789,16 @@ mod tests {
             },
             Report::Disclaimed { round, header: header_digest },
             Report::AggregateForwarded { round, participants: 3 },
+            Report::TurnoutLow {
+                floor: 2,
+                turnout: Turnout {
+                    round,
+                    header: header_digest,
+                    envelopes: 1,
+                    absent: 2,
+                    declined: vec![(Refused::RosterTooSmall, 3), (Refused::PinMissing, 1)],
+                },
+            },
             Report::ClientSeen { client: peer(0xc1) },
             Report::ServersBelieved { servers: vec![peer(1), peer(2)] },
             Report::Enrolled { version: RegistryVersion(5) },
@@ -824,6 +861,13 @@ mod tests {
             Event::DialFailed { peer: None, address: address() },
             Event::GossipAlive { peer: peer(2) },
             Event::GossipDead { peer: peer(2) },
+            Event::Stalled {
+                causes: vec![
+                    Cause::TooFewClients { clients: 1, floor: 2 },
+                    Cause::Unsigned { round: Round(7), missing: vec![(peer(3), false)] },
+                ],
+            },
+            Event::GoesOn,
             Event::MembershipChange(Change::AddLearner(raft(4, 10))),
             Event::MembershipChange(Change::Promote(raft(4, 10))),
             Event::MembershipChange(Change::ReplaceStore { old: raft(4, 10), new: raft(4, 11) }),

@@ -13,7 +13,7 @@
 //! | welcome | | | read | read | |
 //! | ping | | | read | read | read |
 //! | pong | | | | read | read |
-//! | peers-wanted, peers, members | | | | | read |
+//! | peers-wanted, peers, members, reach | | | | | read |
 //!
 //! A welcome is said once, so it is read while this end has not decided between two connections. The other end may then
 //! use the connection already, and ask over it whether this node lives.
@@ -92,6 +92,11 @@ pub enum Frame {
         index: u64,
         /// In ascending order. At most [`VOTERS_LEN_MAX`].
         voters: BTreeSet<RaftId>,
+    },
+    /// From server to server: which servers the sender is linked with. Sent when a link is up, and when they change.
+    Reach {
+        /// In ascending order. At most [`VOTERS_LEN_MAX`].
+        servers: BTreeSet<PeerId>,
     },
 }
 
@@ -490,6 +495,7 @@ const PEERS_WANTED: u8 = 6;
 const PEERS: u8 = 7;
 const WELCOME: u8 = 8;
 const MEMBERS: u8 = 9;
+const REACH: u8 = 10;
 
 impl Frame {
     /// The bytes of this frame.
@@ -509,6 +515,7 @@ impl Frame {
             Self::Peers { entries } => body(PEERS, entries),
             Self::Welcome => body(WELCOME, &()),
             Self::Members { log, index, voters } => body(MEMBERS, &(log, index, voters)),
+            Self::Reach { servers } => body(REACH, servers),
         };
         assert!(bytes.len() <= FRAME_BYTES_MAX, "the limits of a frame's parts keep it short");
         bytes
@@ -536,6 +543,7 @@ impl Frame {
             PEERS => Self::Peers { entries: whole(rest)? },
             WELCOME => whole(rest).map(|()| Self::Welcome)?,
             MEMBERS => whole(rest).map(|(log, index, voters)| Self::Members { log, index, voters })?,
+            REACH => Self::Reach { servers: whole(rest)? },
             kind => return Err(FrameError::Kind(kind)),
         };
         if frame.within_limits() { Ok(frame) } else { Err(FrameError::Limit) }
@@ -554,6 +562,7 @@ impl Frame {
             Self::PeersWanted { .. } => "peers-wanted",
             Self::Peers { .. } => "peers",
             Self::Members { .. } => "members",
+            Self::Reach { .. } => "reach",
         }
     }
 
@@ -566,7 +575,7 @@ impl Frame {
             Self::Welcome => matches!(stage, Stage::Waiting | Stage::Used),
             Self::Ping { .. } => matches!(stage, Stage::Waiting | Stage::Used | Stage::Linked),
             Self::Pong { .. } => matches!(stage, Stage::Used | Stage::Linked),
-            Self::PeersWanted { .. } | Self::Peers { .. } | Self::Members { .. } => {
+            Self::PeersWanted { .. } | Self::Peers { .. } | Self::Members { .. } | Self::Reach { .. } => {
                 matches!(stage, Stage::Linked)
             }
         }
@@ -583,6 +592,7 @@ impl Frame {
                 entries.len() <= ENTRIES_LEN_MAX && entries.iter().all(PeerEntry::within_limits)
             }
             Self::Members { voters, .. } => voters.len() <= VOTERS_LEN_MAX,
+            Self::Reach { servers } => servers.len() <= VOTERS_LEN_MAX,
             Self::HelloRefused { .. }
             | Self::Welcome
             | Self::Ping { .. }
@@ -677,6 +687,7 @@ mod tests {
             Frame::Peers { entries: vec![entry(), entry()] },
             Frame::Members { log: Some(LogId([6; 32])), index: 300, voters: voters(3) },
             Frame::Members { log: None, index: 0, voters: voters(0) },
+            Frame::Reach { servers: BTreeSet::from([A, B]) },
         ]
     }
 
@@ -845,7 +856,7 @@ mod tests {
                 "welcome" => &STAGES[2..4],
                 "ping" => &STAGES[2..],
                 "pong" => &STAGES[3..],
-                "peers-wanted" | "peers" | "members" => &STAGES[4..],
+                "peers-wanted" | "peers" | "members" | "reach" => &STAGES[4..],
                 name => panic!("{name} stands in no table"),
             };
             assert_eq!(read, expected, "{}", frame.name());

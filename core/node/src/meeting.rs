@@ -14,6 +14,7 @@ use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId, StoreId};
 use zipnet_core::time::Time;
 
+use crate::consensus::Members;
 use crate::frame::Refusal;
 
 /// What one side of a meeting knows about its log.
@@ -408,6 +409,33 @@ pub fn membership_plan(membership: &Membership, checks: &impl Checks) -> Option<
     changes.into_iter().find(|change| m.has_majority(&change.voters(&m.voters)))
 }
 
+/// The voter that should lead in the place of the leader: it is linked with all voters that the leader is linked with, and
+/// with more; of these the one with the most. A leader that a voter cannot be reached from gives it no entries, and rounds
+/// wait for it.
+///
+/// What servers say of themselves is taken as it is: whoever lies about it becomes leader, which every voter may.
+#[must_use]
+pub fn farther_reaching(
+    leader: PeerId,
+    own: &BTreeSet<PeerId>,
+    reach: &BTreeMap<PeerId, BTreeSet<PeerId>>,
+    members: &Members,
+) -> Option<RaftId> {
+    let peers: BTreeSet<PeerId> = members.voters.iter().map(|voter| voter.peer).collect();
+    // A candidate is linked with the leader, whatever it says.
+    let with = |peer: PeerId, reach: &BTreeSet<PeerId>| {
+        let all = reach.iter().chain([&peer, &leader]).filter(|reached| peers.contains(*reached));
+        all.copied().collect::<BTreeSet<PeerId>>()
+    };
+    let mine = with(leader, own);
+    let candidates = members.voters.iter().filter(|voter| own.contains(&voter.peer));
+    let better = candidates.filter_map(|voter| {
+        let theirs = with(voter.peer, reach.get(&voter.peer)?);
+        (theirs.is_superset(&mine) && theirs != mine).then_some((theirs.len(), *voter))
+    });
+    better.max_by_key(|(len, voter)| (*len, core::cmp::Reverse(*voter))).map(|(_, voter)| voter)
+}
+
 impl Membership {
     /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable.
     fn removable_voters(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
@@ -770,6 +798,36 @@ mod tests {
         duplicates.arrive(Time(0), peer(7), arrival(1, 1, false), &checks, &mut out);
         duplicates.arrive(Time(0), peer(7), arrival(2, 2, false), &checks, &mut out);
         assert_eq!(out, [Order::Use(ConnectionId(1)), Order::Use(ConnectionId(2))]);
+    }
+
+    #[test]
+    fn a_leader_gives_way_to_whoever_reaches_more() {
+        let members = |voters: u8| Members {
+            voters: (1..=voters).map(|number| raft(number, 1)).collect(),
+            ..Members::default()
+        };
+        let set = |peers: &[u8]| peers.iter().map(|number| peer(*number)).collect::<BTreeSet<_>>();
+        let reach = |all: &[(u8, &[u8])]| {
+            all.iter().map(|(who, whom)| (peer(*who), set(whom))).collect::<BTreeMap<_, _>>()
+        };
+        let better = |own: &[u8], others: &[(u8, &[u8])], voters| {
+            farther_reaching(peer(1), &set(own), &reach(others), &members(voters)).map(|voter| voter.peer)
+        };
+        // The first and the second do not reach each other, and the third reaches both.
+        assert_eq!(better(&[3], &[(3, &[1, 2])], 3), Some(peer(3)));
+        assert_eq!(better(&[2, 3], &[(2, &[1, 3]), (3, &[1, 2])], 3), None, "nobody is missed");
+        assert_eq!(better(&[3], &[(3, &[1])], 3), None, "a server that is down is reached by nobody");
+        assert_eq!(better(&[3], &[(2, &[3]), (3, &[1, 2])], 2), None, "it has no vote");
+        assert_eq!(
+            better(&[3], &[(3, &[2])], 3),
+            Some(peer(3)),
+            "it is linked with the leader, whatever it says"
+        );
+        // Nobody changes places for another gap.
+        assert_eq!(better(&[3, 4], &[(3, &[1, 2]), (4, &[1, 3])], 4), None);
+        assert_eq!(better(&[3, 4], &[(3, &[1, 2, 4]), (4, &[1, 3, 5])], 5), Some(peer(3)));
+        assert_eq!(better(&[3, 4], &[(3, &[1, 2, 4]), (4, &[1, 2, 3, 5])], 5), Some(peer(4)), "the most");
+        assert_eq!(better(&[3], &[], 3), None, "it has not said whom it reaches");
     }
 
     #[test]

@@ -44,6 +44,8 @@ const ROSTER: &str = "zipnet_roster_servers";
 const ROSTER_LIVE: &str = "zipnet_roster_servers_live";
 const ROUND_DURATION: &str = "zipnet_round_duration_seconds";
 const STALLED: &str = "zipnet_round_stalled_seconds";
+const STALL_CAUSE: &str = "zipnet_round_stall_cause";
+const ENVELOPES_MISSING: &str = "zipnet_round_envelopes_missing";
 const REJECTED: &str = "zipnet_rejected_total";
 const ATTESTATION_REJECTED: &str = "zipnet_attestation_rejected_total";
 const BUILD_INFO: &str = "zipnet_build_info";
@@ -63,7 +65,13 @@ const TABLE: &[(&str, Kind, &str)] = &[
     (ROSTER, Kind::Gauge, "Servers in the roster of the last opened round."),
     (ROSTER_LIVE, Kind::Gauge, "Servers of that roster that this server is linked with, itself included."),
     (ROUND_DURATION, Kind::Histogram, "From the opening of a round to its broadcast."),
+    (
+        ENVELOPES_MISSING,
+        Kind::Gauge,
+        "Clients that take no part in the open round, by their own reason or absent, once too few do.",
+    ),
     (PARTICIPANTS, Kind::Gauge, "Participants of the last finalised round."),
+    (STALL_CAUSE, Kind::Gauge, "Whether this is why rounds stall, as status names it."),
     (STALLED, Kind::GaugeSeconds, "How long ago a round was last finalised, or this node started."),
     (ABANDONED, Kind::Counter, "Rounds given up."),
     (FINALIZED, Kind::Counter, "Rounds finalised."),
@@ -177,6 +185,13 @@ impl Metrics {
                 self.count_servers();
             }
             Event::PartialSubmitted { .. } => self.add(PARTIALS, Labels::new()),
+            Event::Stalled { causes } => {
+                self.clear(STALL_CAUSE);
+                for cause in causes {
+                    self.values.insert((STALL_CAUSE, vec![("cause", cause.name().to_owned())]), 1);
+                }
+            }
+            Event::GoesOn => self.clear(STALL_CAUSE),
             Event::Linked { peer, role } => self.bond(*peer, *role, true),
             Event::Unlinked { peer, role, .. } => self.bond(*peer, *role, false),
             Event::PeerRefused { reason, .. } => {
@@ -279,7 +294,16 @@ impl Metrics {
             Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => {
                 self.committed(*index)
             }
+            Report::TurnoutLow { turnout, .. } => {
+                self.clear(ENVELOPES_MISSING);
+                let declined = turnout.declined.iter().map(|(reason, clients)| (reason.name(), *clients));
+                for (reason, clients) in declined.chain([("absent".to_owned(), turnout.absent)]) {
+                    self.values.insert((ENVELOPES_MISSING, vec![("reason", reason)]), clients.into());
+                }
+            }
+            Report::AggregateForwarded { .. } => self.clear(ENVELOPES_MISSING),
             Report::RoundFinalized { index, record, rostered, .. } => {
+                self.clear(ENVELOPES_MISSING);
                 self.committed(*index);
                 self.add(FINALIZED, Labels::new());
                 self.set(PARTICIPANTS, record.participants.count_ones().into());
@@ -320,7 +344,6 @@ impl Metrics {
             | Report::HeaderSigned { .. }
             | Report::PartialMade { .. }
             | Report::Disclaimed { .. }
-            | Report::AggregateForwarded { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
             | Report::ServersBelieved { .. }
@@ -385,6 +408,12 @@ impl Metrics {
 
     fn set(&mut self, name: &'static str, value: u64) {
         self.values.insert((name, Labels::new()), value);
+    }
+
+    /// Whatever labels a gauge has had, none of them counts any more.
+    fn clear(&mut self, name: &'static str) {
+        let known = self.values.iter_mut().filter(|((metric, _), _)| *metric == name);
+        known.for_each(|(_, value)| *value = 0);
     }
 
     fn add(&mut self, name: &'static str, labels: Labels) {
@@ -460,11 +489,12 @@ mod tests {
     use zipnet_core::id::{Digest, Epoch, GroupId, LogId, RaftId, RegistryVersion, Round, StoreId};
     use zipnet_core::key::PublicKey;
     use zipnet_core::machine::Abandonment;
-    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
+    use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer, Turnout};
     use zipnet_core::params::RoundParams;
     use zipnet_core::refused::Refused;
 
     use super::*;
+    use crate::status::Cause;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -546,6 +576,20 @@ mod tests {
             finalized(14, 1),
             opened(15, 2),
             abandoned(16, 2),
+            Event::Core(Report::TurnoutLow {
+                floor: 2,
+                turnout: Turnout {
+                    round: Round(2),
+                    header: Digest([0; 32]),
+                    envelopes: 1,
+                    absent: 1,
+                    declined: vec![(Refused::RosterTooSmall, 2)],
+                },
+            }),
+            Event::Stalled { causes: vec![Cause::NoRounds] },
+            Event::Stalled {
+                causes: vec![Cause::NoAggregator, Cause::TooFewClients { clients: 1, floor: 2 }],
+            },
             Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
             Event::PeerRefused { peer: peer(4), reason: Refusal::GroupProof },
             Event::PeerRefused { peer: peer(5), reason: Refusal::Attestation },
@@ -567,6 +611,20 @@ mod tests {
     #[test]
     fn text_is_an_interface() {
         assert_eq!(busy().render(Time(20 * SECOND + SECOND / 2)), include_str!("metrics/server.txt"));
+    }
+
+    #[test]
+    fn what_no_longer_stands_in_the_way_counts_no_more() {
+        let mut metrics = busy();
+        assert_eq!((metrics.total(STALL_CAUSE), metrics.total(ENVELOPES_MISSING)), (2, 3));
+        metrics.observe(Time(30 * SECOND), &finalized(20, 3));
+        metrics.observe(Time(30 * SECOND), &Event::GoesOn);
+        assert_eq!((metrics.total(STALL_CAUSE), metrics.total(ENVELOPES_MISSING)), (0, 0));
+        assert_eq!(
+            metrics.value(STALL_CAUSE, &[("cause", "no-aggregator")]),
+            Some(0),
+            "a series does not vanish"
+        );
     }
 
     #[test]

@@ -72,6 +72,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// After how long without a majority a leader says that nobody leads: the others may have elected another one.
 const DESERTED: Duration = Duration::from_secs(6);
+/// How long another server has reached more voters than the leader before it is asked to lead.
+const OUTREACHED: Duration = Duration::from_secs(5);
 /// How long an orderly stop of a server may take.
 const STOP_BUDGET: Duration = Duration::from_secs(4);
 /// How long of that the partial of the open round may take.
@@ -229,6 +231,12 @@ struct Node<W: World, C: Checks> {
     changing: bool,
     /// The voters that linked servers were told last.
     told_voters: (Option<u64>, BTreeSet<RaftId>),
+    /// The servers that linked servers were told last that this one is linked with.
+    told_reach: BTreeSet<PeerId>,
+    /// Since when another server reaches more of the voters than this one, which leads.
+    outreached: Option<Time>,
+    /// Why rounds stall, by name, as it was last told.
+    told_causes: Vec<&'static str>,
     /// When a server that this one does not know last spoke as a member.
     stranger_at: Option<Time>,
     /// The operator was told that no server that this one knows leads.
@@ -452,6 +460,9 @@ impl<W: World, C: Checks> Node<W, C> {
             leader: None,
             changing: false,
             told_voters: (None, BTreeSet::new()),
+            told_reach: BTreeSet::new(),
+            outreached: None,
+            told_causes: Vec::new(),
             stranger_at: None,
             warned_strangers: false,
             restored: false,
@@ -615,10 +626,13 @@ impl<W: World, C: Checks> Node<W, C> {
             (Control::RetireDead(server), Machine::Server { member, .. }) => {
                 lock(member).handle(server::Input::RetireDead { server });
             }
+            (Control::Approve(aggregator), Machine::Server { member, .. }) => {
+                lock(member).handle(server::Input::Approve { aggregator });
+            }
             (Control::Refuse(clients), Machine::Server { member, .. }) => {
                 lock(member).handle(server::Input::Refuse { clients });
             }
-            (Control::Retire | Control::RetireDead(_) | Control::Refuse(_), _) => {}
+            (Control::Retire | Control::RetireDead(_) | Control::Approve(_) | Control::Refuse(_), _) => {}
             (Control::Clients { begins, reply }, machine) => {
                 let found = match machine {
                     Machine::Server { member, .. } => {
@@ -856,9 +870,11 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         self.dial(now);
         self.look_after_members();
+        self.look_after_reach(now);
         if self.own.role == Role::Client {
             self.look_after_bond(now);
         }
+        self.look_after_causes();
     }
 
     /// Says goodbye and lets go of everything.

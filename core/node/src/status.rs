@@ -3,16 +3,20 @@
 //!
 //! [`Status::of`] is a function of a [`View`], which the node fills in; nothing is remembered here.
 
+mod cause;
+
 use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
-use zipnet_core::message::Role;
+use zipnet_core::message::{Role, Turnout};
+use zipnet_core::refused::Refused;
 
+pub use self::cause::{Cause, causes};
 use crate::config::role_name;
-use crate::meeting::{Removal, ServerState, majority};
+use crate::meeting::{Removal, ServerState};
 use crate::world::Address;
 
 /// What a node knows of itself and the others.
@@ -46,6 +50,8 @@ pub struct View {
     pub first_voters: u32,
     /// The aggregator of the log, or the one that a client uses.
     pub aggregator: Option<PeerId>,
+    /// The only aggregator that a server's `ZIPNET_AGGREGATOR` allows.
+    pub configured: Option<PeerId>,
     /// The open round.
     pub open: Option<OpenRound>,
     /// The roster of the open round, or of the last one.
@@ -62,6 +68,17 @@ pub struct View {
     pub min_participants: u32,
     /// The largest roster floor among the registered servers; `None`: all of them.
     pub min_servers: Option<u32>,
+    /// The fewest servers that a roster may have, as the registered servers ask for.
+    pub roster_floor: usize,
+    /// Who of the servers is linked with which servers, as they say; of this node, as it is.
+    pub reach: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    /// How many clients take part in the open round, or in the last one if that was abandoned; from the moment on when they
+    /// were waited for long enough.
+    pub turnout: Option<Turnout>,
+    /// Servers that do not approve this aggregator, and why.
+    pub disapproved: Vec<(PeerId, Refused)>,
+    /// The last header that a client was shown, if it takes no part under it.
+    pub declined: Option<Declined>,
     /// The last finalised round and how long ago that was.
     pub finalized: Option<Finalized>,
     /// The newest finalised rounds that a server holds, oldest first.
@@ -104,6 +121,21 @@ pub enum Awaits {
     Aggregate,
     /// Partials.
     Partials(Vec<PeerId>),
+    /// On an aggregator: servers that have not put the aggregate into the log.
+    Servers(Vec<PeerId>),
+}
+
+/// A header under which a client takes no part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declined {
+    /// Why.
+    pub reason: Refused,
+    /// How many servers its roster has.
+    pub servers: usize,
+    /// How many the client insists on.
+    pub floor: usize,
+    /// Those of them that are not in the roster.
+    pub missing: Vec<PeerId>,
 }
 
 /// The last finalised round.
@@ -155,6 +187,7 @@ impl View {
             linked: BTreeSet::new(),
             first_voters: 3,
             aggregator: None,
+            configured: None,
             open: None,
             roster: Vec::new(),
             clients: 0,
@@ -163,6 +196,11 @@ impl View {
             refused_max: 0,
             min_participants: 1,
             min_servers: None,
+            roster_floor: 0,
+            reach: BTreeMap::new(),
+            turnout: None,
+            disapproved: Vec::new(),
+            declined: None,
             finalized: None,
             records: Vec::new(),
             addresses: BTreeMap::new(),
@@ -195,8 +233,10 @@ pub struct Status {
     pub role: &'static str,
     /// Whether rounds finish and hide their participants, as far as this node can tell.
     pub ready: bool,
-    /// Why not.
+    /// Why not, in words.
     pub causes: Vec<String>,
+    /// The same by name, in the same order: one of [`Cause::NAMES`].
+    pub cause_names: Vec<&'static str>,
     /// What an operator should know although rounds may finish.
     pub notes: Vec<String>,
     /// Seconds since the start.
@@ -256,12 +296,9 @@ impl Status {
     /// Makes a status of what a node knows.
     #[must_use]
     pub fn of(view: &View) -> Self {
-        let causes = match view.role {
-            Role::Server => server_causes(view),
-            Role::Aggregator => aggregator_causes(view),
-            Role::Client if view.reads => reader_causes(view),
-            Role::Client => client_causes(view),
-        };
+        let causes = causes(view);
+        let cause_names = causes.iter().map(Cause::name).collect();
+        let causes: Vec<String> = causes.iter().map(Cause::to_string).collect();
         let mut all: BTreeSet<PeerId> = view.voters.union(&view.learners).copied().collect();
         all.extend(view.servers.keys());
         let servers = all.iter().map(|peer| ServerStatus {
@@ -291,6 +328,7 @@ impl Status {
             role: if view.reads { "reader" } else { role_name(view.role) },
             ready: causes.is_empty(),
             causes,
+            cause_names,
             notes: notes(view),
             uptime_s: view.uptime.as_secs(),
             group: view.group.map(|group| group.to_string()),
@@ -358,152 +396,12 @@ impl View {
         Removal { voters: self.voters.clone(), alive, target, listed, dead }
     }
 
-    fn is_stalled(&self) -> bool {
+    /// Whether no round was finalised for longer than a round may take.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
         let since = self.finalized.map_or(self.uptime, |finalized| finalized.age);
         since > self.patience
     }
-}
-
-fn server_causes(view: &View) -> Vec<String> {
-    let mut causes = Vec::new();
-    let alive = view.voters.iter().filter(|voter| view.answers(voter)).count();
-    let needed = majority(view.voters.len());
-    if view.voters.is_empty() {
-        causes.push("not in the committee yet: waiting for a leader to send the log".to_owned());
-    } else if view.leader.is_none() {
-        causes.push(if alive < needed {
-            let absent = view.voters.iter().filter(|voter| !view.answers(voter));
-            format!(
-                "no leader: {alive} of {} voters are reachable and {needed} are needed; not reachable: {}",
-                view.voters.len(),
-                names(absent)
-            )
-        } else {
-            "no leader: an election is under way".to_owned()
-        });
-    }
-    if !view.voters.is_empty() && !view.voters.contains(&view.me) {
-        causes.push(if view.learners.contains(&view.me) {
-            "this server has no vote yet: it is catching up with the log".to_owned()
-        } else {
-            "this server is not a member of the committee".to_owned()
-        });
-    }
-    match view.servers.get(&view.me) {
-        Some(ServerState::Registered) => {}
-        Some(ServerState::Leaving) => causes.push("this server is leaving for good".to_owned()),
-        Some(ServerState::Retired) => {
-            causes.push("this server was retired; its identity is barred".to_owned())
-        }
-        Some(ServerState::Departed) | None => {
-            causes.push("bundles are not replicated: this server's own is not in the registry".to_owned());
-        }
-    }
-    let missing = view.voters.iter().filter(|voter| {
-        **voter != view.me && view.linked.contains(*voter) && !view.servers.contains_key(*voter)
-    });
-    let missing = names(missing);
-    if !missing.is_empty() {
-        causes.push(format!("bundles are not replicated: not in the registry: {missing}"));
-    }
-    if view.finalized.is_none() && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
-        causes.push(format!(
-            "the first round waits for servers: {} of {} have a vote",
-            view.voters.len(),
-            view.first_voters
-        ));
-    }
-    if view.aggregator.is_none() {
-        causes.push("no aggregator is registered".to_owned());
-    }
-    if view.clients < view.min_participants {
-        causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
-    }
-    if let Some(open) =
-        view.open.as_ref().filter(|open| open.age > Duration::from_secs(1) && view.is_stalled())
-    {
-        causes.push(format!("round {} is {}", open.round, awaited(view, open)));
-    } else if view.is_stalled() && causes.is_empty() {
-        causes.push("no round was finalised for longer than a round may take".to_owned());
-    }
-    if view.min_participants < 2 {
-        causes.push(
-            "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author"
-                .to_owned(),
-        );
-    }
-    causes
-}
-
-fn aggregator_causes(view: &View) -> Vec<String> {
-    let mut causes = Vec::new();
-    if view.linked.is_empty() {
-        causes.push("no server is linked: compare ZIPNET_BOOTSTRAP".to_owned());
-    } else if view.strangers_only {
-        causes.push(
-            "no server it knows is linked: if all servers were replaced, restart this aggregator with ZIPNET_BOOTSTRAP"
-                .to_owned(),
-        );
-    }
-    match view.aggregator {
-        None => {
-            causes.push("not approved yet: a majority of the servers must approve this aggregator".to_owned())
-        }
-        Some(other) if other != view.me => {
-            causes.push(format!("the committee has another aggregator: {}", other.short()));
-        }
-        Some(_) => {}
-    }
-    if view.clients < view.min_participants {
-        causes.push(format!("too few clients: {} of {} are registered", view.clients, view.min_participants));
-    }
-    if causes.is_empty() && view.is_stalled() {
-        causes.push(
-            "no round was finalised for longer than a round may take: ask a server for its status".to_owned(),
-        );
-    }
-    causes
-}
-
-fn client_causes(view: &View) -> Vec<String> {
-    let mut causes = Vec::new();
-    if view.unbonded >= CONNECT_TIMEOUT {
-        let answers = view.aggregator.is_some_and(|aggregator| view.linked.contains(&aggregator));
-        causes.push(connect_timeout(&view.instance, answers));
-    }
-    match view.aggregator {
-        None => {
-            causes.push("no aggregator is known: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned())
-        }
-        Some(aggregator) if !view.linked.contains(&aggregator) => {
-            causes.push(format!("the aggregator {} is not reachable", aggregator.short()));
-        }
-        Some(_) if view.barred => causes.push(
-            "refused: the operator of a server refuses this client, or has done so within the last 16 rounds"
-                .to_owned(),
-        ),
-        Some(_) if !view.enrolled => causes.push("not in the client registry yet".to_owned()),
-        Some(_) => {}
-    }
-    if causes.is_empty() && view.is_stalled() {
-        causes.push("no broadcast was seen for longer than a round may take".to_owned());
-    }
-    causes
-}
-
-fn reader_causes(view: &View) -> Vec<String> {
-    let mut causes = Vec::new();
-    if view.unbonded >= CONNECT_TIMEOUT {
-        causes.push(connect_timeout(&view.instance, false));
-    }
-    if view.linked.is_empty() {
-        causes.push(
-            "no server and no aggregator is linked: compare ZIPNET_BOOTSTRAP and ZIPNET_INSTANCE".to_owned(),
-        );
-    } else if view.is_stalled() {
-        causes.push("no broadcast was seen for longer than a round may take".to_owned());
-    }
-    causes
 }
 
 fn notes(view: &View) -> Vec<String> {
@@ -536,6 +434,16 @@ fn notes(view: &View) -> Vec<String> {
                 notes.push(format!("server {name} is gone for good; its vote is about to be removed"));
             }
         }
+    }
+    if let (Some(configured), Some(aggregator)) = (view.configured, view.aggregator)
+        && configured != aggregator
+    {
+        notes.push(format!(
+            "the aggregator of the log is {}, and ZIPNET_AGGREGATOR names {}: set it to the first before this server starts \
+             again, or it approves no later key of that one",
+            aggregator.short(),
+            configured.short()
+        ));
     }
     let refused = view.refusals.get(&view.me).map_or(0, BTreeSet::len);
     if !view.unrefused.is_empty() && refused >= view.refused_max {
@@ -573,11 +481,16 @@ fn notes(view: &View) -> Vec<String> {
 fn awaited(view: &View, open: &OpenRound) -> String {
     match &open.awaits {
         Awaits::HeaderSignatures(from) => format!("waiting for the header signature of {}", names(from)),
-        Awaits::Aggregate => match view.aggregator {
-            Some(aggregator) => format!("waiting for the aggregate of {}", aggregator.short()),
-            None => "waiting for an aggregate".to_owned(),
+        Awaits::Aggregate => match (&view.turnout, view.aggregator) {
+            (Some(turnout), _) if turnout.round == open.round => format!(
+                "waiting for clients: {} of {} envelopes have come",
+                turnout.envelopes, view.min_participants
+            ),
+            (_, Some(aggregator)) => format!("waiting for the aggregate of {}", aggregator.short()),
+            (_, None) => "waiting for an aggregate".to_owned(),
         },
         Awaits::Partials(from) => format!("waiting for the partial of {}", names(from)),
+        Awaits::Servers(from) => format!("waiting for {} to put the aggregate into the log", names(from)),
     }
 }
 
@@ -596,9 +509,15 @@ impl fmt::Display for Status {
         row("instance", &self.instance)?;
         row("node", &format!("{} {}", self.role, self.peer))?;
         row("ready", if self.ready { "yes" } else { "no" })?;
-        row("leader", self.leader.as_deref().unwrap_or("none"))?;
+        // Only servers are told who leads.
+        if self.role == role_name(Role::Server) {
+            row("leader", self.leader.as_deref().unwrap_or("none"))?;
+        }
         row("aggregator", self.aggregator.as_deref().unwrap_or("none"))?;
-        row("clients", &format!("{} (a round needs {})", self.clients, self.min_participants))?;
+        // A client is told neither how many there are nor how many it takes.
+        if self.role == role_name(Role::Server) || self.role == role_name(Role::Aggregator) {
+            row("clients", &format!("{} (a round needs {})", self.clients, self.min_participants))?;
+        }
         if !self.refusals.is_empty() {
             let short = |server: &str| server.get(..10).unwrap_or(server).to_owned();
             let by = self.refusals.iter().map(|(server, clients)| format!("{clients} by {}", short(server)));
@@ -701,11 +620,12 @@ mod tests {
                     open: open(Awaits::HeaderSignatures(vec![peer(3)])),
                     ..healthy()
                 },
-                "round r18 is waiting for the header signature of server-0303030303",
+                "round r18 is waiting for the header signature of server-0303030303, linked with this node: the log of \
+                 that server says why",
             ),
             (
                 View { finalized: long_ago, open: open(Awaits::Aggregate), ..healthy() },
-                "round r18 is waiting for the aggregate of 0909090909",
+                "round r18 is waiting for the aggregate of 0909090909, which is linked: its own status says why",
             ),
             (
                 View {
@@ -713,7 +633,8 @@ mod tests {
                     open: open(Awaits::Partials(vec![peer(2), peer(3)])),
                     ..healthy()
                 },
-                "round r18 is waiting for the partial of server-0202020202, server-0303030303",
+                "round r18 is waiting for the partial of server-0202020202, server-0303030303, linked with this node: the \
+                 log of that server says why",
             ),
             (
                 View {
@@ -722,7 +643,10 @@ mod tests {
                 },
                 "bundles are not replicated: not in the registry: server-0303030303",
             ),
-            (View { aggregator: None, ..healthy() }, "no aggregator is registered"),
+            (
+                View { aggregator: None, ..healthy() },
+                "no aggregator is registered: start one, and if ZIPNET_AGGREGATOR is set, the one that it names",
+            ),
             (
                 View { min_participants: 1, ..healthy() },
                 "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author",
@@ -731,6 +655,140 @@ mod tests {
         for (view, cause) in table {
             assert_eq!(causes(&view), [cause]);
         }
+    }
+
+    /// A round stalls for clients: two of five are away, and two do not like the roster.
+    fn unattended() -> View {
+        let turnout = Turnout {
+            round: Round(18),
+            header: Digest::default(),
+            envelopes: 1,
+            absent: 2,
+            declined: vec![(Refused::RosterTooSmall, 2)],
+        };
+        let mut view = View {
+            finalized: Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) }),
+            open: open(Awaits::Aggregate),
+            turnout: Some(turnout),
+            ..healthy()
+        };
+        view.servers.insert(peer(3), ServerState::Departed);
+        view
+    }
+
+    #[test]
+    fn nobody_else_is_blamed_for_clients_that_stay_away() {
+        let sentence = "round r18 is waiting for clients: 1 of 2 envelopes have come; 2 registered clients are not linked \
+                        with the aggregator; 2 take no part, reason roster-too-small: the roster is smaller than it may be \
+                        for them: bring the missing server back or add one, restart the clients, or set ZIPNET_MIN_SERVERS \
+                        on them; servers that are away: server-0303030303";
+        let status = Status::of(&unattended());
+        assert_eq!((status.causes[0].as_str(), status.cause_names[0]), (sentence, "too-few-envelopes"));
+        assert_eq!(status.awaits.as_deref(), Some("waiting for clients: 1 of 2 envelopes have come"));
+        // The aggregator says the same.
+        let aggregator =
+            View { me: peer(9), role: Role::Aggregator, servers: BTreeMap::new(), ..unattended() };
+        let status = Status::of(&aggregator);
+        assert_eq!(status.cause_names, ["too-few-envelopes"]);
+        assert!(sentence.starts_with(&status.causes[0]), "{}", status.causes[0]);
+        // And so does a client, in its own words.
+        let declined =
+            Declined { reason: Refused::RosterTooSmall, servers: 2, floor: 3, missing: vec![peer(3)] };
+        let client = View {
+            enrolled: true,
+            aggregator: Some(peer(9)),
+            linked: [peer(9)].into(),
+            ..View::lonely("a", peer(7), Role::Client)
+        };
+        let client = View { declined: Some(declined), ..client };
+        assert_eq!(
+            causes(&client),
+            [
+                "this client takes no part, reason roster-too-small: the roster has 2 servers, and it insists on 3; missing: \
+                 server-0303030303; it goes on once they are enough, and a restart or ZIPNET_MIN_SERVERS accepts fewer"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cut_link_is_named_by_whoever_can_see_it() {
+        let set = |peers: &[u8]| peers.iter().map(|number| peer(*number)).collect::<BTreeSet<_>>();
+        let stalled = Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) });
+        let unsigned = |missing: u8| open(Awaits::HeaderSignatures(vec![peer(missing)]));
+        // Between the second and the third; the first reaches both, and the second leads.
+        let bridge = View {
+            finalized: stalled,
+            open: unsigned(3),
+            reach: [(peer(1), set(&[2, 3])), (peer(2), set(&[1])), (peer(3), set(&[1]))].into(),
+            ..healthy()
+        };
+        let leader = View {
+            me: peer(2),
+            linked: set(&[1, 9]),
+            reach: [(peer(2), set(&[1])), (peer(1), set(&[2, 3]))].into(),
+            ..bridge.clone()
+        };
+        let cut_off = View {
+            me: peer(3),
+            leader: None,
+            linked: set(&[1, 9]),
+            open: None,
+            reach: [(peer(3), set(&[1])), (peer(1), set(&[2, 3]))].into(),
+            ..bridge.clone()
+        };
+        for view in [&bridge, &leader, &cut_off] {
+            let status = Status::of(view);
+            assert!(status.cause_names.contains(&"link-cut"), "{:?}", status.causes);
+            let sentence =
+                status.causes.iter().find(|cause| cause.contains("do not reach each other")).unwrap();
+            assert!(
+                sentence.contains("server-0202020202") && sentence.contains("server-0303030303"),
+                "{sentence}"
+            );
+        }
+        // Without anybody who reaches both, there is no link to mend.
+        let down = View { reach: [(peer(1), set(&[2])), (peer(2), set(&[1]))].into(), ..bridge };
+        assert_eq!(Status::of(&down).cause_names, ["unsigned"]);
+    }
+
+    #[test]
+    fn what_else_keeps_rounds_from_being_opened_has_a_name() {
+        let stalled = Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) });
+        let names = |view: &View| Status::of(view).cause_names;
+        let without = View { finalized: stalled, linked: [peer(2), peer(3)].into(), ..healthy() };
+        assert_eq!(names(&without), ["aggregator-away"]);
+        let folding = View { open: open(Awaits::Aggregate), ..without.clone() };
+        assert_eq!(names(&folding), ["aggregator-away"], "once is enough");
+        assert_eq!(names(&View { roster_floor: 4, ..healthy() }), ["too-few-servers"]);
+        assert_eq!(names(&View { finalized: stalled, ..healthy() }), ["no-rounds"]);
+
+        let aggregator =
+            View { finalized: stalled, ..View { me: peer(9), role: Role::Aggregator, ..healthy() } };
+        assert_eq!(names(&aggregator), ["no-header"]);
+        let sent = View { open: open(Awaits::Servers(vec![peer(3)])), ..aggregator.clone() };
+        assert_eq!(names(&sent), ["aggregate-not-applied"]);
+        let refused = vec![(peer(2), Refused::AggregatorNotConfigured)];
+        let refused = View { aggregator: None, disapproved: refused, ..aggregator };
+        assert_eq!(
+            causes(&refused),
+            [
+                "not approved yet: a majority of the servers must approve this aggregator; server-0202020202 says \
+                 aggregator-not-configured: its ZIPNET_AGGREGATOR names another one; to replace the aggregator of the log, run \
+                 zipnet approve on a majority of the servers"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_aggregator_that_was_approved_by_hand_is_to_be_configured() {
+        let status = Status::of(&View { configured: Some(peer(8)), ..healthy() });
+        assert!(status.ready);
+        assert!(
+            status.notes[0].starts_with(
+                "the aggregator of the log is 0909090909, and ZIPNET_AGGREGATOR names 0808080808"
+            )
+        );
+        assert_eq!(Status::of(&View { configured: Some(peer(9)), ..healthy() }).notes, Vec::<String>::new());
     }
 
     #[test]
@@ -782,7 +840,9 @@ mod tests {
         let client = View { enrolled: true, ..client };
         assert_eq!(causes(&client), Vec::<String>::new());
         let client = View { uptime: Duration::from_secs(60), ..client };
-        assert_eq!(causes(&client), ["no broadcast was seen for longer than a round may take"]);
+        let silent = "no broadcast was seen for longer than a round may take: the status of a server or of the aggregator says \
+                      why";
+        assert_eq!(causes(&client), [silent]);
 
         let reader = View { reads: true, ..View::lonely("acme.mainnet", peer(1), Role::Client) };
         assert_eq!(
@@ -800,7 +860,7 @@ mod tests {
         let status = Status::of(&reader);
         assert_eq!((status.role, status.notes), ("reader", vec![]));
         let reader = View { uptime: Duration::from_secs(60), ..reader };
-        assert_eq!(causes(&reader), ["no broadcast was seen for longer than a round may take"]);
+        assert_eq!(causes(&reader), [silent]);
 
         let aggregator =
             View { linked: [peer(1)].into(), clients: 1, ..View::lonely("a", peer(9), Role::Aggregator) };
@@ -810,8 +870,6 @@ mod tests {
         );
         let lost = View { strangers_only: true, ..aggregator.clone() };
         assert!(causes(&lost)[0].starts_with("no server it knows is linked"), "{:?}", causes(&lost));
-        let aggregator = View { aggregator: Some(peer(8)), ..aggregator };
-        assert_eq!(causes(&aggregator), ["the committee has another aggregator: 0808080808"]);
     }
 
     #[test]
@@ -882,6 +940,6 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 22, "{names:?}");
+        assert_eq!(names.len(), 23, "{names:?}");
     }
 }

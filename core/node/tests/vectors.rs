@@ -94,6 +94,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
                 voters: [node(1), node(2), RaftId { store: StoreId(70_000), ..node(2) }].into(),
             },
         ),
+        ("who is reached", Frame::Reach { servers: [identity(1).peer(), identity(2).peer()].into() }),
     ]
 }
 

@@ -30,7 +30,7 @@ use crate::key::Signature;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
     Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, Header, LiveHeader, Message, Record,
-    RecordSignature, Role, Standing,
+    RecordSignature, Role, Standing, Turnout,
 };
 use crate::params::RoundParams;
 use crate::refused::Refused;
@@ -121,6 +121,9 @@ const DISCLAIMED_PER_ANSWER: usize = 4;
 /// A bundle is repeated this many times less often than other things: servers that know it send the registry each time.
 const BUNDLE_PACE: u32 = 5;
 
+/// While too few clients take part, the servers are told so this many times less often than other things.
+const TURNOUT_PACE: u32 = 2;
+
 /// After so many repetitions without effect a batch is given up, and a smaller one is tried.
 const BATCH_PATIENCE: u32 = 5;
 
@@ -174,6 +177,17 @@ pub struct Aggregator<C> {
     stopped: bool,
 }
 
+/// What a live round waits for at its aggregator.
+#[derive(Clone, Debug)]
+pub struct Waiting<'a> {
+    /// Of the round.
+    pub header: &'a Header,
+    /// When this aggregator saw it first.
+    pub since: Time,
+    /// Servers that have not put the aggregate into the log; `None`: it is not made yet.
+    pub missing: Option<Vec<PeerId>>,
+}
+
 /// A linked server.
 #[derive(Clone, Copy, Debug)]
 struct Server {
@@ -181,6 +195,8 @@ struct Server {
     log: Option<LogId>,
     /// The header that it said is live, last.
     said: Option<Digest>,
+    /// Why it does not take the bundle, as it said last.
+    refused: Option<Refused>,
     /// When it is told of the bundle again.
     bundle: Retry,
 }
@@ -188,7 +204,7 @@ struct Server {
 impl Server {
     /// One that was linked just now, or has to be told of another bundle.
     const fn new(now: Time) -> Self {
-        Self { log: None, said: None, bundle: Retry::at(now) }
+        Self { log: None, said: None, refused: None, bundle: Retry::at(now) }
     }
 }
 
@@ -233,6 +249,12 @@ struct Current {
     participants: Bitmap,
     /// Digest and signature of each envelope that is in: what a dispute is decided with.
     heard: BTreeMap<u32, (Digest, Signature)>,
+    /// Why clients take no part, by their places, as they say.
+    declined: BTreeMap<u32, Refused>,
+    /// What the servers were told of the turnout last.
+    told: Option<Turnout>,
+    /// When they are told again.
+    tell: Retry,
     stage: Stage,
 }
 
@@ -359,7 +381,8 @@ impl<C: Checks> Aggregator<C> {
         if let Some(current) = &self.current {
             match &current.stage {
                 Stage::Folding(_) => {
-                    note(current.since.after(self.config.fold_deadline), "the fold deadline")
+                    note(current.since.after(self.config.fold_deadline), "the fold deadline");
+                    note(current.tell.due, "the turnout of the round");
                 }
                 Stage::Forwarding { retry, .. } => note(retry.due, "the aggregate in the log"),
                 Stage::Signing | Stage::Over => {}
@@ -400,6 +423,33 @@ impl<C: Checks> Aggregator<C> {
     pub fn newest(&self) -> Option<(Round, u32)> {
         let (round, kept) = self.records.last_key_value()?;
         Some((*round, kept.record.participants.count_ones()))
+    }
+
+    /// What the newest live round waits for here; `None` once its aggregate is in the log.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting<'_>> {
+        let current = self.current.as_ref()?;
+        let header = &current.live.header;
+        let missing = match &current.stage {
+            Stage::Folding(_) | Stage::Signing => None,
+            Stage::Forwarding { applied, .. } => {
+                let roster = header.servers.iter().map(|server| server.peer);
+                Some(roster.filter(|server| !applied.contains(server)).collect())
+            }
+            Stage::Over => return None,
+        };
+        Some(Waiting { header, since: current.since, missing })
+    }
+
+    /// The newest finalised rounds that it holds, oldest first: each with its digest, and whether its whole roster has
+    /// signed it.
+    pub fn records(&self) -> impl Iterator<Item = (&Record, Digest, bool)> {
+        self.records.values().map(|kept| (&kept.record, kept.digest, kept.confirmed))
+    }
+
+    /// Linked servers that do not approve this aggregator, and why.
+    pub fn disapproved(&self) -> impl Iterator<Item = (PeerId, Refused)> {
+        self.servers.iter().filter_map(|(peer, server)| Some((*peer, server.refused?)))
     }
 
     /// How many clients are linked.
@@ -475,11 +525,17 @@ impl<C: Checks> Aggregator<C> {
                 self.records_wanted(from, round, out);
                 Ok(())
             }
+            Message::Declined { round: _, header, reason } if is_client => {
+                self.declined(from, header, reason);
+                Ok(())
+            }
             Message::BundleRefused { reason: Refused::Barred, last: Some(bundle) } if is_server => {
                 self.client_barred(from, &bundle.peer, out);
                 Ok(())
             }
-            Message::BundleRefused { reason, last } if is_server => self.bundle_refused(reason, last, out),
+            Message::BundleRefused { reason, last } if is_server => {
+                self.bundle_refused(from, reason, last, out)
+            }
             Message::Live(live) if is_server => self.live(from, live, out),
             Message::AggregateApplied { round, header } if is_server => {
                 self.aggregate_applied(from, round, header);
@@ -515,7 +571,9 @@ impl<C: Checks> Aggregator<C> {
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
             | Message::Retired { .. }
-            | Message::Disclaimed { .. } => Err(("message", misplaced)),
+            | Message::Disclaimed { .. }
+            | Message::Declined { .. }
+            | Message::Turnout(_) => Err(("message", misplaced)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, from);
@@ -572,8 +630,17 @@ impl<C: Checks> Aggregator<C> {
     }
 
     /// A server does not take this bundle. If it knows a later one that is really this node's, the next epoch is free.
-    fn bundle_refused(&mut self, reason: Refused, last: Option<Bundle>, out: &mut Outbox) -> Verdict {
+    fn bundle_refused(
+        &mut self,
+        from: PeerId,
+        reason: Refused,
+        last: Option<Bundle>,
+        out: &mut Outbox,
+    ) -> Verdict {
         if reason != Refused::StaleEpoch {
+            if let Some(server) = self.servers.get_mut(&from) {
+                server.refused = Some(reason);
+            }
             return Err(("bundle", reason));
         }
         let (Some(own), Some(last)) = (&self.bundle, last) else { return Ok(()) };
@@ -675,7 +742,7 @@ impl<C: Checks> Aggregator<C> {
     /// Takes note of the log that a server speaks of. False: it is not the log that this aggregator works for.
     fn speaks_of(&mut self, server: PeerId, log: LogId) -> bool {
         if let Some(server) = self.servers.get_mut(&server) {
-            server.log = Some(log);
+            (server.log, server.refused) = (Some(log), None);
         }
         self.choose_log();
         self.log == Some(log)
@@ -914,6 +981,9 @@ impl<C: Checks> Aggregator<C> {
             clients: None,
             participants: Bitmap::new(header.clients.count),
             heard: BTreeMap::new(),
+            declined: BTreeMap::new(),
+            told: None,
+            tell: Retry::at(self.now.after(self.config.fold_deadline)),
             stage: Stage::Folding(Fold::new(header.params.vector_bytes())),
             live,
         });
@@ -1014,6 +1084,66 @@ impl<C: Checks> Aggregator<C> {
         current.participants.set(place);
         current.heard.insert(place, evidence);
         Ok(())
+    }
+
+    /// A client says why it takes no part under a header.
+    fn declined(&mut self, from: PeerId, header: Digest, reason: Refused) {
+        let Some(current) = self.current.as_mut().filter(|current| current.digest == header) else { return };
+        let place = current.clients.as_ref().and_then(|clients| clients.index_of(&from));
+        if let Some(place) = place.filter(|place| !current.participants.get(*place)) {
+            current.declined.insert(place, reason);
+        }
+    }
+
+    /// How many clients take part in the newest live round, as long as it is not folded.
+    #[must_use]
+    pub fn turnout(&self) -> Option<Turnout> {
+        let current = self.current.as_ref()?;
+        let (Stage::Folding(_), Some(clients)) = (&current.stage, &current.clients) else { return None };
+        let is_absent = |(place, peer): &(u32, &PeerId)| {
+            !self.clients.contains_key(*peer)
+                && !current.participants.get(*place)
+                && !current.refused.get(*place)
+        };
+        let absent = (0..).zip(clients.iter().map(|(peer, _)| peer)).filter(is_absent).count();
+        let mut declined: BTreeMap<Refused, u32> = BTreeMap::new();
+        for (place, reason) in &current.declined {
+            if !current.participants.get(*place) {
+                let count = declined.entry(*reason).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        Some(Turnout {
+            round: current.live.header.round,
+            header: current.digest,
+            envelopes: current.participants.count_ones(),
+            absent: u32::try_from(absent).unwrap_or(u32::MAX),
+            declined: declined.into_iter().collect(),
+        })
+    }
+
+    /// Tells the servers that too few take part, once the fold is late: a round that waits for clients does not wait for
+    /// this aggregator.
+    fn tell_turnout(&mut self, out: &mut Outbox) {
+        let is_due = |current: &&mut Current| {
+            matches!(current.stage, Stage::Folding(_)) && current.tell.due <= self.now
+        };
+        if self.current.as_mut().filter(is_due).is_none() {
+            return;
+        }
+        let turnout = self.turnout();
+        let Some(current) = &mut self.current else { return };
+        current.tell.again(self.now, self.config.resend.saturating_mul(TURNOUT_PACE));
+        let Some(turnout) = turnout else { return };
+        if current.told.as_ref() != Some(&turnout) {
+            let floor = current.live.header.min_participants;
+            current.told = Some(turnout.clone());
+            out.report(Report::TurnoutLow { floor, turnout: turnout.clone() });
+        }
+        let bytes = wire::encode(&Message::Turnout(turnout));
+        for (server, _) in self.believed_servers() {
+            out.push(Effect::Send { to: *server, bytes: Arc::clone(&bytes) });
+        }
     }
 
     /// Ends the fold once everyone is in, or the deadline has passed and enough are in.
@@ -1247,6 +1377,7 @@ impl<C: Checks> Aggregator<C> {
         self.plan_batch(out);
         self.pin(out);
         self.finish_fold(out);
+        self.tell_turnout(out);
         self.repeat_aggregate(out);
         self.repeat_missing(out);
     }

@@ -189,9 +189,19 @@ pub struct Client<C> {
     /// All of `log`.
     records: BTreeMap<Round, Kept>,
     records_due: Time,
-    /// The last header that was not trusted, so that it is reported once.
-    untrusted: Option<(Digest, Refused)>,
+    /// The last header, if this client takes no part under it.
+    untrusted: Option<Untrusted>,
     stopped: bool,
+}
+
+/// A header under which a client takes no part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untrusted {
+    header: Digest,
+    /// Why.
+    pub reason: Refused,
+    /// The roster that the header names, whoever made it.
+    pub roster: Vec<PeerId>,
 }
 
 /// A message of the publisher.
@@ -390,6 +400,26 @@ impl<C: Checks> Client<C> {
         self.barred
     }
 
+    /// Why this client takes no part under the last header that it was shown; `None` if it does.
+    #[must_use]
+    pub fn untrusted(&self) -> Option<&Untrusted> {
+        self.untrusted.as_ref()
+    }
+
+    /// Servers that this client insists on and that are not in a roster: its pins; without pins, those of the largest
+    /// roster that it has accepted and that have not said farewell.
+    #[must_use]
+    pub fn missed_in(&self, roster: &[PeerId]) -> Vec<PeerId> {
+        let log = self.log.unwrap_or_default();
+        let stays = |server: &&PeerId| !self.farewells.contains(&(log, **server));
+        let missed = |server: &&PeerId| !roster.contains(server);
+        if self.config.pins.is_empty() {
+            self.basis.iter().filter(stays).filter(missed).copied().collect()
+        } else {
+            self.config.pins.iter().filter(missed).copied().collect()
+        }
+    }
+
     /// How many messages wait for their round, and how many wait for their outcome.
     #[must_use]
     pub fn backlog(&self) -> (usize, usize) {
@@ -466,7 +496,9 @@ impl<C: Checks> Client<C> {
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
             | Message::Retired { .. }
-            | Message::Disclaimed { .. } => Err(("message", Refused::WrongRole)),
+            | Message::Disclaimed { .. }
+            | Message::Declined { .. }
+            | Message::Turnout(_) => Err(("message", Refused::WrongRole)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, Some(from));
@@ -564,15 +596,20 @@ impl<C: Checks> Client<C> {
             return Ok(());
         }
         let round = live.header.round;
+        let roster = live.header.servers.iter().map(|server| server.peer).collect();
         self.small = None;
         if let Err(reason) = self.join(from, live, digest, place, out) {
             if reason == Refused::WrongRound {
                 return Err(("live", reason));
             }
-            if self.untrusted != Some((digest, reason)) {
-                self.untrusted = Some((digest, reason));
+            let untrusted = Some(Untrusted { header: digest, reason, roster });
+            if self.untrusted != untrusted {
+                self.untrusted = untrusted;
                 out.report(Report::HeaderUntrusted { round, reason });
             }
+            send(out, from, &Message::Declined { round, header: digest, reason });
+        } else {
+            self.untrusted = None;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::evidence::Contradiction;
 use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Disclaimer, Envelope,
-    Header, HeaderSignature, Partial, Record, RecordSignature, Standing, Testimony,
+    Header, HeaderSignature, Partial, Record, RecordSignature, Standing, Testimony, Turnout,
 };
 use crate::pad::End;
 use crate::refused::Refused;
@@ -314,6 +314,8 @@ pub enum Abandonment {
     Unsigned,
     /// No valid aggregate came in time.
     NoAggregate,
+    /// The same, and the aggregator has said that too few envelopes had come.
+    TooFewEnvelopes,
     /// Some rostered server gave no partial in time, left or took a new key.
     MissingPartial,
 }
@@ -509,6 +511,13 @@ pub enum Report {
         round: Round,
         /// How many envelopes are in.
         participants: u32,
+    },
+    /// Too few envelopes have come for a live round: this aggregator has counted them, or a server has been told so.
+    TurnoutLow {
+        /// Of the header: the fewest envelopes that make an aggregate.
+        floor: u32,
+        /// What was counted.
+        turnout: Turnout,
     },
     /// This aggregator met a client that is not in the registry.
     ClientSeen {

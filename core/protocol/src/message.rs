@@ -317,6 +317,22 @@ impl fmt::Debug for Record {
     }
 }
 
+/// How many clients take part in a live round, as the aggregator counts them once it has waited for them. For operators
+/// only: nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turnout {
+    /// The round.
+    pub round: Round,
+    /// Of the header.
+    pub header: Digest,
+    /// Envelopes that are in.
+    pub envelopes: u32,
+    /// Clients of the header's client set that the aggregator has no link with.
+    pub absent: u32,
+    /// Clients that said why they take no part, by reason in the order of [`Refused`]; each reason once.
+    pub declined: Vec<(Refused, u32)>,
+}
+
 /// A server's word that the committee finalised a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordSignature {
@@ -569,4 +585,15 @@ pub enum Message {
         /// From the aggregator: in roster order.
         disclaimers: Vec<Disclaimer>,
     },
+    /// Client to aggregator: it takes no part under this header.
+    Declined {
+        /// The round.
+        round: Round,
+        /// Of the header.
+        header: Digest,
+        /// Why.
+        reason: Refused,
+    },
+    /// Aggregator to server: too few envelopes have come, and why, as far as it knows.
+    Turnout(Turnout),
 }

@@ -329,7 +329,9 @@ impl<C: Checks> Reader<C> {
             | Message::RecordsWanted { .. }
             | Message::TestifyWanted { .. }
             | Message::Retired { .. }
-            | Message::Disclaimed { .. } => Err(("message", Refused::WrongRole)),
+            | Message::Disclaimed { .. }
+            | Message::Declined { .. }
+            | Message::Turnout(_) => Err(("message", Refused::WrongRole)),
         };
         if let Err((kind, reason)) = result {
             refuse(out, kind, reason, from);

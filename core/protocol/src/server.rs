@@ -14,10 +14,10 @@ use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{self, Committee, OpenRound, SignedRecord};
 use crate::id::{Digest, Epoch, LogId, PeerId, Round};
-use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
+use crate::machine::{Abandonment, Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
     Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, Role,
-    RosterServer, Standing,
+    RosterServer, Standing, Turnout,
 };
 use crate::pad::End;
 use crate::parts::Parts;
@@ -124,6 +124,11 @@ pub enum Input {
         /// Who.
         server: PeerId,
     },
+    /// The operator of this server approves an aggregator, whatever was configured.
+    Approve {
+        /// Who.
+        aggregator: PeerId,
+    },
     /// All clients that the operator of this server refuses. Whoever is not among them is refused no more.
     Refuse {
         /// Whom.
@@ -174,6 +179,8 @@ enum Asked {
     Registry,
     /// To be approved as the aggregator.
     Approval,
+    /// To tell the operator how many clients take part.
+    Turnout,
 }
 
 impl Asked {
@@ -182,7 +189,7 @@ impl Asked {
     const fn most(self) -> u8 {
         match self {
             Self::Records => 1,
-            Self::Registry => 2,
+            Self::Registry | Self::Turnout => 2,
             Self::Approval => 4,
         }
     }
@@ -250,12 +257,16 @@ pub struct Server<C> {
     finalized_at: Time,
     /// The newest record that this leader gave to the aggregator, and whether it was confirmed.
     published: Option<(Digest, bool)>,
+    /// What the aggregator said last about the turnout of a round, until one is finalised.
+    turnout: Option<Turnout>,
     /// What the aggregator sent for the live round.
     held: Option<Box<Aggregate>>,
     /// Since when.
     held_at: Time,
     /// The aggregator that asks to be approved and may be: the configured one, or else the first one seen.
     offer: Option<Bundle>,
+    /// The aggregator that the operator of this process has approved since its start.
+    approved: Option<PeerId>,
     retiring: bool,
     /// The clients that the operator of this server refuses.
     unwanted: BTreeSet<PeerId>,
@@ -306,9 +317,11 @@ impl<C: Checks> Server<C> {
             silent: BTreeSet::new(),
             finalized_at: Time::default(),
             published: None,
+            turnout: None,
             held: None,
             held_at: Time::default(),
             offer: None,
+            approved: None,
             retiring: false,
             unwanted: BTreeSet::new(),
             dead: BTreeSet::new(),
@@ -344,6 +357,10 @@ impl<C: Checks> Server<C> {
             Input::StartLog { log } => self.new_log = Some(log),
             Input::Retire => self.retiring = true,
             Input::RetireDead { server } => self.retire_dead(server, out),
+            Input::Approve { aggregator } => {
+                self.approved = Some(aggregator);
+                self.offer.take_if(|offer| offer.peer != aggregator);
+            }
             Input::Refuse { clients } => self.unwanted = clients,
             Input::Stop => {
                 let stopping = Stopping { since: self.now, handed_over: None, finished: false };
@@ -516,6 +533,18 @@ impl<C: Checks> Server<C> {
         entry.is_some_and(|entry| entry.takes_part() && self.bundle.as_ref() == Some(&entry.bundle))
     }
 
+    /// What the aggregator said last about a round that has too few participants; `None` since a round was finalised.
+    #[must_use]
+    pub fn turnout(&self) -> Option<&Turnout> {
+        self.turnout.as_ref()
+    }
+
+    /// The only aggregator that this server approves, as its operator says; `None`: the first one seen.
+    #[must_use]
+    pub fn appointed(&self) -> Option<PeerId> {
+        self.approved.or(self.config.aggregator)
+    }
+
     /// Whether this server holds an aggregate that is not in the log yet.
     #[must_use]
     pub fn holds_aggregate(&self) -> bool {
@@ -565,6 +594,7 @@ impl<C: Checks> Server<C> {
             Message::Propose(command) => self.proposed(from, role, command, out),
             Message::Bundle(bundle) => self.offered(from, bundle, out),
             Message::Aggregate(aggregate) => self.aggregated(from, aggregate, out),
+            Message::Turnout(turnout) => self.turned_out(from, turnout, out),
             Message::RegistryWanted => {
                 if self.committee.aggregator().is_none_or(|aggregator| aggregator.peer != from) {
                     refuse(out, "registry-wanted", Refused::NotAggregator, from);
@@ -596,7 +626,8 @@ impl<C: Checks> Server<C> {
             | Message::Record { .. }
             | Message::RecordSigned { .. }
             | Message::Retired { .. }
-            | Message::Disclaimed { .. } => refuse(out, "message", Refused::WrongRole, from),
+            | Message::Disclaimed { .. }
+            | Message::Declined { .. } => refuse(out, "message", Refused::WrongRole, from),
         }
     }
 
@@ -672,9 +703,9 @@ impl<C: Checks> Server<C> {
             Some(Refused::WrongRole)
         } else if bundle.instance != self.config.committee.instance {
             Some(Refused::WrongInstance)
-        } else if self.config.aggregator.is_some_and(|configured| configured != from) {
+        } else if self.appointed().is_some_and(|appointed| appointed != from) {
             Some(Refused::AggregatorNotConfigured)
-        } else if self.config.aggregator.is_none() && registered.or(self.offer.as_ref()).is_some_and(other) {
+        } else if self.appointed().is_none() && registered.or(self.offer.as_ref()).is_some_and(other) {
             Some(Refused::NotAggregator)
         } else if last.is_some_and(|last| bundle.epoch <= last.epoch) {
             Some(Refused::StaleEpoch)
@@ -730,6 +761,24 @@ impl<C: Checks> Server<C> {
                 }
                 self.held = Some(Box::new(aggregate));
             }
+        }
+    }
+
+    /// The aggregator says that too few clients take part. It may be wrong about that as it may fold no round at all, so
+    /// this is told to operators and used for nothing.
+    fn turned_out(&mut self, from: PeerId, turnout: Turnout, out: &mut Outbox) {
+        let Some(open) = self.committee.open() else { return };
+        if open.header.aggregator != from {
+            return refuse(out, "turnout", Refused::NotAggregator, from);
+        }
+        // What crosses with the end of a round or with an aggregate is no fault.
+        if open.digest != turnout.header || open.header.round != turnout.round || open.aggregate.is_some() {
+            return;
+        }
+        let floor = open.header.min_participants;
+        if self.turnout.as_ref() != Some(&turnout) && self.may_answer(from, Asked::Turnout) {
+            out.report(Report::TurnoutLow { floor, turnout: turnout.clone() });
+            self.turnout = Some(turnout);
         }
     }
 
@@ -941,9 +990,14 @@ impl<C: Checks> Server<C> {
                 self.parts.finalised(record.round);
                 self.promise = None;
                 self.silent.clear();
+                self.turnout = None;
                 self.finalized_at = self.now;
             }
-            Report::RoundAbandoned { missing, .. } => {
+            Report::RoundAbandoned { header, missing, reason, .. } => {
+                let lacked = self.turnout.as_ref().is_some_and(|turnout| turnout.header == *header);
+                if lacked && *reason == Abandonment::NoAggregate {
+                    *reason = Abandonment::TooFewEnvelopes;
+                }
                 let promise = self.promise.take().filter(|_| !replay);
                 if let Some(promise) = promise {
                     self.disclaim(&promise, out);
@@ -965,9 +1019,9 @@ impl<C: Checks> Server<C> {
             Report::ServerLeaving { .. } => self.send_farewells(out),
             Report::AggregatorRegistered { aggregator } => {
                 // Whoever is not configured has come too late.
-                let over = |offer: &mut Bundle| {
-                    self.config.aggregator.is_none() || self.committee.aggregator() == Some(offer)
-                };
+                let appointed = self.appointed();
+                let over =
+                    |offer: &mut Bundle| appointed.is_none() || self.committee.aggregator() == Some(offer);
                 self.offer.take_if(over);
                 if self.links.contains_key(aggregator) {
                     self.send_registry(*aggregator, out);
@@ -995,6 +1049,7 @@ impl<C: Checks> Server<C> {
             | Report::PartialMade { .. }
             | Report::Disclaimed { .. }
             | Report::AggregateForwarded { .. }
+            | Report::TurnoutLow { .. }
             | Report::ClientSeen { .. }
             | Report::Enrolled { .. }
             | Report::Sealed { .. }

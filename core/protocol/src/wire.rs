@@ -37,7 +37,7 @@ pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
 pub const SERVERS_MAX: usize = 256;
 
 /// Kinds of [`Message`] are below this.
-const KINDS: u8 = 17;
+const KINDS: u8 = 19;
 
 /// Kinds of [`Command`] are below this.
 const COMMAND_KINDS: u8 = 13;
@@ -95,6 +95,8 @@ pub const fn kind(message: &Message) -> u8 {
         Message::TestifyWanted { .. } => 14,
         Message::Retired { .. } => 15,
         Message::Disclaimed { .. } => 16,
+        Message::Declined { .. } => 17,
+        Message::Turnout(_) => 18,
     }
 }
 
@@ -249,7 +251,9 @@ fn message_body(message: &Message) -> usize {
         | Message::RecordsWanted { .. }
         | Message::TestifyWanted { .. }
         | Message::Retired { .. }
-        | Message::Disclaimed { .. } => 0,
+        | Message::Disclaimed { .. }
+        | Message::Declined { .. }
+        | Message::Turnout(_) => 0,
     }
 }
 
@@ -320,7 +324,13 @@ fn check_message(message: &Message) -> Result<(), DecodeError> {
         | Message::AggregateApplied { .. }
         | Message::RegistryWanted
         | Message::RecordsWanted { .. }
-        | Message::TestifyWanted { .. } => Ok(()),
+        | Message::TestifyWanted { .. }
+        | Message::Declined { .. } => Ok(()),
+        Message::Turnout(turnout) => {
+            let reasons = turnout.declined.iter().map(|(reason, _)| reason);
+            // There is one order, and no list is longer than there are reasons.
+            if reasons.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err(DecodeError::Malformed) }
+        }
     }
 }
 

@@ -120,7 +120,10 @@ impl Play {
             }
             Message::Envelope(envelope) => (envelope.round, envelope.header) = self.header,
             Message::Aggregate(aggregate) => (aggregate.round, aggregate.header) = self.header,
-            Message::AggregateApplied { round, header } => (*round, *header) = self.header,
+            Message::AggregateApplied { round, header } | Message::Declined { round, header, .. } => {
+                (*round, *header) = self.header;
+            }
+            Message::Turnout(turnout) => (turnout.round, turnout.header) = self.header,
             Message::Disclaimed { disclaimers } => {
                 for disclaimer in disclaimers {
                     (disclaimer.round, disclaimer.header) = self.header;

@@ -54,7 +54,9 @@ fn verify_message(message: &Message) -> bool {
         | Message::Registry { .. }
         | Message::RegistryWanted
         | Message::RecordsWanted { .. }
-        | Message::TestifyWanted { .. } => false,
+        | Message::TestifyWanted { .. }
+        | Message::Declined { .. }
+        | Message::Turnout(_) => false,
     }
 }
 

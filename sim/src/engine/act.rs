@@ -87,6 +87,15 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Retire { node, dead, refused } => self.retire(node, *dead, *refused, line).await,
+            Do::Approve { node, aggregator } => {
+                let servers = self.choose(node, Purpose::Act).await?;
+                let aggregator = self.choose_one(aggregator, Purpose::Look).await?;
+                let peer = self.cluster.peer(aggregator);
+                for handle in servers.into_iter().filter_map(|server| self.cluster.handle(server)) {
+                    handle.approve(peer);
+                }
+                Ok(())
+            }
             Do::Refuse { node, client, withdraw } => {
                 let servers = self.choose(node, Purpose::Act).await?;
                 let clients = self.choose(client, Purpose::Look).await?;

@@ -311,10 +311,13 @@ impl Run<'_> {
         let name = self.cluster.name(node);
         let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.peer(named).short());
-        let fits = |sentence: &&String| {
-            says(sentence, cause) && named.as_ref().is_none_or(|named| sentence.contains(named.as_str()))
+        let causes = status.causes.iter().zip(status.cause_names.iter().map(|name| Some(*name)));
+        let told = causes.chain(status.notes.iter().map(|note| (note, None)));
+        let fits = |(sentence, word): (&String, Option<&str>)| {
+            says(word, sentence, cause)
+                && named.as_ref().is_none_or(|named| sentence.contains(named.as_str()))
         };
-        if status.causes.iter().chain(&status.notes).any(|sentence| fits(&sentence)) {
+        if told.into_iter().any(fits) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
@@ -346,18 +349,7 @@ pub(crate) fn fits(name: &str, reason: Reason) -> bool {
     }
 }
 
-/// Whether a sentence of a status is about this cause.
-pub(crate) fn says(sentence: &str, cause: Cause) -> bool {
-    match cause {
-        Cause::TooFewClients => sentence.starts_with("too few clients"),
-        Cause::NoLeader => sentence.starts_with("no leader"),
-        Cause::BundlesMissing => sentence.starts_with("bundles are not replicated"),
-        Cause::AwaitingServer => {
-            sentence.contains("waiting for the header signature of")
-                || sentence.contains("waiting for the partial of")
-        }
-        Cause::VoteStillCounts => sentence.contains("its vote still counts"),
-        Cause::NoAnonymity => sentence.starts_with("no anonymity"),
-        Cause::ConnectTimeout => sentence.contains("ConnectTimeout"),
-    }
+/// Whether what a status says is about this cause: by its name, or in words.
+pub(crate) fn says(name: Option<&str>, sentence: &str, cause: Cause) -> bool {
+    name == Some(cause.name()) || cause.says().iter().any(|words| sentence.contains(words))
 }

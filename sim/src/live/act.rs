@@ -90,6 +90,15 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Retire { node, dead, refused } => self.retire(node, *dead, *refused, line),
+            Do::Approve { node, aggregator } => {
+                let servers = self.choose(node, Purpose::Act)?;
+                let aggregator = self.choose_one(aggregator, Purpose::Look)?;
+                let path = format!("/approve/{}", self.cluster.get(aggregator).peer);
+                for server in servers {
+                    self.order(server, &path, line)?;
+                }
+                Ok(())
+            }
             Do::Refuse { node, client, withdraw } => {
                 let servers = self.choose(node, Purpose::Act)?;
                 let clients = self.choose(client, Purpose::Look)?;
@@ -266,10 +275,14 @@ impl Run<'_> {
     /// Has a server refuse a client, or withdraw that, as `zipnet refuse` does.
     fn refuse(&mut self, server: NodeId, client: NodeId, withdraw: bool, line: u32) -> Going {
         let peer = self.cluster.get(client).peer;
-        let path = format!("/{}/{peer}", if withdraw { "unrefuse" } else { "refuse" });
+        self.order(server, &format!("/{}/{peer}", if withdraw { "unrefuse" } else { "refuse" }), line)
+    }
+
+    /// Gives a server an order, as soon as it listens.
+    fn order(&mut self, server: NodeId, path: &str, line: u32) -> Going {
         let end = self.now().after(START_WAIT);
         loop {
-            let answer = self.cluster.ask(server, &path, Some(&[]));
+            let answer = self.cluster.ask(server, path, Some(&[]));
             if answer.as_ref().is_some_and(|answer| answer.status == 200) {
                 return Ok(());
             }

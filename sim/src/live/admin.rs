@@ -26,6 +26,8 @@ pub(super) struct Answer {
 #[serde(default)]
 pub(super) struct Status {
     pub(super) causes: Vec<String>,
+    /// Their names, in the same order.
+    pub(super) cause_names: Vec<String>,
     pub(super) notes: Vec<String>,
     pub(super) servers: Vec<Server>,
     /// The group of a server, in full.

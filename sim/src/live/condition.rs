@@ -288,10 +288,12 @@ impl Run<'_> {
         let name = self.cluster.name(node);
         let Some(status) = self.cluster.status(node) else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.get(named).peer.to_string());
-        let is_it = |sentence: &&String| {
-            says(sentence, cause) && named.as_ref().is_none_or(|named| sentence.contains(short(named)))
+        let causes = status.causes.iter().zip(status.cause_names.iter().map(|name| Some(name.as_str())));
+        let told = causes.chain(status.notes.iter().map(|note| (note, None)));
+        let fits = |(sentence, word): (&String, Option<&str>)| {
+            says(word, sentence, cause) && named.as_ref().is_none_or(|named| sentence.contains(short(named)))
         };
-        if status.causes.iter().chain(&status.notes).any(|sentence| is_it(&sentence)) {
+        if told.into_iter().any(fits) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))

@@ -129,7 +129,8 @@ impl<W: World, C: Checks> Node<W, C> {
             | Frame::Pong { .. }
             | Frame::Goodbye { .. }
             | Frame::Peers { .. }
-            | Frame::Members { .. } => true,
+            | Frame::Members { .. }
+            | Frame::Reach { .. } => true,
         };
         if !answered {
             return self.rejected(frame.name(), "too-often", peer);
@@ -162,6 +163,11 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Frame::Peers { entries } => self.learn(peer, entries),
             Frame::Members { log, index, voters } => self.voters_named(id, log, index, voters),
+            Frame::Reach { servers } => {
+                if let Some(entry) = self.links.get_mut(id) {
+                    entry.reach = servers;
+                }
+            }
         }
     }
 
@@ -360,6 +366,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });
         if role == Role::Server {
             self.name_voters(id);
+            self.links.send(id, &Frame::Reach { servers: self.told_reach.clone() });
             self.look_whom_to_believe();
         }
         self.feed(Feed::Linked { peer, role });

@@ -18,6 +18,7 @@ pub(super) enum Control {
     Publish { request: RequestId, payload: Vec<u8>, reply: Option<oneshot::Sender<Result<(), PublishError>>> },
     Retire,
     RetireDead(PeerId),
+    Approve(PeerId),
     Refuse(BTreeSet<PeerId>),
     Clients { begins: String, reply: oneshot::Sender<Vec<PeerId>> },
     Parts { round: Round, reply: oneshot::Sender<Option<Made>> },
@@ -75,6 +76,11 @@ impl Handle {
     /// Tells a server that another one is dead for good.
     pub fn retire_dead(&self, server: PeerId) {
         self.send(Control::RetireDead(server));
+    }
+
+    /// Tells a server that its operator approves an aggregator, for as long as this process runs.
+    pub fn approve(&self, aggregator: PeerId) {
+        self.send(Control::Approve(aggregator));
     }
 
     /// Tells a server all clients that its operator refuses. Whoever is not among them is refused no more.

@@ -32,6 +32,8 @@ pub(super) struct Entry<N> {
     pub(super) said: Option<LogId>,
     /// The voters in the other end's log, as it named them last, and the entry since which they are.
     pub(super) named: Option<(u64, BTreeSet<RaftId>)>,
+    /// The servers that the other end is linked with, as it says.
+    pub(super) reach: BTreeSet<PeerId>,
     /// This end does not want to talk, has said so, and waits for the other end's word.
     pub(super) refused: bool,
     /// This end uses the connection for the peer.
@@ -108,11 +110,21 @@ impl<N: Connection> Links<N> {
         self.last = self.last.checked_add(1).expect("64 bits of connections do not run out");
         let id = ConnectionId(self.last);
         let peer = connection.peer();
-        let (hello, said, named, refused, used, welcomed, farewell) =
-            (None, None, None, false, false, false, None);
         self.entries.insert(
             id,
-            Entry { connection, peer, opened: now, hello, said, named, refused, used, welcomed, farewell },
+            Entry {
+                connection,
+                peer,
+                opened: now,
+                hello: None,
+                said: None,
+                named: None,
+                reach: BTreeSet::new(),
+                refused: false,
+                used: false,
+                welcomed: false,
+                farewell: None,
+            },
         );
         id
     }

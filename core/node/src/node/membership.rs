@@ -7,13 +7,14 @@ use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId};
 use zipnet_core::message::Role;
 use zipnet_core::server;
+use zipnet_core::time::Time;
 
-use super::{DESERTED, Happening, Machine, Node, lock, view};
+use super::{DESERTED, Happening, Machine, Node, OUTREACHED, lock, view};
 use crate::believed::named;
 use crate::consensus::{self, Believed};
 use crate::event::Event;
-use crate::frame::Frame;
-use crate::meeting::{Change, ConnectionId, Membership, membership_plan};
+use crate::frame::{Frame, VOTERS_LEN_MAX};
+use crate::meeting::{Change, ConnectionId, Membership, farther_reaching, membership_plan};
 use crate::world::World;
 
 impl<W: World, C: Checks> Node<W, C> {
@@ -85,6 +86,49 @@ impl<W: World, C: Checks> Node<W, C> {
             for id in self.links.of_role(Role::Server) {
                 self.name_voters(id);
             }
+        }
+    }
+
+    /// Who of the servers is linked with which servers: this one as it is, the linked ones as they say.
+    pub(super) fn reach(&self) -> BTreeMap<PeerId, BTreeSet<PeerId>> {
+        let servers = || self.links.linked_entries().filter(|(_, _, hello)| hello.role == Role::Server);
+        let mut reach: BTreeMap<PeerId, BTreeSet<PeerId>> =
+            servers().map(|(_, entry, _)| (entry.peer, entry.reach.clone())).collect();
+        let own = servers().map(|(_, entry, _)| entry.peer).take(VOTERS_LEN_MAX);
+        reach.insert(self.own.peer, own.collect());
+        reach
+    }
+
+    /// Tells the linked servers whom this one reaches; a leader that others outreach hands over to the one that reaches
+    /// most.
+    pub(super) fn look_after_reach(&mut self, now: Time) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let mut reach = self.reach();
+        let own = reach.remove(&self.own.peer).unwrap_or_default();
+        if own != self.told_reach {
+            self.told_reach.clone_from(&own);
+            let frame = Frame::Reach { servers: own.clone() };
+            for id in self.links.of_role(Role::Server) {
+                self.links.send(id, &frame);
+            }
+        }
+        let state = group.state();
+        let leads = state.role == consensus::Role::Leader && !self.stopping;
+        let better = if leads { farther_reaching(self.own.peer, &own, &reach, &state.members) } else { None };
+        let Some(better) = better else {
+            self.outreached = None;
+            return;
+        };
+        let since = *self.outreached.get_or_insert(now);
+        if now.since(since) >= OUTREACHED {
+            // If it does not take over, it is asked again after as long.
+            self.outreached = None;
+            self.world.observe(Event::Warned(format!(
+                "server {} reaches servers that this one does not: it is asked to lead",
+                better.peer.short()
+            )));
+            let group = group.clone();
+            drop(W::Runtime::spawn(async move { drop(group.transfer_leadership(better).await) }));
         }
     }
 

@@ -12,11 +12,27 @@ use zipnet_core::time::Time;
 use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
 use crate::config::Part;
+use crate::event::Event;
 use crate::meeting::ServerState;
-use crate::status::{Awaits, Finalized, OpenRound, RecordView, View};
+use crate::status::{Awaits, Cause, Declined, Finalized, OpenRound, RecordView, View, causes};
 use crate::world::World;
 
 impl<W: World, C: Checks> Node<W, C> {
+    /// Tells operators why rounds stall, whenever that changes, and that they go on.
+    pub(super) fn look_after_causes(&mut self) {
+        let view = self.view();
+        let causes = if view.is_stalled() { causes(&view) } else { Vec::new() };
+        if causes.is_empty() && view.is_stalled() {
+            // The next round was opened just now.
+            return;
+        }
+        let names: Vec<_> = causes.iter().map(Cause::name).collect();
+        if names != self.told_causes {
+            self.world.observe(if causes.is_empty() { Event::GoesOn } else { Event::Stalled { causes } });
+            self.told_causes = names;
+        }
+    }
+
     pub(super) fn view(&self) -> View {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
@@ -80,10 +96,13 @@ impl<W: World, C: Checks> Node<W, C> {
                     age: now.since(member.server.opened_at()),
                     awaits: match open.awaited() {
                         (Abandonment::Unsigned, missing) => Awaits::HeaderSignatures(missing),
-                        (Abandonment::NoAggregate, _) => Awaits::Aggregate,
+                        (Abandonment::NoAggregate | Abandonment::TooFewEnvelopes, _) => Awaits::Aggregate,
                         (Abandonment::MissingPartial, missing) => Awaits::Partials(missing),
                     },
                 });
+                view.turnout = member.server.turnout().cloned();
+                view.roster_floor = committee.roster_floor();
+                view.reach = self.reach();
                 view.clients = committee.clients().len();
                 let mut refusals: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
                 for (client, servers) in committee.refusals() {
@@ -108,13 +127,45 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
+                view.disapproved = aggregator.disapproved().collect();
                 view.clients = aggregator.registry().map_or(0, |registry| registry.len());
+                view.log = aggregator.log();
+                if let Some(waiting) = aggregator.waiting() {
+                    view.min_participants = waiting.header.min_participants;
+                    view.roster = waiting.header.servers.iter().map(|server| server.peer).collect();
+                    view.turnout = aggregator.turnout();
+                    let awaits = match waiting.missing {
+                        Some(missing) => Some(Awaits::Servers(missing)),
+                        None => view.turnout.as_ref().map(|_| Awaits::Aggregate),
+                    };
+                    view.open = awaits.map(|awaits| OpenRound {
+                        round: waiting.header.round,
+                        age: now.since(waiting.since),
+                        awaits,
+                    });
+                }
+                let records = aggregator.records().map(|(record, digest, confirmed)| RecordView {
+                    log: record.log,
+                    round: record.round,
+                    digest,
+                    previous: record.previous,
+                    participants: record.participants.count_ones(),
+                    servers: record.servers.clone(),
+                    confirmed,
+                });
+                view.records = records.collect();
                 let has_servers = self.links.linked().any(|(_, hello)| hello.role == Role::Server);
                 view.strangers_only = has_servers && !aggregator.knows_server();
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();
                 view.barred = client.is_barred();
+                view.declined = client.untrusted().map(|untrusted| Declined {
+                    reason: untrusted.reason,
+                    servers: untrusted.roster.len(),
+                    floor: client.roster_floor(),
+                    missing: client.missed_in(&untrusted.roster),
+                });
                 view.unbonded = now.since(self.bonded_at);
             }
             Machine::Reader(reader) => {
@@ -128,6 +179,7 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;
+            view.configured = part.aggregator;
             view.patience = part.round_period.saturating_add(part.round_deadline);
             view.min_participants = view.min_participants.max(part.floors.participants);
         }

@@ -888,6 +888,71 @@ fn the_configured_aggregator_replaces_another() {
 }
 
 #[test]
+fn an_operator_approves_another_aggregator_whatever_was_configured() {
+    let mut play = Play::at(Step::Approved);
+    let (first, second) = (play.cast.aggregator.bundle.clone(), play.cast.rival.bundle.clone());
+    play.server.config.aggregator = Some(first.peer);
+    let effects = play.hear(second.peer, &Message::Bundle(second.clone()));
+    assert_eq!(refusals(&effects), [Refused::AggregatorNotConfigured]);
+    assert!(kinds(&play.feed(Input::Approve { aggregator: second.peer })).is_empty(), "it has to ask again");
+    assert_eq!(play.server.appointed(), Some(second.peer));
+    assert_eq!(kinds(&play.hear(second.peer, &Message::Bundle(second.clone()))), ["approve-aggregator"]);
+    play.settle();
+    assert_eq!(play.server.committee().aggregator(), Some(&first), "one server is no majority");
+    let approval = play.cast.servers[1].approve(&second);
+    play.commit(&Command::ApproveAggregator(approval));
+    assert_eq!(play.server.committee().aggregator(), Some(&second));
+}
+
+#[test]
+fn a_turnout_is_told_to_operators_and_changes_nothing() {
+    let mut play = Play::at(Step::Live);
+    let open = play.server.committee().open().unwrap().clone();
+    let (aggregator, rival) = (play.cast.aggregator.peer(), play.cast.rival.peer());
+    let turnout = |header: Digest, envelopes: u32| Turnout {
+        round: open.header.round,
+        header,
+        envelopes,
+        absent: 1,
+        declined: vec![(Refused::RosterTooSmall, 2)],
+    };
+    let say = |play: &mut Play, from: PeerId, turnout: &Turnout| {
+        play.hear(from, &Message::Turnout(turnout.clone()))
+    };
+    let told = |effects: &[Effect]| {
+        let is_told = |report: &&Report| matches!(report, Report::TurnoutLow { floor: 2, .. });
+        reports(effects).into_iter().filter(is_told).count()
+    };
+    let (right, deadline) = (turnout(open.digest, 1), play.server.deadline());
+    assert_eq!(refusals(&say(&mut play, rival, &right)), [Refused::NotAggregator]);
+    assert_eq!(say(&mut play, aggregator, &turnout(Digest([9; 32]), 1)).len(), 0, "of another header");
+    assert_eq!(play.server.turnout(), None);
+    assert_eq!(told(&say(&mut play, aggregator, &right)), 1);
+    assert_eq!(told(&say(&mut play, aggregator, &right)), 0, "nothing new");
+    assert_eq!(told(&say(&mut play, aggregator, &turnout(open.digest, 0))), 1);
+    assert_eq!(told(&say(&mut play, aggregator, &right)), 0, "an aggregator does not fill the log");
+    play.wait(RESEND);
+    assert_eq!(told(&say(&mut play, aggregator, &right)), 1);
+    assert_eq!(play.server.turnout(), Some(&right));
+    assert_eq!(play.server.deadline().at, deadline.at);
+
+    // The round is not one that waits for the aggregator.
+    let effects = play.feed(Input::Stop);
+    assert_eq!(kinds(&effects), ["depart-server"]);
+    let effects = play.settle();
+    let lacked = |report: &&Report| {
+        matches!(report, Report::RoundAbandoned { reason: Abandonment::TooFewEnvelopes, .. })
+    };
+    assert_eq!(reports(&effects).into_iter().filter(lacked).count(), 1);
+
+    let mut play = Play::at(Step::Live);
+    let open = play.server.committee().open().unwrap().clone();
+    say(&mut play, aggregator, &turnout(open.digest, 1));
+    play.go(Step::Finalized);
+    assert_eq!(play.server.turnout(), None);
+}
+
+#[test]
 fn a_bundle_that_is_not_the_senders_or_not_an_aggregators_is_refused() {
     let mut play = Play::at(Step::Registered);
     let bundle = play.cast.aggregator.bundle.clone();

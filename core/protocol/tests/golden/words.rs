@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use zipnet_core::id::{PeerId, Round};
 use zipnet_core::machine::{Deadline, Effect, Job, Report};
-use zipnet_core::message::{Command, Message};
+use zipnet_core::message::{Command, Message, Turnout};
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 
@@ -88,6 +88,9 @@ fn report(cast: &Cast, report: &Report) -> String {
             format!("aggregate of {round} forwarded with {participants} envelopes")
         }
         Report::ClientSeen { client } => format!("{} seen", name(cast, client)),
+        Report::TurnoutLow { floor, turnout } => {
+            format!("too few of {floor} envelopes: {}", counted(turnout))
+        }
         Report::Disclaimed { round, .. } => format!("{round} disclaimed"),
         Report::Enrolled { version } => format!("enrolled in version {}", version.0),
         Report::Sealed { round, request, servers, .. } => {
@@ -153,6 +156,8 @@ fn message(cast: &Cast, message: &Message) -> String {
             format!("{} signatures of the record of {round}", signatures.len())
         }
         Message::RecordsWanted { from } => format!("records wanted from {from}"),
+        Message::Declined { round, reason, .. } => format!("{round} declined: {reason}"),
+        Message::Turnout(turnout) => format!("turnout of {}", counted(turnout)),
         Message::Retired { announcements } => {
             let names: Vec<_> = announcements.iter().map(|word| name(cast, &word.server)).collect();
             format!("retired: {}", names.join(", "))
@@ -166,6 +171,12 @@ fn message(cast: &Cast, message: &Message) -> String {
         }
         other => format!("{other:?}"),
     }
+}
+
+fn counted(turnout: &Turnout) -> String {
+    let declined: Vec<_> =
+        turnout.declined.iter().map(|(reason, clients)| format!(", {clients} decline: {reason}")).collect();
+    format!("{}: {} in, {} absent{}", turnout.round, turnout.envelopes, turnout.absent, declined.concat())
 }
 
 /// A payload without the zeros at its end.

@@ -6,7 +6,7 @@ use zipnet_core::key::{Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, ClientSet, Command, Disclaimer,
     Envelope, Floors, Header, HeaderSignature, LiveHeader, Message, Partial, Previous, Record,
-    RecordSignature, Role, RosterServer, Standing, Testimony,
+    RecordSignature, Role, RosterServer, Standing, Testimony, Turnout,
 };
 use zipnet_core::params::RoundParams;
 use zipnet_core::refused::Refused;
@@ -296,5 +296,13 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::TestifyWanted { server: servers[0].peer() },
         Message::Retired { announcements: vec![announcement(&servers[0], Standing::Leaving)] },
         Message::Disclaimed { disclaimers: servers.iter().map(disclaimer).collect() },
+        Message::Declined { round: ROUND, header: Digest([0x60; 32]), reason: Refused::RosterTooSmall },
+        Message::Turnout(Turnout {
+            round: ROUND,
+            header: Digest([0x60; 32]),
+            envelopes: 1,
+            absent: 2,
+            declined: vec![(Refused::RosterTooSmall, 3), (Refused::PinMissing, 300)],
+        }),
     ]
 }

@@ -1,8 +1,9 @@
 //! Bytes from a peer are one message exactly, or refused.
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Epoch, Round};
-use zipnet_core::message::{ClientBatch, Command, Message};
+use zipnet_core::id::{Digest, Epoch, Round};
+use zipnet_core::message::{ClientBatch, Command, Message, Turnout};
+use zipnet_core::refused::Refused;
 use zipnet_core::wire::{
     DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command, encode,
     encode_command, kind,
@@ -153,6 +154,17 @@ fn lists_longer_than_honest_ones_are_refused() {
     let disclaimers = vec![sample::disclaimer(&servers[0]); SERVERS_MAX + 1];
     let many = Message::Disclaimed { disclaimers };
     assert_eq!(decode(&encode(&many)), Err(DecodeError::Count { what: "disclaimers" }));
+
+    for reasons in [[Refused::PinMissing; 2], [Refused::PinMissing, Refused::RosterTooSmall]] {
+        let declined = reasons.map(|reason| (reason, 1)).to_vec();
+        let (round, header) = (sample::ROUND, Digest::default());
+        let turnout = Message::Turnout(Turnout { round, header, envelopes: 0, absent: 0, declined });
+        assert_eq!(
+            decode(&encode(&turnout)),
+            Err(DecodeError::Malformed),
+            "each reason once, in their order"
+        );
+    }
 
     let wide = sample::record(&servers, Bitmap::new((1 << 18) + 1), Vec::new());
     let wide = Message::Record { record: wide, signatures: Vec::new() };

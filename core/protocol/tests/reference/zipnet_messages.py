@@ -152,6 +152,17 @@ def listed(kind, most):
     return read, lambda values: NUMBER[1](len(values)) + b"".join(kind[1](value) for value in values)
 
 
+def rising(kind, field):
+    """A list whose values have this field in rising order, each once."""
+    read_list, write = listed(kind, 256)
+
+    def read(data):
+        values, data = read_list(data)
+        need(all(a[field] < b[field] for a, b in zip(values, values[1:])), "a list is not in its order")
+        return values, data
+    return read, write
+
+
 def read_body(data):
     length, data = NUMBER[0](data)
     need(length <= 1 << 26, "a vector is too long")
@@ -245,6 +256,7 @@ REASONS = (
     "below-floor too-few-participants not-live no-round aggregate-in refused-client not-aggregator "
     "aggregator-not-configured unknown-record retired barred too-many foreign-key already-promised not-in-registry "
     "pin-missing stopping still-alive").split()
+REASON = below(len(REASONS))
 
 COMMAND = choice(
     record_of("start log", ("log", ID)), HEADER, HEADER_SIGNATURE, AGGREGATE, PARTIAL, RECORD_SIGNATURE,
@@ -252,7 +264,7 @@ COMMAND = choice(
     TESTIMONY, APPROVAL, BATCH, REFUSAL)
 SIGNATURES = listed(HEADER_SIGNATURE, 256)
 MESSAGE = choice(
-    COMMAND, BUNDLE, record_of("bundle refused", ("reason", below(len(REASONS))), ("last", optional(BUNDLE))),
+    COMMAND, BUNDLE, record_of("bundle refused", ("reason", REASON), ("last", optional(BUNDLE))),
     record_of("live", ("header", HEADER), ("signatures", SIGNATURES)),
     record_of("live for", ("header", HEADER), ("signatures", SIGNATURES), ("place", optional(PROOF))),
     ENVELOPE, AGGREGATE, record_of("applied", ("round", NUMBER), ("header", ID)),
@@ -262,7 +274,10 @@ MESSAGE = choice(
     record_of("record signed", ("signatures", listed(RECORD_SIGNATURE, 256))),
     record_of("records wanted", ("from", NUMBER)), record_of("testify wanted", ("server", ID)),
     record_of("retired", ("announcements", listed(ANNOUNCEMENT, 256))),
-    record_of("disclaimed", ("disclaimers", listed(DISCLAIMER, 256))))
+    record_of("disclaimed", ("disclaimers", listed(DISCLAIMER, 256))),
+    record_of("declined", ("round", NUMBER), ("header", ID), ("reason", REASON)),
+    record_of("turnout", ("round", NUMBER), ("header", ID), ("envelopes", SHORT), ("absent", SHORT),
+              ("declined", rising(record_of("decliners", ("reason", REASON), ("clients", SHORT)), "reason"))))
 
 
 def whole(kind, data):
@@ -604,7 +619,8 @@ FAREWELLS = "departing leaving spare replaced yielding".split()
 FRAMES = {
     1: HELLO, 2: below(len(REFUSALS)), 3: NUMBER, 4: NUMBER, 5: below(len(FAREWELLS)), 6: listed(KNOWN, 256),
     7: listed(ENTRY, 64), 8: record_of("welcome"),
-    9: record_of("members", ("log", optional(ID)), ("index", NUMBER), ("voters", listed(STORED, 1024)))}
+    9: record_of("members", ("log", optional(ID)), ("index", NUMBER), ("voters", listed(STORED, 1024))),
+    10: record_of("reach", ("servers", listed(ID, 1024)))}
 
 BLANK = record_of("nothing")
 VOTE = record_of("vote", ("term", NUMBER), ("node", STORED), ("committed", BOOL))

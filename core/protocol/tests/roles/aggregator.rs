@@ -6,7 +6,7 @@ use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Ro
 use zipnet_core::machine::{Done, Effect, Job, Report};
 use zipnet_core::message::{
     Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Role,
-    Standing,
+    Standing, Turnout,
 };
 use zipnet_core::refused::Refused;
 
@@ -450,6 +450,77 @@ fn client_that_is_linked_anew_is_registered_once_and_shown_the_round_again() {
     let bundle = play.cast.clients[0].bundle.clone();
     let effects = play.hear(client, &Message::Bundle(bundle));
     assert!(matches!(&sent(&effects)[..], [(to, Message::LiveFor { .. })] if *to == client));
+}
+
+fn turnouts(effects: &[Effect]) -> Vec<(PeerId, Turnout)> {
+    let turnout = |(to, message)| match message {
+        Message::Turnout(turnout) => Some((to, turnout)),
+        _ => None,
+    };
+    sent(effects).into_iter().filter_map(turnout).collect()
+}
+
+#[test]
+fn servers_are_told_why_too_few_take_part() {
+    let mut play = registered(Strict);
+    let live = live(&mut play, &Plan { min_participants: 3, ..Plan::round(1) });
+    let (round, header) = (live.header.round, live.header.digest());
+    let decline = |play: &mut Play<Aggregator<Strict>>, client: usize, header, reason| {
+        let from = play.cast.client(client);
+        assert_eq!(refusals(&play.hear(from, &Message::Declined { round, header, reason })), []);
+    };
+    // Once each, for this header, and only by clients of its client set.
+    decline(&mut play, 0, header, Refused::PinMissing);
+    decline(&mut play, 0, header, Refused::RosterTooSmall);
+    decline(&mut play, 1, Digest([9; 32]), Refused::RosterTooSmall);
+    let server = play.cast.server(0);
+    let declined = Message::Declined { round, header, reason: Refused::RosterTooSmall };
+    assert_eq!(refusals(&play.hear(server, &declined)), [("message", Refused::WrongRole)]);
+    let gone = play.cast.client(2);
+    play.feed(Input::Unlinked { peer: gone });
+    assert!(turnouts(&play.wait(Duration::from_millis(1999))).is_empty(), "they may still come");
+
+    let turnout =
+        Turnout { round, header, envelopes: 0, absent: 1, declined: vec![(Refused::RosterTooSmall, 1)] };
+    let effects = play.wait(Duration::from_millis(1));
+    let all: Vec<_> = (0..3).map(|server| (play.cast.server(server), turnout.clone())).collect();
+    assert_eq!(turnouts(&effects), all);
+    let reported = |effects: &[Effect]| {
+        effects.iter().any(|effect| matches!(effect, Effect::Report(Report::TurnoutLow { floor: 3, .. })))
+    };
+    assert!(reported(&effects));
+    let effects = play.wait(Duration::from_secs(2));
+    assert_eq!((turnouts(&effects).len(), reported(&effects)), (3, false), "repeated, and reported once");
+
+    // Whoever takes part after all has not declined.
+    let envelope = play.cast.envelope(0, &live);
+    send(&mut play, 0, &envelope);
+    decline(&mut play, 0, header, Refused::RosterTooSmall);
+    let effects = play.wait(Duration::from_secs(2));
+    let better = Turnout { envelopes: 1, declined: vec![], ..turnout };
+    assert_eq!(turnouts(&effects)[0].1, better);
+    assert!(reported(&effects));
+    for client in [1, 2] {
+        let envelope = play.cast.envelope(client, &live);
+        let peer = play.cast.client(client);
+        play.feed(Input::Linked { peer, role: Role::Client });
+        send(&mut play, client, &envelope);
+    }
+    assert_eq!(play.machine.turnout(), None);
+    assert!(turnouts(&play.wait(Duration::from_secs(10))).is_empty(), "it is folded");
+}
+
+#[test]
+fn aggregator_knows_who_does_not_approve_it() {
+    let mut play = registered(Strict);
+    let server = play.cast.server(1);
+    assert_eq!(play.machine.disapproved().count(), 0);
+    let refused = Message::BundleRefused { reason: Refused::AggregatorNotConfigured, last: None };
+    assert_eq!(refusals(&play.hear(server, &refused)), [("bundle", Refused::AggregatorNotConfigured)]);
+    assert_eq!(play.machine.disapproved().collect::<Vec<_>>(), [(server, Refused::AggregatorNotConfigured)]);
+    let registry = registry(&play.cast, 1, &[0, 1, 2]);
+    play.hear(server, &registry);
+    assert_eq!(play.machine.disapproved().count(), 0, "it speaks of its log now");
 }
 
 fn disclaimed(effects: &[Effect]) -> Vec<(PeerId, Vec<PeerId>)> {

@@ -231,6 +231,37 @@ fn roster_that_is_too_small_or_lacks_a_pin_is_refused() {
 }
 
 #[test]
+fn client_says_why_it_takes_no_part_each_time_it_is_shown_the_header() {
+    let declined = |effects: &[Effect]| {
+        let reason = |(_, message)| match message {
+            Message::Declined { round, reason, .. } => Some((round.0, reason)),
+            _ => None,
+        };
+        sent(effects).into_iter().filter_map(reason).collect::<Vec<_>>()
+    };
+    let mut play = linked(Strict, |cast, c| c.pins = vec![cast.server(3), cast.server(0)]);
+    let (live, effects) = join(&mut play, &Plan { roster: vec![0, 1], ..Plan::round(1) });
+    assert_eq!(declined(&effects), [(1, Refused::PinMissing)]);
+    let own = place(&play, &Plan::round(1));
+    let again = show(&mut play, live, own);
+    assert_eq!((declined(&again).len(), untrusted(&again).len()), (1, 0), "said again, and reported once");
+    let why = play.machine.untrusted().cloned().unwrap();
+    assert_eq!((why.reason, why.roster.len()), (Refused::PinMissing, 2));
+    assert_eq!(play.machine.missed_in(&why.roster), [play.cast.server(3)]);
+    let (_, effects) = join(&mut play, &Plan { roster: vec![0, 3], ..Plan::round(2) });
+    assert_eq!(declined(&effects), []);
+    assert_eq!(play.machine.untrusted(), None);
+
+    // Without pins it misses those of the largest roster that have not said farewell.
+    let mut play = plain();
+    join(&mut play, &Plan { roster: vec![0, 1, 2], ..Plan::round(1) });
+    let (_, effects) = join(&mut play, &Plan { roster: vec![0, 1], ..Plan::round(2) });
+    assert_eq!(declined(&effects), [(2, Refused::RosterTooSmall)]);
+    let why = play.machine.untrusted().cloned().unwrap();
+    assert_eq!(play.machine.missed_in(&why.roster), [play.cast.server(2)]);
+}
+
+#[test]
 fn farewell_counts_once_and_only_for_a_server_of_the_roster() {
     let mut play = plain();
     let from = aggregator(&play);

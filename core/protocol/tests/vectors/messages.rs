@@ -35,7 +35,9 @@ fn digests(message: &Message) -> Vec<Digest> {
         Message::AggregateApplied { .. }
         | Message::RegistryWanted
         | Message::RecordsWanted { .. }
-        | Message::TestifyWanted { .. } => Vec::new(),
+        | Message::TestifyWanted { .. }
+        | Message::Declined { .. }
+        | Message::Turnout(_) => Vec::new(),
     }
 }
 
