@@ -146,6 +146,14 @@ words! {
         RoundAbandoned = "round-abandoned",
         /// `aggregator: forwarded aggregate round=… participants=…`
         AggregateForwarded = "aggregate-forwarded",
+        /// A majority has approved an aggregator.
+        AggregatorRegistered = "aggregator-registered",
+        /// Too few clients take part in a round; the line says why.
+        TurnoutLow = "turnout-low",
+        /// Rounds stall; the line says why.
+        Stalled = "stalled",
+        /// Rounds were stalled, and are no more.
+        GoesOn = "goes-on",
         /// `registering client bundle client=…`; on the aggregator.
         ClientSeen = "client-seen",
         /// `committee: client refused client=… by server=…`; on each server.
@@ -480,6 +488,8 @@ words! {
         NamedJudges = "named-judges",
         /// Only servers speak of a log when they say hello.
         ServersHaveLogs = "servers-have-logs",
+        /// An aggregator serves a log once a majority of its voters have approved it.
+        MajorityApproves = "majority-approves",
     }
 }
 
@@ -518,6 +528,10 @@ words! {
         RoundDuration = "zipnet_round_duration_seconds",
         /// How long no round has been finalised.
         RoundStalled = "zipnet_round_stalled_seconds",
+        /// By cause: 1 while rounds stall because of it.
+        RoundStallCause = "zipnet_round_stall_cause",
+        /// By reason: clients that take no part in a round that too few take part in.
+        RoundEnvelopesMissing = "zipnet_round_envelopes_missing",
         /// Messages and commands refused.
         Rejected = "zipnet_rejected_total",
         /// No metric of a node: how many honest participants each finalised round hides. For thresholds of simulations.

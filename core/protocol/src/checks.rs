@@ -76,6 +76,8 @@ pub enum Check {
     NamedJudges,
     /// Only servers speak of a log when they say hello.
     ServersHaveLogs,
+    /// An aggregator serves a log once a majority of its voters have approved it.
+    MajorityApproves,
 }
 
 /// A vector that a keyring has made, and what it made it of: for whoever judges from outside what a run gives away.

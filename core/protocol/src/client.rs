@@ -394,6 +394,12 @@ impl<C: Checks> Client<C> {
         self.named.filter(|named| !self.aggregators.contains(named))
     }
 
+    /// The aggregator that the newest trusted header names.
+    #[must_use]
+    pub fn named_aggregator(&self) -> Option<PeerId> {
+        self.named
+    }
+
     /// Whether the aggregator has said that servers refuse this client, since it was last in a client set.
     #[must_use]
     pub fn is_barred(&self) -> bool {

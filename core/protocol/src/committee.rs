@@ -898,7 +898,8 @@ impl<C: Checks> Committee<C> {
             *candidate = fresh();
         }
         candidate.approvals.insert(approval.server);
-        if is_majority(candidate.approvals.intersection(&electorate).count(), electorate.len()) {
+        let approvals = candidate.approvals.intersection(&electorate).count();
+        if is_majority(approvals, electorate.len()) || !self.checks.enforce(Check::MajorityApproves) {
             self.state.candidates.clear();
             self.state.replaced.remove(&bundle.peer);
             let before = self.state.aggregator.replace(bundle.clone());

@@ -159,6 +159,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();
+                view.aggregator = client.named_aggregator().or(view.aggregator);
                 view.barred = client.is_barred();
                 view.declined = client.untrusted().map(|untrusted| Declined {
                     reason: untrusted.reason,
