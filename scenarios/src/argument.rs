@@ -11,8 +11,8 @@ use crate::node::{NodeRef, Nodes, Role, Which};
 use crate::reader::{Body, Reader, Value, found};
 use crate::value::{Draw, Drawn, Int, NotSpan, Scalar, Share, Span, Spread};
 use crate::words::{
-    Apply, Cause, Deviation, DiskFate, Guard, LogEvent, Metric, Outcome, Property, Reason, Signal, Since,
-    Stat, State, Subject, Word,
+    Apply, Cause, Deviation, DiskFate, Foretold, Guard, LogEvent, Metric, Outcome, Plan, Property, Reason,
+    Signal, Since, Stat, State, Subject, Word,
 };
 
 /// What an argument looks like in a file.
@@ -465,8 +465,8 @@ macro_rules! word_arguments {
 }
 
 word_arguments!(
-    Apply, Cause, Deviation, DiskFate, Guard, LogEvent, Metric, Outcome, Property, Reason, Signal, Since,
-    Stat, State, Subject
+    Apply, Cause, Deviation, DiskFate, Foretold, Guard, LogEvent, Metric, Outcome, Plan, Property, Reason,
+    Signal, Since, Stat, State, Subject
 );
 
 impl Argument for NodeRef {

@@ -9,7 +9,8 @@ use crate::node::{NodeRef, Nodes};
 use crate::reader::{Body, Reader, Verbs, plain, row};
 use crate::value::{Draw, Int, Permille, Share, Span, Spread};
 use crate::words::{
-    Apply, Cause, Deviation, DiskFate, LogEvent, Metric, Outcome, Reason, Signal, Since, State, Subject,
+    Apply, Cause, Deviation, DiskFate, Foretold, LogEvent, Metric, Outcome, Plan, Reason, Signal, Since,
+    State, Subject,
 };
 
 /// A verb of a place, as the documentation and the schema show it.
@@ -406,6 +407,17 @@ verbs! {
             ready: bool,
             /// A cause that stands among its parts, ready or not.
             cause: Option<Cause>,
+        }
+        /// A server foretells what would become of rounds; the steps after this one show whether that is so.
+        Plan = "plan" {
+            /// Each of these servers.
+            node: Nodes,
+            /// What is thought of.
+            step: Plan,
+            /// With whom; to add one, whoever.
+            server: NodeRef,
+            /// What it foretells.
+            rounds: Foretold,
         }
         /// The group's id is as it was at the end of another step, or is not.
         GroupId = "group-id" {

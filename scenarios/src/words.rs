@@ -50,6 +50,34 @@ words! {
 }
 
 words! {
+    /// What an operator thinks of doing with a server.
+    Plan {
+        /// Stop it; it comes back.
+        Stop = "stop",
+        /// Take it away for good, with a farewell if it answers.
+        Remove = "remove",
+        /// Add one.
+        Add = "add",
+    }
+}
+
+words! {
+    /// What a plan foretells of rounds.
+    Foretold {
+        /// They go on.
+        GoOn = "go-on",
+        /// They are open, and those clients sit them out that were told no floor.
+        ClientsDecide = "clients-decide",
+        /// The floor of a server keeps them from being opened.
+        Pause = "pause",
+        /// No majority is left.
+        Stop = "stop",
+        /// The step is refused.
+        Refused = "refused",
+    }
+}
+
+words! {
     /// What happens to the writes that were not yet synced when the power fails.
     DiskFate {
         /// Each one is kept, lost or torn in the middle, as the seed decides.

@@ -23,11 +23,40 @@ pub enum Step {
     Add,
 }
 
+/// What would become of rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounds {
+    /// They go on.
+    GoOn,
+    /// They are opened, and each client decides by its own floor and pins; those that were told no floor sit them out.
+    ClientsDecide,
+    /// No server opens one: its floor asks for more servers.
+    Pause,
+    /// The committee can agree on nothing.
+    Stop,
+    /// The step is refused, so that nothing changes.
+    Refused,
+}
+
+/// How a server goes, as far as clients are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Going {
+    /// It comes back.
+    Departs,
+    /// It has told the clients that it does not.
+    Leaves,
+    /// It has told nobody anything.
+    Dead,
+}
+
 /// What would follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// Whether the committee goes on, or at least comes back by itself.
     pub safe: bool,
+    /// What would become of rounds.
+    pub rounds: Rounds,
     /// What would follow, each a sentence, the gravest first.
     pub consequences: Vec<String>,
     /// How many more servers may then be away before the committee can agree on nothing.
@@ -41,6 +70,7 @@ impl Plan {
         if view.voters.is_empty() {
             return Self {
                 safe: false,
+                rounds: Rounds::Stop,
                 consequences: vec!["this server is in no committee yet, so it can not tell".to_owned()],
                 may_leave: 0,
             };
@@ -64,21 +94,31 @@ const fn spare(alive: usize, voters: usize) -> usize {
     alive.saturating_sub(majority(voters))
 }
 
-/// What rounds do without some of the registered servers.
-fn rounds(view: &View, remaining: usize, consequences: &mut Vec<String>) {
-    let clients = "clients go on if their own ZIPNET_MIN_SERVERS or pins allow it";
-    match view.min_servers.and_then(|floor| usize::try_from(floor).ok()) {
-        Some(floor) if remaining >= floor => consequences.push(format!(
-            "rounds go on with {remaining} servers, since at least {floor} are required; {clients}"
-        )),
-        Some(floor) => {
-            consequences.push(format!("rounds pause: {remaining} servers remain and {floor} are required"));
-        }
-        None => consequences.push(format!(
-            "once it has departed, rounds are open to the {remaining} servers that remain; clients without \
-             ZIPNET_MIN_SERVERS sit them out until it is back"
-        )),
+/// What rounds do once so many of the registered servers remain.
+fn rounds(view: &View, remaining: usize, going: Going, consequences: &mut Vec<String>) -> Rounds {
+    if let Some(floor) = view.min_servers.and_then(|floor| usize::try_from(floor).ok())
+        && remaining < floor
+    {
+        consequences.push(format!("rounds pause: {remaining} servers remain and {floor} are required"));
+        return Rounds::Pause;
     }
+    let (outcome, clients) = match going {
+        Going::Departs => (
+            Rounds::ClientsDecide,
+            "those with ZIPNET_MIN_SERVERS or pins that allow it go on, all others sit them out until it is back",
+        ),
+        Going::Leaves => (
+            Rounds::GoOn,
+            "clients are told that it leaves, and go on; those that pin it, or whose ZIPNET_MIN_SERVERS asks for more, do not",
+        ),
+        Going::Dead => (
+            Rounds::ClientsDecide,
+            "those with ZIPNET_MIN_SERVERS or pins that allow it go on, all others sit them out until another server has \
+             joined or they are restarted",
+        ),
+    };
+    consequences.push(format!("rounds are open to the {remaining} servers that remain: {clients}"));
+    outcome
 }
 
 fn stop(view: &View, server: PeerId) -> Plan {
@@ -104,11 +144,15 @@ fn stop(view: &View, server: PeerId) -> Plan {
             majority(voters)
         ));
     }
-    if quorum && view.roster.contains(&server) {
-        rounds(view, view.roster.len().saturating_sub(1), &mut consequences);
-    }
+    let rounds = if !quorum {
+        Rounds::Stop
+    } else if view.roster.contains(&server) {
+        rounds(view, view.roster.len().saturating_sub(1), Going::Departs, &mut consequences)
+    } else {
+        Rounds::GoOn
+    };
     consequences.push(format!("the vote of server {name} still counts while it is away"));
-    Plan { safe: quorum, consequences, may_leave: spare(left, voters) }
+    Plan { safe: quorum, rounds, consequences, may_leave: spare(left, voters) }
 }
 
 fn remove(view: &View, server: PeerId) -> Plan {
@@ -118,6 +162,7 @@ fn remove(view: &View, server: PeerId) -> Plan {
     match may_retire(&view.removal(server, dead), &Strict) {
         Err(sentence) => Plan {
             safe: false,
+            rounds: Rounds::Refused,
             consequences: vec![format!("refused: {sentence}")],
             may_leave: spare(left, view.voters.len()),
         },
@@ -134,12 +179,14 @@ fn remove(view: &View, server: PeerId) -> Plan {
                     server.short()
                 ));
             }
-            rounds(view, view.roster.iter().filter(|listed| **listed != server).count(), &mut consequences);
+            let staying = view.roster.iter().filter(|listed| **listed != server).count();
+            let going = if dead { Going::Dead } else { Going::Leaves };
+            let rounds = rounds(view, staying, going, &mut consequences);
             consequences.push(
                 "its identity is barred for good; after a removal for cause, rotate the committee secret"
                     .to_owned(),
             );
-            Plan { safe: true, consequences, may_leave: spare(left, remaining.len()) }
+            Plan { safe: true, rounds, consequences, may_leave: spare(left, remaining.len()) }
         }
     }
 }
@@ -160,7 +207,7 @@ fn add(view: &View) -> Plan {
     consequences.push(
         "clients derive a pad with it from the next round on; pinned clients need no change".to_owned(),
     );
-    Plan { safe: true, consequences, may_leave: spare(left, voters) }
+    Plan { safe: true, rounds: Rounds::GoOn, consequences, may_leave: spare(left, voters) }
 }
 
 impl fmt::Display for Plan {
@@ -212,23 +259,39 @@ mod tests {
         let mut view = committee(3);
         view.linked.remove(&peer(3));
         let plan = Plan::of(&view, Step::Stop(peer(2)));
-        assert!(!plan.safe, "{plan}");
+        assert!(!plan.safe && plan.rounds == Rounds::Stop, "{plan}");
         assert!(plan.consequences[0].starts_with("the committee stops until it is back: 1 of 3"), "{plan}");
     }
 
     #[test]
     fn without_floors_clients_sit_rounds_out() {
         let plan = Plan::of(&committee(3), Step::Stop(peer(3)));
-        assert!(plan.to_string().contains("clients without ZIPNET_MIN_SERVERS sit them out"), "{plan}");
+        assert!(plan.to_string().contains("all others sit them out until it is back"), "{plan}");
+        assert_eq!(plan.rounds, Rounds::ClientsDecide);
+    }
+
+    #[test]
+    fn clients_go_on_without_whoever_has_said_that_it_leaves() {
+        let mut view = committee(4);
+        let plan = Plan::of(&view, Step::Remove(peer(3)));
+        assert_eq!(plan.rounds, Rounds::GoOn, "{plan}");
+        assert!(plan.to_string().contains("clients are told that it leaves, and go on"), "{plan}");
+        view.linked.remove(&peer(3));
+        let plan = Plan::of(&view, Step::Remove(peer(3)));
+        assert_eq!(plan.rounds, Rounds::ClientsDecide, "{plan}");
+        assert!(plan.to_string().contains("until another server has joined or they are restarted"), "{plan}");
     }
 
     #[test]
     fn floors_decide_whether_rounds_go_on() {
         let mut view = committee(4);
         view.min_servers = Some(3);
-        assert!(Plan::of(&view, Step::Stop(peer(2))).to_string().contains("rounds go on with 3 servers"));
+        assert_eq!(Plan::of(&view, Step::Stop(peer(2))).rounds, Rounds::ClientsDecide);
         view.min_servers = Some(4);
-        assert!(Plan::of(&view, Step::Stop(peer(2))).to_string().contains("rounds pause"));
+        let plan = Plan::of(&view, Step::Stop(peer(2)));
+        assert_eq!(plan.rounds, Rounds::Pause);
+        assert!(plan.to_string().contains("rounds pause"), "{plan}");
+        assert_eq!(Plan::of(&view, Step::Remove(peer(2))).rounds, Rounds::Pause);
     }
 
     #[test]
@@ -240,6 +303,7 @@ mod tests {
         view.linked.remove(&peer(2));
         let plan = Plan::of(&view, Step::Remove(peer(3)));
         assert!(!plan.safe && plan.consequences[0].contains("majority would be lost"), "{plan}");
+        assert_eq!(plan.rounds, Rounds::Refused);
         assert!(Plan::of(&view, Step::Remove(peer(2))).to_string().contains("use --dead"));
         assert!(!Plan::of(&view, Step::Remove(peer(9))).safe);
     }

@@ -6,7 +6,7 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
 use zipnet_core::machine::Outcome as Fate;
 use zipnet_core::time::Time;
-use zipnet_node::status::Status;
+use zipnet_node::status::{Status, View};
 use zipnet_reports::Verdict;
 use zipnet_scenarios::node::{Nodes, Role, Which};
 use zipnet_scenarios::verbs::Condition;
@@ -287,9 +287,13 @@ impl Run<'_> {
 
     /// How a node stands. None if it does not answer.
     pub(super) async fn status(&self, node: NodeId) -> Option<Status> {
+        self.view(node).await.as_ref().map(Status::of)
+    }
+
+    /// What a node knows. None if it does not answer.
+    pub(super) async fn view(&self, node: NodeId) -> Option<View> {
         let handle = self.cluster.handle(node)?;
-        let view = SimRuntime::timeout(VIEW_WAIT, handle.view()).await.ok()??;
-        Some(Status::of(&view))
+        SimRuntime::timeout(VIEW_WAIT, handle.view()).await.ok()?
     }
 
     /// What a node says about why it is not ready.

@@ -6,11 +6,12 @@ use zipnet_core::id::PeerId;
 use zipnet_core::key::RoundSecret;
 use zipnet_core::random::Random as CoreRandom;
 use zipnet_core::time::Time;
+use zipnet_node::plan::{Plan, Step};
 use zipnet_scenarios::node::{Nodes, Role};
 use zipnet_scenarios::scenario::StepId;
 use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Check;
-use zipnet_scenarios::words::{Metric, Word as _};
+use zipnet_scenarios::words::{self, Metric, Word as _};
 
 use super::select::Purpose;
 use super::{Going, Run, duration};
@@ -119,6 +120,34 @@ impl Run<'_> {
                     if let Some(cause) = cause {
                         verdict = verdict.and(self.has_cause(node, *cause, None).await);
                     }
+                }
+                verdict
+            }
+            Check::Plan { node, step, server, rounds } => {
+                let nodes = self.choose(node, Purpose::Look).await?;
+                let server = self.choose_one(server, Purpose::Look).await?;
+                let peer = self.cluster.peer(server);
+                let step = match step {
+                    words::Plan::Stop => Step::Stop(peer),
+                    words::Plan::Remove => Step::Remove(peer),
+                    words::Plan::Add => Step::Add,
+                };
+                let mut verdict = Ok(());
+                for node in nodes {
+                    let name = self.cluster.name(node);
+                    let own = match self.view(node).await {
+                        None => Err(format!("{name} does not answer")),
+                        Some(view) => {
+                            let plan = Plan::of(&view, step);
+                            let said = serde_json::to_value(plan.rounds).unwrap_or_default();
+                            if said == rounds.name() {
+                                Ok(())
+                            } else {
+                                Err(format!("{name} foretells {said}: {:?}", plan.consequences))
+                            }
+                        }
+                    };
+                    verdict = verdict.and(own);
                 }
                 verdict
             }

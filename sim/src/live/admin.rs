@@ -60,6 +60,14 @@ pub(super) struct Record {
     pub(super) previous: Option<String>,
 }
 
+/// What a server foretells of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Foreseen {
+    /// What would become of rounds.
+    pub(super) rounds: String,
+    pub(super) consequences: Vec<String>,
+}
+
 /// Asks the node that uses a state folder. A payload makes it an order.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Check;
 use zipnet_scenarios::words::{Metric, Word as _};
 
+use super::admin::Foreseen;
 use super::select::Purpose;
 use super::{Going, Run, duration};
 use crate::cluster::NodeId;
@@ -123,6 +124,22 @@ impl Run<'_> {
                     cause.map_or(Ok(()), |cause| self.has_cause(*node, cause, None))
                 });
                 verdict.into()
+            }
+            Check::Plan { node, step, server, rounds } => {
+                let nodes = self.choose(node, Purpose::Look)?;
+                let server = self.choose_one(server, Purpose::Look)?;
+                let path = format!("/plan/{}/{}", step.name(), self.cluster.get(server).peer);
+                self.each_of(&nodes, |node| {
+                    let answer = self.cluster.ask(node, &path, None).ok_or("it does not answer")?;
+                    let plan: Foreseen =
+                        serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
+                    if plan.rounds == rounds.name() {
+                        Ok(())
+                    } else {
+                        Err(format!("it foretells {}: {:?}", plan.rounds, plan.consequences))
+                    }
+                })
+                .into()
             }
             Check::GroupId { node, since: StepId(since), changed } => {
                 let nodes = self.choose(node, Purpose::Look)?;
