@@ -761,6 +761,16 @@ mod tests {
         assert_eq!(names(&folding), ["aggregator-away"], "once is enough");
         assert_eq!(names(&View { roster_floor: 4, ..healthy() }), ["too-few-servers"]);
         assert_eq!(names(&View { finalized: stalled, ..healthy() }), ["no-rounds"]);
+        // A leader without a majority is remembered by its followers.
+        let lost = View { linked: [peer(9)].into(), ..healthy() };
+        assert_eq!(names(&lost), Vec::<&str>::new(), "the leader may still reach the others");
+        let lost = View { finalized: stalled, ..lost };
+        assert_eq!(names(&lost), ["no-quorum"]);
+        assert!(
+            causes(&lost)[0].starts_with("no majority: 1 of 3 voters are reachable"),
+            "{:?}",
+            causes(&lost)
+        );
 
         let aggregator =
             View { finalized: stalled, ..View { me: peer(9), role: Role::Aggregator, ..healthy() } };

@@ -17,8 +17,10 @@ use crate::meeting::{ServerState, majority};
 pub enum Cause {
     /// A server has no log.
     NotInCommittee,
-    /// Too few voters are reachable for a leader.
+    /// Too few voters are reachable to agree on anything.
     NoQuorum {
+        /// Whether somebody leads all the same, as far as this node knows.
+        led: bool,
         /// How many answer.
         alive: usize,
         /// How many there are.
@@ -251,15 +253,14 @@ pub fn causes(view: &View) -> Vec<Cause> {
 fn of_server(view: &View) -> Vec<Cause> {
     let mut causes = Vec::new();
     let alive = view.voters.iter().filter(|voter| view.answers(voter)).count();
+    let led = view.leader.is_some();
     if view.voters.is_empty() {
         causes.push(Cause::NotInCommittee);
-    } else if view.leader.is_none() {
-        causes.push(if alive < majority(view.voters.len()) {
-            let absent = view.voters.iter().filter(|voter| !view.answers(voter)).copied().collect();
-            Cause::NoQuorum { alive, voters: view.voters.len(), absent }
-        } else {
-            cut_to(view, view.me).unwrap_or(Cause::Election)
-        });
+    } else if alive < majority(view.voters.len()) && (!led || view.is_stalled()) {
+        let absent = view.voters.iter().filter(|voter| !view.answers(voter)).copied().collect();
+        causes.push(Cause::NoQuorum { led, alive, voters: view.voters.len(), absent });
+    } else if !led {
+        causes.push(cut_to(view, view.me).unwrap_or(Cause::Election));
     }
     if !view.voters.is_empty() && !view.voters.contains(&view.me) {
         let learns = view.learners.contains(&view.me);
@@ -473,9 +474,10 @@ impl fmt::Display for Cause {
             Self::NotInCommittee => {
                 f.write_str("not in the committee yet: waiting for a leader to send the log")
             }
-            Self::NoQuorum { alive, voters, absent } => write!(
+            Self::NoQuorum { led, alive, voters, absent } => write!(
                 f,
-                "no leader: {alive} of {voters} voters are reachable and {} are needed; not reachable: {}",
+                "{}: {alive} of {voters} voters are reachable and {} are needed; not reachable: {}",
+                if *led { "no majority" } else { "no leader" },
                 majority(*voters),
                 names(absent)
             ),
@@ -631,7 +633,7 @@ mod tests {
             Turnout { round, header: Digest::default(), envelopes: 1, absent: 0, declined: Vec::new() };
         vec![
             Cause::NotInCommittee,
-            Cause::NoQuorum { alive: 1, voters: 3, absent: vec![peer(2)] },
+            Cause::NoQuorum { led: false, alive: 1, voters: 3, absent: vec![peer(2)] },
             Cause::Election,
             Cause::LinkCut { one: peer(1), other: peer(2) },
             Cause::CatchingUp,
