@@ -700,9 +700,10 @@ impl<W: World, C: Checks> Node<W, C> {
                     let (version, count) = (registry.version(), registry.len());
                     self.outbox.report(Report::ClientsChanged { version, count });
                 }
-                if let Some((round, participants)) = machine.newest()
-                    && self.last_seen.is_none_or(|(seen, _)| seen.round != round)
+                if let Some(record) = machine.newest()
+                    && self.last_seen.is_none_or(|(seen, _)| seen.round != record.round)
                 {
+                    let (round, participants) = (record.round, record.participants.count_ones());
                     self.last_seen = Some((Finalized { round, participants, age: Duration::ZERO }, now));
                 }
             }

@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use crate::belief::Belief;
 pub use crate::belief::Believed;
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, index};
 use crate::checks::{Check, Checks};
 use crate::committee::{FAREWELLS_KEPT, is_majority};
 use crate::fold::Fold;
@@ -148,6 +148,8 @@ pub struct Aggregator<C> {
     clients: BTreeMap<PeerId, Client>,
     /// Linked clients whose bundle is not in the registry, in the order they came.
     queue: VecDeque<PeerId>,
+    /// Those whose bundle was not accepted, by when their turn comes again.
+    later: BTreeSet<(Time, PeerId)>,
     /// The log that most believed linked servers speak of.
     log: Option<LogId>,
     /// The newest version, and some before it, oldest first; all of `log`.
@@ -226,6 +228,8 @@ struct Current {
     live: LiveHeader,
     digest: Digest,
     refused: Bitmap,
+    /// How many clients may take part.
+    everyone: usize,
     /// When this aggregator saw it first.
     since: Time,
     /// The registry as the header pins it, once known.
@@ -280,6 +284,7 @@ impl<C: Checks> Aggregator<C> {
             servers: BTreeMap::new(),
             clients: BTreeMap::new(),
             queue: VecDeque::new(),
+            later: BTreeSet::new(),
             log: None,
             replicas: VecDeque::new(),
             wanted: None,
@@ -352,8 +357,8 @@ impl<C: Checks> Aggregator<C> {
             {
                 note(since.after(self.config.expire_after), "the expiry of a client");
             }
-            for client in self.queue.iter().filter_map(|peer| self.clients.get(peer)) {
-                note(client.not_before, "another attempt to register a client");
+            if let Some((at, _)) = self.later.first() {
+                note(*at, "another attempt to register a client");
             }
         }
         if let Some(current) = &self.current {
@@ -395,11 +400,10 @@ impl<C: Checks> Aggregator<C> {
         self.current.as_ref().map(|current| (current.live.header.round, current.participants.count_ones()))
     }
 
-    /// The newest finalised round that it holds, with its participants.
+    /// The newest record that it holds.
     #[must_use]
-    pub fn newest(&self) -> Option<(Round, u32)> {
-        let (round, kept) = self.records.last_key_value()?;
-        Some((*round, kept.record.participants.count_ones()))
+    pub fn newest(&self) -> Option<&Record> {
+        self.records.last_key_value().map(|(_, kept)| &kept.record)
     }
 
     /// How many clients are linked.
@@ -453,7 +457,11 @@ impl<C: Checks> Aggregator<C> {
         if self.servers.remove(peer).is_some() {
             self.choose_log();
         }
-        if self.clients.remove(peer).is_some()
+        let client = self.clients.remove(peer);
+        if let Some(client) = &client {
+            self.later.remove(&(client.not_before, *peer));
+        }
+        if client.is_some()
             && self.registry().is_some_and(|registry| registry.get(peer).is_some())
         {
             self.missed(*peer);
@@ -635,6 +643,9 @@ impl<C: Checks> Aggregator<C> {
         }
         let registered = registered == Some(&bundle);
         client.bundle = Some(bundle);
+        if self.later.remove(&(client.not_before, from)) {
+            self.queue.push_back(from);
+        }
         client.not_before = Time::default();
         if registered {
             client.shown = Some(self.now);
@@ -740,6 +751,7 @@ impl<C: Checks> Aggregator<C> {
         self.missing = None;
         self.farewells.clear();
         self.queue.clear();
+        self.later.clear();
         for client in self.clients.values_mut() {
             client.queued = false;
             client.not_before = Time::default();
@@ -894,6 +906,7 @@ impl<C: Checks> Aggregator<C> {
         }
         self.believe(&live.header, out);
         let header = &live.header;
+        let everyone = index(header.clients.count.saturating_sub(union.count_ones()));
         if self.headers.len() == HEADERS_KEPT {
             self.headers.pop_front();
         }
@@ -910,6 +923,7 @@ impl<C: Checks> Aggregator<C> {
         self.current = Some(Current {
             digest,
             refused: union,
+            everyone,
             since: self.now,
             clients: None,
             participants: Bitmap::new(header.clients.count),
@@ -1020,14 +1034,19 @@ impl<C: Checks> Aggregator<C> {
     fn finish_fold(&mut self, out: &mut Outbox) {
         let Some(current) = &mut self.current else { return };
         let header = &current.live.header;
-        let (count, all) = (current.participants.count_ones(), header.clients.count);
-        let everyone = count == all.saturating_sub(current.refused.count_ones());
+        // Asked after every envelope, so it counts no bits.
+        let (count, everyone) = (current.heard.len(), current.heard.len() == current.everyone);
         let late = current.since.after(self.config.fold_deadline) <= self.now;
         let floor = if self.checks.enforce(Check::ParticipantFloor) { header.min_participants } else { 0 };
-        if count < floor.max(1) || !(everyone || late) {
+        if count < index(floor.max(1)) || !(everyone || late) {
             return;
         }
         if let Stage::Folding(fold) = &mut current.stage {
+            assert!(
+                index(current.participants.count_ones()) == count,
+                "for every participant the evidence is kept"
+            );
+            assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
             let body = core::mem::replace(fold, Fold::new(0)).into_body();
             current.stage = Stage::Signing;
             out.push(Effect::Work(Job::SignAggregate {
@@ -1350,8 +1369,11 @@ impl<C: Checks> Aggregator<C> {
     /// Has the next change of the registry signed, if there is something to change.
     fn plan_batch(&mut self, out: &mut Outbox) {
         let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
+        while let Some((at, peer)) = self.later.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.later.remove(&(at, peer));
+            self.queue.push_back(peer);
+        }
         let mut register = Vec::new();
-        let mut later = VecDeque::new();
         // A client that was linked anew may stand in the queue twice.
         let mut taken = BTreeSet::new();
         while register.len() < self.batch_len
@@ -1362,7 +1384,7 @@ impl<C: Checks> Aggregator<C> {
             match &client.bundle {
                 Some(bundle) if entry.is_none_or(|entry| entry.epoch < bundle.epoch) => {
                     if client.not_before > self.now {
-                        later.push_back(peer);
+                        self.later.insert((client.not_before, peer));
                     } else {
                         register.push(bundle.clone());
                     }
@@ -1370,7 +1392,6 @@ impl<C: Checks> Aggregator<C> {
                 Some(_) | None => client.queued = false,
             }
         }
-        self.queue.append(&mut later);
         let due = |since: &Time| since.after(self.config.expire_after) <= self.now;
         let expire: Vec<(PeerId, Epoch)> = self
             .absent_since
@@ -1432,11 +1453,6 @@ impl<C: Checks> Aggregator<C> {
         assert!(self.log.is_some() || self.replicas.is_empty(), "a registry is that of a log");
         if let Some(current) = &self.current {
             assert!(self.log == Some(current.live.header.log), "the live round is one of the log");
-            assert!(
-                usize::try_from(current.participants.count_ones()).is_ok_and(|n| n == current.heard.len()),
-                "for every participant the evidence is kept"
-            );
-            assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
         }
     }
 }

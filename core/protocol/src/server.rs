@@ -188,13 +188,6 @@ impl Asked {
     }
 }
 
-/// How often something was answered since when.
-#[derive(Clone, Copy, Debug)]
-struct Recently {
-    since: Time,
-    count: u8,
-}
-
 /// How far an orderly stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stopping {
@@ -214,7 +207,9 @@ pub struct Server<C> {
     now: Time,
     links: BTreeMap<PeerId, Role>,
     /// What peers asked for within [`Config::resend`], and how often that was answered.
-    asked: BTreeMap<(PeerId, Asked), Recently>,
+    asked: BTreeMap<(PeerId, Asked), u8>,
+    /// The same by when each was asked for first, oldest first.
+    asked_since: VecDeque<(Time, (PeerId, Asked))>,
     failures: BTreeMap<PeerId, u32>,
     leader: Option<PeerId>,
     caught_up: bool,
@@ -286,6 +281,7 @@ impl<C: Checks> Server<C> {
             now: Time::default(),
             links: BTreeMap::new(),
             asked: BTreeMap::new(),
+            asked_since: VecDeque::new(),
             failures: BTreeMap::new(),
             leader: None,
             caught_up: false,
@@ -604,15 +600,17 @@ impl<C: Checks> Server<C> {
     /// asks again. A request is a few bytes, and its answer can be megabytes. A new link changes nothing.
     fn may_answer(&mut self, peer: PeerId, what: Asked) -> bool {
         let (now, resend) = (self.now, self.config.resend);
-        let is_over = |recently: &Recently| recently.since.after(resend) <= now;
-        if self.asked.get(&(peer, what)).is_none_or(is_over) {
-            self.asked.retain(|_, recently| !is_over(recently));
+        while let Some((_, over)) = self.asked_since.pop_front_if(|(since, _)| since.after(resend) <= now) {
+            self.asked.remove(&over);
         }
-        let recently = self.asked.entry((peer, what)).or_insert(Recently { since: now, count: 0 });
-        if recently.count >= what.most() {
+        let count = self.asked.entry((peer, what)).or_insert_with(|| {
+            self.asked_since.push_back((now, (peer, what)));
+            0
+        });
+        if *count >= what.most() {
             return false;
         }
-        recently.count = recently.count.saturating_add(1);
+        *count = count.saturating_add(1);
         true
     }
 

@@ -644,7 +644,7 @@ fn forged_records_evict_nothing() {
     let message = |signatures| Message::Record { record: missed.clone(), signatures };
     assert_eq!(refusals(&play.hear(server, &message(few))), [("record", Refused::BadSignature)]);
     assert_eq!(refusals(&play.hear(server, &message(most))), []);
-    assert_eq!(play.machine.newest().map(|(round, _)| round), Some(Round(40)));
+    assert_eq!(play.machine.newest().map(|record| record.round), Some(Round(40)));
 }
 
 #[test]
