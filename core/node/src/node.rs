@@ -179,7 +179,7 @@ enum Machine<W: World, C: Checks> {
 #[derive(Clone, Debug)]
 enum Feed {
     Tick,
-    Received { from: PeerId, bytes: Vec<u8> },
+    Received { from: PeerId, bytes: Bytes },
     Linked { peer: PeerId, role: Role },
     Unlinked { peer: PeerId },
     Done(Done),

@@ -19,6 +19,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::belief::Belief;
 pub use crate::belief::Believed;
 use crate::bitmap::{Bitmap, index};
@@ -77,7 +79,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached. Repeated for a new link in the place of an old one.
     Linked {
@@ -235,9 +237,27 @@ struct Current {
     /// The registry as the header pins it, once known.
     clients: Option<ClientRegistry>,
     participants: Bitmap,
-    /// Digest and signature of each envelope that is in: what a dispute is decided with.
-    heard: BTreeMap<u32, (Digest, Signature)>,
+    /// What is kept of each envelope that is in, by its client's place.
+    heard: BTreeMap<u32, Heard>,
     stage: Stage,
+}
+
+/// What is kept of an envelope to tell its repetition from another one. It was read once, when it was folded, and no digest
+/// of it was made: few are ever sent again.
+#[derive(Clone, Debug)]
+struct Heard {
+    signature: Signature,
+    again: Again,
+}
+
+/// What a client sent after its first envelope of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Nothing,
+    /// The same: this is what it has signed.
+    TheSame(Digest),
+    /// Something else.
+    Another,
 }
 
 /// Where the newest live round stands.
@@ -461,14 +481,21 @@ impl<C: Checks> Aggregator<C> {
         if let Some(client) = &client {
             self.later.remove(&(client.not_before, *peer));
         }
-        if client.is_some()
-            && self.registry().is_some_and(|registry| registry.get(peer).is_some())
-        {
+        if client.is_some() && self.registry().is_some_and(|registry| registry.get(peer).is_some()) {
             self.missed(*peer);
         }
     }
 
     fn received(&mut self, from: PeerId, bytes: &[u8], out: &mut Outbox) {
+        if self.clients.contains_key(&from)
+            && let Some(envelope) = wire::decode_envelope(bytes)
+        {
+            let envelope = envelope.map_err(|_| ("message", Refused::Malformed));
+            if let Err((kind, reason)) = envelope.and_then(|envelope| self.envelope(from, &envelope)) {
+                refuse(out, kind, reason, from);
+            }
+            return;
+        }
         let Ok(message) = wire::decode(bytes) else {
             return refuse(out, "message", Refused::Malformed, from);
         };
@@ -478,7 +505,6 @@ impl<C: Checks> Aggregator<C> {
         let is_client = self.clients.contains_key(&from);
         let result = match message {
             Message::Bundle(bundle) if is_client => self.client_bundle(from, bundle, out),
-            Message::Envelope(envelope) if is_client => self.envelope(from, &envelope),
             Message::RecordsWanted { from: round } if is_client => {
                 self.records_wanted(from, round, out);
                 Ok(())
@@ -991,7 +1017,7 @@ impl<C: Checks> Aggregator<C> {
     }
 
     /// Folds an envelope. Its signature is not checked: the link says who sent it.
-    fn envelope(&mut self, from: PeerId, envelope: &Envelope) -> Verdict {
+    fn envelope(&mut self, from: PeerId, envelope: &Envelope<&[u8]>) -> Verdict {
         let refused = |reason| Err(("envelope", reason));
         let Some(current) = &mut self.current else { return refused(Refused::NoRound) };
         let header = &current.live.header;
@@ -1006,7 +1032,7 @@ impl<C: Checks> Aggregator<C> {
         }
         let Some(clients) = &current.clients else { return refused(Refused::WrongRegistry) };
         let Some(place) = clients.index_of(&from) else { return refused(Refused::NotInRegistry) };
-        if clients.get(&from).is_none_or(|bundle| bundle.epoch != envelope.epoch) {
+        if clients.at(place).is_none_or(|(_, bundle)| bundle.epoch != envelope.epoch) {
             return refused(Refused::StaleEpoch);
         }
         if current.refused.get(place) {
@@ -1015,18 +1041,21 @@ impl<C: Checks> Aggregator<C> {
         if envelope.body.len() != header.params.vector_bytes() {
             return refused(Refused::WrongLength);
         }
-        let evidence = (envelope.signed_digest(), envelope.signature);
-        if let Some(first) = current.heard.get(&place)
+        if let Some(first) = current.heard.get_mut(&place)
             && self.checks.enforce(Check::FoldOnce)
         {
-            return if *first == evidence { Ok(()) } else { refused(Refused::Equivocation) };
+            return if first.is_repeated_by(&from, envelope, &self.checks) {
+                Ok(())
+            } else {
+                refused(Refused::Equivocation)
+            };
         }
         let Stage::Folding(fold) = &mut current.stage else { return refused(Refused::AggregateIn) };
-        if fold.add(&envelope.body).is_err() {
+        if fold.add(envelope.body).is_err() {
             return refused(Refused::WrongLength);
         }
         current.participants.set(place);
-        current.heard.insert(place, evidence);
+        current.heard.insert(place, Heard { signature: envelope.signature, again: Again::Nothing });
         Ok(())
     }
 
@@ -1459,6 +1488,27 @@ impl<C: Checks> Aggregator<C> {
 
 /// `Ok`, or what was refused and why.
 type Verdict = Result<(), (&'static str, Refused)>;
+
+impl Heard {
+    /// Whether an envelope is the one that is in. It has to be what the client signed, and then the first one was as well:
+    /// an honest client signs one envelope of a round. Looked into once for each client and round, so that nobody makes
+    /// this node check signatures as often as it likes.
+    fn is_repeated_by(&mut self, client: &PeerId, envelope: &Envelope<&[u8]>, checks: &impl Checks) -> bool {
+        if envelope.signature != self.signature {
+            return false;
+        }
+        match self.again {
+            Again::TheSame(digest) => digest == envelope.signed_digest(),
+            Again::Another => false,
+            Again::Nothing => {
+                let digest = envelope.signed_digest();
+                let same = checks.verify(client, &digest, &self.signature);
+                self.again = if same { Again::TheSame(digest) } else { Again::Another };
+                same
+            }
+        }
+    }
+}
 
 impl Known {
     /// The disclaimers of the header, if its whole roster gave one.

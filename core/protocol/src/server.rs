@@ -10,6 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{self, Committee, OpenRound, SignedRecord};
@@ -68,7 +70,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached; servers have proven to know the committee secret.
     Linked {

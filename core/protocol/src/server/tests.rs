@@ -126,7 +126,7 @@ impl<C: Checks> Play<C> {
     }
 
     fn hear(&mut self, from: PeerId, message: &Message) -> Vec<Effect> {
-        self.feed(Input::Received { from, bytes: wire::encode(message).to_vec() })
+        self.feed(Input::Received { from, bytes: wire::encode(message).to_vec().into() })
     }
 
     fn wait(&mut self, duration: Duration) -> Vec<Effect> {
@@ -1371,10 +1371,10 @@ proptest! {
                         let place = place.index(bytes.len());
                         bytes[place] = value;
                     }
-                    play.feed(Input::Received { from: peers[who], bytes });
+                    play.feed(Input::Received { from: peers[who], bytes: bytes.into() });
                 }
                 Deed::Noise { who, bytes } => {
-                    play.feed(Input::Received { from: peers[who], bytes });
+                    play.feed(Input::Received { from: peers[who], bytes: bytes.into() });
                 }
                 Deed::Commit(any) => {
                     play.commit(any.get(commands));
