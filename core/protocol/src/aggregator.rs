@@ -601,6 +601,7 @@ impl<C: Checks> Aggregator<C> {
             | Done::RefusalSigned(_)
             | Done::Sealed { .. }
             | Done::KeyForgotten
+            | Done::Agreed
             | Done::Withheld { .. } => {}
         }
     }

@@ -497,6 +497,7 @@ impl<C: Checks> Client<C> {
                 }
             }
             Done::KeyForgotten
+            | Done::Agreed
             | Done::HeaderSigned(_)
             | Done::PartialMade(_)
             | Done::RecordSigned(_)

@@ -218,6 +218,8 @@ pub struct Server<C> {
     new_log: Option<LogId>,
     /// This process's bundle, once made.
     bundle: Option<Bundle>,
+    /// The registry with whose clients keys were agreed on, or are being, and the epoch of the bundle with the round key.
+    agreed: Option<(Epoch, ClientRegistry)>,
     bundle_made: Time,
     bundle_wanted: bool,
     promise: Option<Promise>,
@@ -289,6 +291,7 @@ impl<C: Checks> Server<C> {
             caught_up: false,
             new_log: None,
             bundle: None,
+            agreed: None,
             bundle_made: Time::default(),
             bundle_wanted: false,
             promise: None,
@@ -782,6 +785,7 @@ impl<C: Checks> Server<C> {
                 self.bundle = None;
                 self.bundle_wanted = false;
             }
+            Done::Agreed => {}
             Done::BundleMade(bundle) => {
                 self.bundle = Some(bundle);
                 self.bundle_made = self.now;
@@ -1094,6 +1098,7 @@ impl<C: Checks> Server<C> {
                 self.attempt(want, out);
             }
         }
+        self.agree(out);
         self.publish(out);
         self.advance_stop(out);
     }
@@ -1349,6 +1354,27 @@ impl<C: Checks> Server<C> {
                 self.making.insert(open.digest, applied.participants.count_ones());
                 out.push(Effect::Work(Job::MakePartial { key_epoch, header, aggregate, clients }));
             }
+        }
+    }
+
+    /// Has keys agreed on with clients that are new in the registry, or with all of them for a fresh round key: an agreement
+    /// takes as long as many pads, and a round waits for its partials.
+    fn agree(&mut self, out: &mut Outbox) {
+        let Some(bundle) = self.bundle.as_ref().filter(|_| self.caught_up) else { return };
+        let (key_epoch, clients) = (bundle.epoch, self.committee.clients());
+        let known = self.agreed.as_ref().filter(|(epoch, _)| *epoch == key_epoch).map(|(_, clients)| clients);
+        if known == Some(clients) {
+            return;
+        }
+        let mut before = known.into_iter().flat_map(ClientRegistry::bundles).map(End::from).peekable();
+        let is_new = |client: &End| {
+            while before.next_if(|known| known.peer < client.peer).is_some() {}
+            before.peek() != Some(client)
+        };
+        let fresh: Arc<[End]> = clients.bundles().iter().map(End::from).filter(is_new).collect();
+        self.agreed = Some((key_epoch, clients.clone()));
+        if !fresh.is_empty() {
+            out.push(Effect::Work(Job::Agree { key_epoch, clients: fresh }));
         }
     }
 
