@@ -101,6 +101,8 @@ pub enum Order {
 pub struct Duplicates {
     own: PeerId,
     peers: BTreeMap<PeerId, Kept>,
+    /// The peers with a challenge, by when it ends.
+    challenged: BTreeSet<(Time, PeerId)>,
     /// Of the last challenge; rises.
     nonce: u64,
 }
@@ -134,7 +136,7 @@ impl Duplicates {
     /// Without connections. Nonces count on from `seed`, so that they are not guessed.
     #[must_use]
     pub const fn new(own: PeerId, seed: u64) -> Self {
-        Self { own, peers: BTreeMap::new(), nonce: seed }
+        Self { own, peers: BTreeMap::new(), challenged: BTreeSet::new(), nonce: seed }
     }
 
     /// A connection is up and its hello was accepted.
@@ -159,6 +161,7 @@ impl Duplicates {
             }
             out.push(Order::CloseSpare(kept.current.connection));
             if let Some(challenge) = kept.challenge.take() {
+                self.challenged.remove(&(challenge.until, peer));
                 out.push(Order::Refuse(challenge.newcomer.connection));
             }
             kept.current = arrival;
@@ -173,8 +176,9 @@ impl Duplicates {
         match &mut kept.challenge {
             None => {
                 self.nonce = self.nonce.wrapping_add(1);
-                kept.challenge =
-                    Some(Challenge { newcomer: arrival, nonce: self.nonce, until: now.after(CHALLENGE) });
+                let until = now.after(CHALLENGE);
+                kept.challenge = Some(Challenge { newcomer: arrival, nonce: self.nonce, until });
+                self.challenged.insert((until, peer));
                 out.push(Order::Challenge(kept.current.connection, self.nonce));
             }
             Some(challenge) if challenge.newcomer.incarnation == arrival.incarnation => {
@@ -199,6 +203,7 @@ impl Duplicates {
         let Some(challenge) = kept.challenge else { return };
         if kept.current.connection == connection && challenge.nonce == nonce {
             kept.challenge = None;
+            self.challenged.remove(&(challenge.until, peer));
             out.push(Order::Refuse(challenge.newcomer.connection));
         }
     }
@@ -211,30 +216,33 @@ impl Duplicates {
                 self.peers.remove(&peer);
                 return true;
             };
+            self.challenged.remove(&(challenge.until, peer));
             kept.current = challenge.newcomer;
             out.push(Order::Use(challenge.newcomer.connection));
-        } else if kept.challenge.is_some_and(|challenge| challenge.newcomer.connection == connection) {
-            kept.challenge = None;
+        } else if let Some(challenge) =
+            kept.challenge.take_if(|challenge| challenge.newcomer.connection == connection)
+        {
+            self.challenged.remove(&(challenge.until, peer));
         }
         false
     }
 
     /// Time passed. Harmless at any moment.
     pub fn tick(&mut self, now: Time, out: &mut Vec<Order>) {
-        for kept in self.peers.values_mut() {
-            if let Some(challenge) = kept.challenge.take_if(|challenge| challenge.until <= now) {
-                out.push(Order::CloseGhost(kept.current.connection));
-                out.push(Order::Use(challenge.newcomer.connection));
-                kept.current = challenge.newcomer;
-            }
+        while let Some((until, peer)) = self.challenged.first().copied().filter(|(until, _)| *until <= now) {
+            self.challenged.remove(&(until, peer));
+            let Some(kept) = self.peers.get_mut(&peer) else { continue };
+            let Some(challenge) = kept.challenge.take() else { continue };
+            out.push(Order::CloseGhost(kept.current.connection));
+            out.push(Order::Use(challenge.newcomer.connection));
+            kept.current = challenge.newcomer;
         }
     }
 
-    /// When to call [`Duplicates::tick`].
+    /// When to call [`Duplicates::tick`]. Asked after everything that happens to a node, so it walks through nothing.
     #[must_use]
     pub fn deadline(&self) -> Time {
-        let pending = self.peers.values().filter_map(|kept| kept.challenge);
-        pending.map(|challenge| challenge.until).min().unwrap_or(Time::NEVER)
+        self.challenged.first().map_or(Time::NEVER, |(until, _)| *until)
     }
 
     /// The connection that is used for a peer.
@@ -599,6 +607,7 @@ pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<Stri
 #[cfg(test)]
 mod tests {
     use zipnet_core::checks::Strict;
+    use zipnet_core::random::Random;
 
     use super::*;
 
@@ -788,6 +797,47 @@ mod tests {
                 assert!(out.contains(&Order::CloseSpare(ConnectionId(2))));
             }
         }
+    }
+
+    #[test]
+    fn the_deadline_is_that_of_the_challenge_that_ends_first() {
+        let mut random = Random::new([9; 32]);
+        let mut duplicates = Duplicates::new(peer(5), 0);
+        let (mut now, mut challenged) = (0, 0);
+        for connection in 0..20_000 {
+            now += random.below(SECOND / 4);
+            let who = peer(u8::try_from(10 + random.below(40)).unwrap());
+            let mut out = Vec::new();
+            match random.below(8) {
+                0..=3 => {
+                    let incarnation = u8::try_from(random.below(3)).unwrap();
+                    let arrival = arrival(connection, incarnation, random.below(2) == 0);
+                    duplicates.arrive(Time(now), who, arrival, &Strict, &mut out);
+                }
+                4 => {
+                    if let Some(kept) = duplicates.peers.get(&who).copied() {
+                        let nonce = kept.challenge.map_or(0, |challenge| challenge.nonce);
+                        duplicates.answer(who, kept.current.connection, nonce, &mut out);
+                    }
+                }
+                5 | 6 => {
+                    if let Some(kept) = duplicates.peers.get(&who).copied() {
+                        let newcomer = kept.challenge.map(|challenge| challenge.newcomer);
+                        let gone = newcomer.filter(|_| random.below(2) == 0).unwrap_or(kept.current);
+                        duplicates.closed(who, gone.connection, &mut out);
+                    }
+                }
+                _ => {
+                    duplicates.tick(Time(now), &mut out);
+                    assert!(duplicates.deadline() > Time(now), "what was due is done");
+                }
+            }
+            let pending = duplicates.peers.values().filter_map(|kept| kept.challenge);
+            let first = pending.map(|challenge| challenge.until).min();
+            assert_eq!(duplicates.deadline(), first.unwrap_or(Time::NEVER), "after {connection} steps");
+            challenged += u32::from(first.is_some());
+        }
+        assert!(challenged > 1000, "{challenged}");
     }
 
     #[test]

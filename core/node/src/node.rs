@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::mpsc;
-use futures_util::future::{AbortHandle, Either, abortable, select};
+use futures_util::future::{AbortHandle, Either, abortable, join_all, select};
 use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator, Believed};
@@ -40,7 +40,7 @@ use zipnet_core::client::{self, Client, PublishError};
 use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
-use zipnet_core::keyring::Keyring;
+use zipnet_core::keyring::{Begun, Keyring, Worked};
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, Report, RequestId};
 use zipnet_core::message::{Command, Message, Role};
 use zipnet_core::random::Random;
@@ -181,7 +181,7 @@ enum Machine<W: World, C: Checks> {
 #[derive(Clone, Debug)]
 enum Feed {
     Tick,
-    Received { from: PeerId, bytes: Vec<u8> },
+    Received { from: PeerId, bytes: Bytes },
     Linked { peer: PeerId, role: Role },
     Unlinked { peer: PeerId },
     Done(Done),
@@ -714,9 +714,10 @@ impl<W: World, C: Checks> Node<W, C> {
                     let (version, count) = (registry.version(), registry.len());
                     self.outbox.report(Report::ClientsChanged { version, count });
                 }
-                if let Some((round, participants)) = machine.newest()
-                    && self.last_seen.is_none_or(|(seen, _)| seen.round != round)
+                if let Some(record) = machine.newest()
+                    && self.last_seen.is_none_or(|(seen, _)| seen.round != record.round)
                 {
+                    let (round, participants) = (record.round, record.participants.count_ones());
                     self.last_seen = Some((Finalized { round, participants, age: Duration::ZERO }, now));
                 }
             }
@@ -826,18 +827,19 @@ impl<W: World, C: Checks> Node<W, C> {
         }));
     }
 
-    /// Partials are made away from the loop; everything else takes microseconds.
+    /// What takes long is done away from the loop, on all threads, and without the keyring: nothing else waits for it.
     fn work(&mut self, job: Job, done: &mut VecDeque<Done>) {
-        let keyring = Arc::clone(&self.keyring);
-        if !matches!(job, Job::MakePartial { .. }) {
-            done.push_back(lock(&keyring).perform(&job, || self.world.entropy()));
-            return;
-        }
-        let sender = self.sender.clone();
+        let begun = lock(&self.keyring).begin(&job, self.world.threads(), || self.world.entropy());
+        let shares = match begun {
+            Begun::Done(result) => return done.push_back(result),
+            Begun::Shared(shares) => shares,
+        };
+        let (keyring, sender) = (Arc::clone(&self.keyring), self.sender.clone());
         drop(W::Runtime::spawn(async move {
-            if let Ok(result) =
-                W::Runtime::spawn_blocking(move || lock(&keyring).perform(&job, no_key_is_drawn)).await
-            {
+            let working = shares.into_iter().map(|share| W::Runtime::spawn_blocking(move || share.work()));
+            let worked: Result<Vec<Worked>, _> = join_all(working).await.into_iter().collect();
+            if let Ok(worked) = worked {
+                let result = lock(&keyring).finish(&job, worked);
                 drop(sender.unbounded_send(Happening::Done(result)));
             }
         }));
@@ -893,11 +895,6 @@ impl<W: World, C: Checks> Node<W, C> {
             group.shutdown().await;
         }
     }
-}
-
-/// The entropy of a job that draws no key.
-fn no_key_is_drawn() -> [u8; 32] {
-    unreachable!("only a bundle needs a fresh key, and bundles are made on the loop")
 }
 
 async fn accept<L: Link>(link: L, mut arrivals: mpsc::Sender<Happening<L::Connection>>) {

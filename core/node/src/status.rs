@@ -757,7 +757,7 @@ mod tests {
         let names = |view: &View| Status::of(view).cause_names;
         let without = View { finalized: stalled, linked: [peer(2), peer(3)].into(), ..healthy() };
         assert_eq!(names(&without), ["aggregator-away"]);
-        let folding = View { open: open(Awaits::Aggregate), ..without.clone() };
+        let folding = View { open: open(Awaits::Aggregate), ..without };
         assert_eq!(names(&folding), ["aggregator-away"], "once is enough");
         assert_eq!(names(&View { roster_floor: 4, ..healthy() }), ["too-few-servers"]);
         assert_eq!(names(&View { finalized: stalled, ..healthy() }), ["no-rounds"]);
@@ -878,7 +878,7 @@ mod tests {
             causes(&aggregator),
             ["not approved yet: a majority of the servers must approve this aggregator"]
         );
-        let lost = View { strangers_only: true, ..aggregator.clone() };
+        let lost = View { strangers_only: true, ..aggregator };
         assert!(causes(&lost)[0].starts_with("no server it knows is linked"), "{:?}", causes(&lost));
     }
 

@@ -29,6 +29,10 @@ pub trait World: Clone + fmt::Debug + Send + Sync + 'static {
     fn wall_clock(&self) -> u64;
     /// Fresh secret randomness.
     fn entropy(&self) -> [u8; 32];
+    /// Over how many threads heavy work is spread. One wherever everything has to happen in the same order each time.
+    fn threads(&self) -> usize {
+        1
+    }
     /// Something worth telling happened; called in the order in which it happened. Must not block.
     fn observe(&self, event: Event);
 }

@@ -19,9 +19,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::belief::Belief;
 pub use crate::belief::Believed;
-use crate::bitmap::Bitmap;
+use crate::bitmap::{Bitmap, index};
 use crate::checks::{Check, Checks};
 use crate::committee::{FAREWELLS_KEPT, is_majority};
 use crate::fold::Fold;
@@ -77,7 +79,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached. Repeated for a new link in the place of an old one.
     Linked {
@@ -151,6 +153,8 @@ pub struct Aggregator<C> {
     clients: BTreeMap<PeerId, Client>,
     /// Linked clients whose bundle is not in the registry, in the order they came.
     queue: VecDeque<PeerId>,
+    /// Those whose bundle was not accepted, by when their turn comes again.
+    later: BTreeSet<(Time, PeerId)>,
     /// The log that most believed linked servers speak of.
     log: Option<LogId>,
     /// The newest version, and some before it, oldest first; all of `log`.
@@ -242,13 +246,15 @@ struct Current {
     live: LiveHeader,
     digest: Digest,
     refused: Bitmap,
+    /// How many clients may take part.
+    everyone: usize,
     /// When this aggregator saw it first.
     since: Time,
     /// The registry as the header pins it, once known.
     clients: Option<ClientRegistry>,
     participants: Bitmap,
-    /// Digest and signature of each envelope that is in: what a dispute is decided with.
-    heard: BTreeMap<u32, (Digest, Signature)>,
+    /// What is kept of each envelope that is in, by its client's place.
+    heard: BTreeMap<u32, Heard>,
     /// Why clients take no part, by their places, as they say.
     declined: BTreeMap<u32, Refused>,
     /// What the servers were told of the turnout last.
@@ -256,6 +262,24 @@ struct Current {
     /// When they are told again.
     tell: Retry,
     stage: Stage,
+}
+
+/// What is kept of an envelope to tell its repetition from another one. It was read once, when it was folded, and no digest
+/// of it was made: few are ever sent again.
+#[derive(Clone, Debug)]
+struct Heard {
+    signature: Signature,
+    again: Again,
+}
+
+/// What a client sent after its first envelope of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Nothing,
+    /// The same: this is what it has signed.
+    TheSame(Digest),
+    /// Something else.
+    Another,
 }
 
 /// Where the newest live round stands.
@@ -302,6 +326,7 @@ impl<C: Checks> Aggregator<C> {
             servers: BTreeMap::new(),
             clients: BTreeMap::new(),
             queue: VecDeque::new(),
+            later: BTreeSet::new(),
             log: None,
             replicas: VecDeque::new(),
             wanted: None,
@@ -374,8 +399,8 @@ impl<C: Checks> Aggregator<C> {
             {
                 note(since.after(self.config.expire_after), "the expiry of a client");
             }
-            for client in self.queue.iter().filter_map(|peer| self.clients.get(peer)) {
-                note(client.not_before, "another attempt to register a client");
+            if let Some((at, _)) = self.later.first() {
+                note(*at, "another attempt to register a client");
             }
         }
         if let Some(current) = &self.current {
@@ -418,11 +443,10 @@ impl<C: Checks> Aggregator<C> {
         self.current.as_ref().map(|current| (current.live.header.round, current.participants.count_ones()))
     }
 
-    /// The newest finalised round that it holds, with its participants.
+    /// The newest record that it holds.
     #[must_use]
-    pub fn newest(&self) -> Option<(Round, u32)> {
-        let (round, kept) = self.records.last_key_value()?;
-        Some((*round, kept.record.participants.count_ones()))
+    pub fn newest(&self) -> Option<&Record> {
+        self.records.last_key_value().map(|(_, kept)| &kept.record)
     }
 
     /// What the newest live round waits for here; `None` once its aggregate is in the log.
@@ -503,14 +527,25 @@ impl<C: Checks> Aggregator<C> {
         if self.servers.remove(peer).is_some() {
             self.choose_log();
         }
-        if self.clients.remove(peer).is_some()
-            && self.registry().is_some_and(|registry| registry.get(peer).is_some())
-        {
+        let client = self.clients.remove(peer);
+        if let Some(client) = &client {
+            self.later.remove(&(client.not_before, *peer));
+        }
+        if client.is_some() && self.registry().is_some_and(|registry| registry.get(peer).is_some()) {
             self.missed(*peer);
         }
     }
 
     fn received(&mut self, from: PeerId, bytes: &[u8], out: &mut Outbox) {
+        if self.clients.contains_key(&from)
+            && let Some(envelope) = wire::decode_envelope(bytes)
+        {
+            let envelope = envelope.map_err(|_| ("message", Refused::Malformed));
+            if let Err((kind, reason)) = envelope.and_then(|envelope| self.envelope(from, &envelope)) {
+                refuse(out, kind, reason, from);
+            }
+            return;
+        }
         let Ok(message) = wire::decode(bytes) else {
             return refuse(out, "message", Refused::Malformed, from);
         };
@@ -520,7 +555,6 @@ impl<C: Checks> Aggregator<C> {
         let is_client = self.clients.contains_key(&from);
         let result = match message {
             Message::Bundle(bundle) if is_client => self.client_bundle(from, bundle, out),
-            Message::Envelope(envelope) if is_client => self.envelope(from, &envelope),
             Message::RecordsWanted { from: round } if is_client => {
                 self.records_wanted(from, round, out);
                 Ok(())
@@ -625,6 +659,7 @@ impl<C: Checks> Aggregator<C> {
             | Done::RefusalSigned(_)
             | Done::Sealed { .. }
             | Done::KeyForgotten
+            | Done::Agreed
             | Done::Withheld { .. } => {}
         }
     }
@@ -702,6 +737,9 @@ impl<C: Checks> Aggregator<C> {
         }
         let registered = registered == Some(&bundle);
         client.bundle = Some(bundle);
+        if self.later.remove(&(client.not_before, from)) {
+            self.queue.push_back(from);
+        }
         client.not_before = Time::default();
         if registered {
             client.shown = Some(self.now);
@@ -807,6 +845,7 @@ impl<C: Checks> Aggregator<C> {
         self.missing = None;
         self.farewells.clear();
         self.queue.clear();
+        self.later.clear();
         for client in self.clients.values_mut() {
             client.queued = false;
             client.not_before = Time::default();
@@ -961,6 +1000,7 @@ impl<C: Checks> Aggregator<C> {
         }
         self.believe(&live.header, out);
         let header = &live.header;
+        let everyone = index(header.clients.count.saturating_sub(union.count_ones()));
         if self.headers.len() == HEADERS_KEPT {
             self.headers.pop_front();
         }
@@ -977,6 +1017,7 @@ impl<C: Checks> Aggregator<C> {
         self.current = Some(Current {
             digest,
             refused: union,
+            everyone,
             since: self.now,
             clients: None,
             participants: Bitmap::new(header.clients.count),
@@ -1047,7 +1088,7 @@ impl<C: Checks> Aggregator<C> {
     }
 
     /// Folds an envelope. Its signature is not checked: the link says who sent it.
-    fn envelope(&mut self, from: PeerId, envelope: &Envelope) -> Verdict {
+    fn envelope(&mut self, from: PeerId, envelope: &Envelope<&[u8]>) -> Verdict {
         let refused = |reason| Err(("envelope", reason));
         let Some(current) = &mut self.current else { return refused(Refused::NoRound) };
         let header = &current.live.header;
@@ -1062,7 +1103,7 @@ impl<C: Checks> Aggregator<C> {
         }
         let Some(clients) = &current.clients else { return refused(Refused::WrongRegistry) };
         let Some(place) = clients.index_of(&from) else { return refused(Refused::NotInRegistry) };
-        if clients.get(&from).is_none_or(|bundle| bundle.epoch != envelope.epoch) {
+        if clients.at(place).is_none_or(|(_, bundle)| bundle.epoch != envelope.epoch) {
             return refused(Refused::StaleEpoch);
         }
         if current.refused.get(place) {
@@ -1071,18 +1112,21 @@ impl<C: Checks> Aggregator<C> {
         if envelope.body.len() != header.params.vector_bytes() {
             return refused(Refused::WrongLength);
         }
-        let evidence = (envelope.signed_digest(), envelope.signature);
-        if let Some(first) = current.heard.get(&place)
+        if let Some(first) = current.heard.get_mut(&place)
             && self.checks.enforce(Check::FoldOnce)
         {
-            return if *first == evidence { Ok(()) } else { refused(Refused::Equivocation) };
+            return if first.is_repeated_by(&from, envelope, &self.checks) {
+                Ok(())
+            } else {
+                refused(Refused::Equivocation)
+            };
         }
         let Stage::Folding(fold) = &mut current.stage else { return refused(Refused::AggregateIn) };
-        if fold.add(&envelope.body).is_err() {
+        if fold.add(envelope.body).is_err() {
             return refused(Refused::WrongLength);
         }
         current.participants.set(place);
-        current.heard.insert(place, evidence);
+        current.heard.insert(place, Heard { signature: envelope.signature, again: Again::Nothing });
         Ok(())
     }
 
@@ -1150,14 +1194,19 @@ impl<C: Checks> Aggregator<C> {
     fn finish_fold(&mut self, out: &mut Outbox) {
         let Some(current) = &mut self.current else { return };
         let header = &current.live.header;
-        let (count, all) = (current.participants.count_ones(), header.clients.count);
-        let everyone = count == all.saturating_sub(current.refused.count_ones());
+        // Asked after every envelope, so it counts no bits.
+        let (count, everyone) = (current.heard.len(), current.heard.len() == current.everyone);
         let late = current.since.after(self.config.fold_deadline) <= self.now;
         let floor = if self.checks.enforce(Check::ParticipantFloor) { header.min_participants } else { 0 };
-        if count < floor.max(1) || !(everyone || late) {
+        if count < index(floor.max(1)) || !(everyone || late) {
             return;
         }
         if let Stage::Folding(fold) = &mut current.stage {
+            assert!(
+                index(current.participants.count_ones()) == count,
+                "for every participant the evidence is kept"
+            );
+            assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
             let body = core::mem::replace(fold, Fold::new(0)).into_body();
             current.stage = Stage::Signing;
             out.push(Effect::Work(Job::SignAggregate {
@@ -1481,8 +1530,11 @@ impl<C: Checks> Aggregator<C> {
     /// Has the next change of the registry signed, if there is something to change.
     fn plan_batch(&mut self, out: &mut Outbox) {
         let (None, Some(log), Some(registry)) = (&self.batch, self.log, self.replicas.back()) else { return };
+        while let Some((at, peer)) = self.later.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.later.remove(&(at, peer));
+            self.queue.push_back(peer);
+        }
         let mut register = Vec::new();
-        let mut later = VecDeque::new();
         // A client that was linked anew may stand in the queue twice.
         let mut taken = BTreeSet::new();
         while register.len() < self.batch_len
@@ -1493,7 +1545,7 @@ impl<C: Checks> Aggregator<C> {
             match &client.bundle {
                 Some(bundle) if entry.is_none_or(|entry| entry.epoch < bundle.epoch) => {
                     if client.not_before > self.now {
-                        later.push_back(peer);
+                        self.later.insert((client.not_before, peer));
                     } else {
                         register.push(bundle.clone());
                     }
@@ -1501,7 +1553,6 @@ impl<C: Checks> Aggregator<C> {
                 Some(_) | None => client.queued = false,
             }
         }
-        self.queue.append(&mut later);
         let due = |since: &Time| since.after(self.config.expire_after) <= self.now;
         let expire: Vec<(PeerId, Epoch)> = self
             .absent_since
@@ -1563,17 +1614,33 @@ impl<C: Checks> Aggregator<C> {
         assert!(self.log.is_some() || self.replicas.is_empty(), "a registry is that of a log");
         if let Some(current) = &self.current {
             assert!(self.log == Some(current.live.header.log), "the live round is one of the log");
-            assert!(
-                usize::try_from(current.participants.count_ones()).is_ok_and(|n| n == current.heard.len()),
-                "for every participant the evidence is kept"
-            );
-            assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
         }
     }
 }
 
 /// `Ok`, or what was refused and why.
 type Verdict = Result<(), (&'static str, Refused)>;
+
+impl Heard {
+    /// Whether an envelope is the one that is in. It has to be what the client signed, and then the first one was as well:
+    /// an honest client signs one envelope of a round. Looked into once for each client and round, so that nobody makes
+    /// this node check signatures as often as it likes.
+    fn is_repeated_by(&mut self, client: &PeerId, envelope: &Envelope<&[u8]>, checks: &impl Checks) -> bool {
+        if envelope.signature != self.signature {
+            return false;
+        }
+        match self.again {
+            Again::TheSame(digest) => digest == envelope.signed_digest(),
+            Again::Another => false,
+            Again::Nothing => {
+                let digest = envelope.signed_digest();
+                let same = checks.verify(client, &digest, &self.signature);
+                self.again = if same { Again::TheSame(digest) } else { Again::Another };
+                same
+            }
+        }
+    }
+}
 
 impl Known {
     /// The disclaimers of the header, if its whole roster gave one.

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use bytes::Bytes;
 use zeroize::Zeroize;
 
 use crate::aggregator::{reason, succeeding};
@@ -75,7 +76,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached. Repeated for a new link in the place of an old one.
     Linked {
@@ -534,6 +535,7 @@ impl<C: Checks> Client<C> {
                 }
             }
             Done::KeyForgotten
+            | Done::Agreed
             | Done::HeaderSigned(_)
             | Done::PartialMade(_)
             | Done::RecordSigned(_)

@@ -243,6 +243,7 @@ impl fmt::Debug for Identity {
 }
 
 /// The secret half of a round key: drawn at every process start and at least daily, kept in memory only.
+#[derive(Clone)]
 pub struct RoundSecret {
     key: StaticSecret,
 }

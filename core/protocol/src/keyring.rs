@@ -2,12 +2,15 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use zeroize::Zeroizing;
 
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks, Mixed, Mixture, Strict};
+use crate::fold::xor_into;
 use crate::id::{Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
 use crate::key::{Identity, NodeSecret, PublicKey, RoundSecret, Signature};
 use crate::machine::{Done, Job};
@@ -16,6 +19,7 @@ use crate::message::{
     Header, HeaderSignature, Partial, RecordSignature, Role, Testimony,
 };
 use crate::pad::{End, PairKey, pair_key};
+use crate::params::RoundParams;
 use crate::partial::partial_body;
 use crate::random::Random;
 use crate::seal::seal;
@@ -23,6 +27,9 @@ use crate::slot::Payload;
 
 /// Pair keys that were not used in this many rounds are wiped.
 const KEEP_ROUNDS: u64 = 16;
+
+/// Fewer clients are not worth another thread.
+const SHARE_MIN: usize = 256;
 
 /// Holds the identity, the round key and the pair keys of one node, and performs the jobs of its machine.
 ///
@@ -154,7 +161,7 @@ impl<C: Checks> Keyring<C> {
         self.round = None;
     }
 
-    /// Performs a job. Jobs come from the node's own machine, which has decided that they should be done. The keyring
+    /// Performs a job, however long it takes. Jobs come from the node's own machine, which has decided that they should be done. The keyring
     /// makes sure by itself of what anonymity rests on, so that no state that the machine was talked into can undo it: a
     /// pad is made with no other key than the one that the header, or the bundle in the registry, lists for this node; a
     /// round key signs one header per round, each of a later round than those before; it gives a partial under the newest
@@ -164,7 +171,105 @@ impl<C: Checks> Keyring<C> {
     /// memory ends to foretell keys at the next change.
     #[must_use]
     pub fn perform(&mut self, job: &Job, entropy: impl FnOnce() -> [u8; 32]) -> Done {
+        match self.begin(job, 1, entropy) {
+            Begun::Done(done) => done,
+            Begun::Shared(shares) => self.finish(job, shares.into_iter().map(Share::work).collect()),
+        }
+    }
+
+    /// Performs a job, if that takes no longer than a signature. Of one that is heavy it makes shares, `threads` at the
+    /// most: they hold what they need and are worked on anywhere, one beside the other, without this keyring. All of them
+    /// are brought back to [`Keyring::finish`], in their order.
+    #[must_use]
+    pub fn begin(&mut self, job: &Job, threads: usize, entropy: impl FnOnce() -> [u8; 32]) -> Begun<C> {
         match job {
+            Job::Agree { key_epoch, clients } => {
+                let group = self.group.unwrap_or_default();
+                let agreeing = self.shares(*key_epoch, group, None, clients, threads);
+                agreeing.map_or(Begun::Done(Done::Agreed), Begun::Shared)
+            }
+            Job::MakePartial { key_epoch, header, clients, .. } => {
+                let digest = header.digest();
+                let promised = self.give(*key_epoch, header.log, header.round, digest, Given::Partial);
+                let mixing = Some((header.params, digest));
+                let listed = promised && self.is_listed(header);
+                let shares = listed.then(|| self.shares(*key_epoch, header.group, mixing, clients, threads));
+                let withheld = Done::Withheld { round: header.round, header: digest };
+                shares.flatten().map_or(Begun::Done(withheld), Begun::Shared)
+            }
+            Job::MakeBundle { .. }
+            | Job::ForgetKey
+            | Job::SignHeader { .. }
+            | Job::SignRecord { .. }
+            | Job::Disclaim { .. }
+            | Job::Announce { .. }
+            | Job::Testify { .. }
+            | Job::Approve { .. }
+            | Job::Refuse { .. }
+            | Job::SignAggregate { .. }
+            | Job::SignBatch { .. }
+            | Job::Seal { .. } => Begun::Done(self.quick(job, entropy)),
+        }
+    }
+
+    /// Makes of the shares of a job what the job is about. Nothing comes of them if the round key was forgotten meanwhile.
+    ///
+    /// # Panics
+    /// If the job is not one of which [`Keyring::begin`] makes shares.
+    #[must_use]
+    pub fn finish(&mut self, job: &Job, worked: Vec<Worked>) -> Done {
+        match job {
+            Job::Agree { .. } => {
+                self.keep(worked);
+                Done::Agreed
+            }
+            Job::MakePartial { key_epoch, header, aggregate, clients } => {
+                let digest = header.digest();
+                let withheld = Done::Withheld { round: header.round, header: digest };
+                let stands = self.has_given(*key_epoch, header.log, header.round, digest, Given::Partial);
+                let Some(mixed) = self.keep(worked).filter(|_| stands) else { return withheld };
+                let mut bodies = mixed.into_iter();
+                let Some((mut body, mut pads)) = bodies.next() else { return withheld };
+                for (more, further) in bodies {
+                    xor_into(&mut body, &more);
+                    pads.extend(further);
+                }
+                if C::OBSERVES {
+                    let pads: Vec<_> = clients.iter().map(|client| client.peer).zip(pads).collect();
+                    let (peer, what) = (self.peer(), Mixture::Partial { aggregate: *aggregate });
+                    self.checks.mixed(&Mixed { peer, header, digest, what, pads: &pads, body: &body });
+                }
+                let mut partial = Partial {
+                    log: header.log,
+                    round: header.round,
+                    header: digest,
+                    aggregate: *aggregate,
+                    server: self.peer(),
+                    body,
+                    signature: Signature::default(),
+                };
+                partial.signature = self.identity.sign(&partial.digest());
+                Done::PartialMade(Box::new(partial))
+            }
+            Job::MakeBundle { .. }
+            | Job::ForgetKey
+            | Job::SignHeader { .. }
+            | Job::SignRecord { .. }
+            | Job::Disclaim { .. }
+            | Job::Announce { .. }
+            | Job::Testify { .. }
+            | Job::Approve { .. }
+            | Job::Refuse { .. }
+            | Job::SignAggregate { .. }
+            | Job::SignBatch { .. }
+            | Job::Seal { .. } => unreachable!("only heavy jobs have shares"),
+        }
+    }
+
+    /// A job that takes no longer than a signature.
+    fn quick(&mut self, job: &Job, entropy: impl FnOnce() -> [u8; 32]) -> Done {
+        match job {
+            Job::Agree { .. } | Job::MakePartial { .. } => unreachable!("heavy jobs have shares"),
             Job::MakeBundle { epoch, fresh_key } => {
                 if *fresh_key {
                     self.stir(entropy());
@@ -189,23 +294,6 @@ impl<C: Checks> Keyring<C> {
                 };
                 signed.signature = self.identity.sign(&signed.signed_digest());
                 Done::HeaderSigned(signed)
-            }
-            Job::MakePartial { key_epoch, header, aggregate, clients } => {
-                let digest = header.digest();
-                let promised = self.give(*key_epoch, header.log, header.round, digest, Given::Partial);
-                let body = promised.then(|| self.partial_body(header, *aggregate, clients)).flatten();
-                let Some(body) = body else { return Done::Withheld { round: header.round, header: digest } };
-                let mut partial = Partial {
-                    log: header.log,
-                    round: header.round,
-                    header: digest,
-                    aggregate: *aggregate,
-                    server: self.peer(),
-                    body,
-                    signature: Signature::default(),
-                };
-                partial.signature = self.identity.sign(&partial.digest());
-                Done::PartialMade(Box::new(partial))
             }
             Job::SignRecord { log, round, record } => {
                 let mut signed = RecordSignature {
@@ -355,6 +443,15 @@ impl<C: Checks> Keyring<C> {
         allowed
     }
 
+    /// Whether this was the last thing given by the key, and it still holds.
+    fn has_given(&self, epoch: Epoch, log: LogId, round: Round, header: Digest, given: Given) -> bool {
+        let Some(keys) = self.round.as_ref().filter(|keys| keys.announced_by(epoch)) else { return false };
+        let promised = |promise: &Promise| {
+            (promise.log, promise.round, promise.header, promise.state) == (log, round, header, given)
+        };
+        keys.promise.as_ref().is_some_and(promised) || !self.checks.enforce(Check::PromiseKept)
+    }
+
     fn make_bundle(&mut self, epoch: Epoch, fresh_key: bool) -> Bundle {
         let kept = if fresh_key { None } else { self.round.as_mut() };
         let round_key = match kept {
@@ -384,28 +481,56 @@ impl<C: Checks> Keyring<C> {
         bundle
     }
 
-    fn partial_body(&mut self, header: &Header, aggregate: Digest, clients: &[End]) -> Option<Vec<u8>> {
+    /// Whether a header lists the present round key for this node, under its group.
+    fn is_listed(&self, header: &Header) -> bool {
+        let (me, key) = (self.peer(), self.round_key());
+        self.group.is_none_or(|group| group == header.group)
+            && header.servers.iter().any(|server| server.peer == me && Some(server.round_key) == key)
+    }
+
+    /// Divides work with these clients among so many threads. `None` if the round key is not that of the epoch.
+    fn shares(
+        &mut self,
+        epoch: Epoch,
+        group: GroupId,
+        mixing: Option<(RoundParams, Digest)>,
+        clients: &[End],
+        threads: usize,
+    ) -> Option<Vec<Share<C>>> {
         let me = self.peer();
-        let round = self.round.as_mut()?;
-        if self.group.is_some_and(|group| group != header.group) {
-            return None;
+        let round = self.round.as_mut().filter(|keys| keys.announced_by(epoch))?;
+        let own = end(&self.checks, End { peer: me, round_key: round.public });
+        let common =
+            Arc::new(Common { secret: round.secret.clone(), public: round.public, own, group, mixing });
+        let ends = clients.iter().map(|client| end(&self.checks, *client));
+        let known = round.pairs.known(group, ends, mixing.is_some());
+        let share = known.len().div_ceil(threads.max(1)).max(SHARE_MIN);
+        let checks = PhantomData::<C>;
+        let mut known = known.into_iter().peekable();
+        let mut shares = Vec::new();
+        // Of nobody there is a share as well: a partial of no pads.
+        while known.peek().is_some() || shares.is_empty() {
+            let ends = known.by_ref().take(share).collect();
+            shares.push(Share { checks, common: Arc::clone(&common), ends });
         }
-        header.servers.iter().find(|server| server.peer == me && server.round_key == round.public)?;
-        let (checks, group) = (self.checks.clone(), header.group);
-        let own = end(&checks, End { peer: me, round_key: round.public });
-        let ends = clients.iter().map(|client| end(&checks, *client));
-        let pairs = round
-            .pairs
-            .with(&round.secret, group, ends, |shared, client| pair_key(shared, client, &own, &group))?;
-        let digest = header.digest();
-        let mut heads = Heads::default();
-        let body = partial_body(&header.params, &digest, &pairs, |body| heads.note::<C>(body));
-        if C::OBSERVES {
-            let pads = heads.pads(clients.iter().map(|client| client.peer));
-            let what = Mixture::Partial { aggregate };
-            checks.mixed(&Mixed { peer: me, header, digest, what, pads: &pads, body: &body });
+        Some(shares)
+    }
+
+    /// Keeps the pair keys that were agreed on, and gives what was mixed: all of it, or nothing. `None` as well if the
+    /// round key is another one by now.
+    fn keep(&mut self, worked: Vec<Worked>) -> Option<Vec<Mix>> {
+        let mut mixed = Some(Vec::new());
+        for worked in worked {
+            let common = &worked.common;
+            let round = self.round.as_mut().filter(|round| round.public == common.public)?;
+            round.pairs.add(common.group, worked.fresh);
+            if let (Some(mixed), Some(mix)) = (&mut mixed, worked.mix) {
+                mixed.push(mix);
+            } else {
+                mixed = None;
+            }
         }
-        Some(body)
+        mixed
     }
 
     fn seal(&mut self, header: &Header, epoch: Epoch, payload: &Payload, cover: bool) -> Done {
@@ -432,7 +557,8 @@ impl<C: Checks> Keyring<C> {
         let written = payload.as_bytes();
         let body = seal(&header.params, &digest, &pairs, slot, written, cover, |body| heads.note::<C>(body));
         if C::OBSERVES {
-            let pads = heads.pads(header.servers.iter().map(|server| server.peer));
+            let peers = header.servers.iter().map(|server| server.peer);
+            let pads: Vec<_> = peers.zip(heads.pads()).collect();
             let what = Mixture::Envelope { payload: (!cover).then_some(written) };
             checks.mixed(&Mixed { peer: me, header, digest, what, pads: &pads, body: &body });
         }
@@ -476,18 +602,144 @@ impl Heads {
     }
 
     /// What each step has changed: the pad that was XORed in.
-    fn pads(&self, peers: impl Iterator<Item = PeerId>) -> Vec<(PeerId, [u8; Mixed::HEAD])> {
+    fn pads(&self) -> Vec<[u8; Mixed::HEAD]> {
         let steps = self.0.iter().zip(self.0.iter().skip(1));
         let pad = |(before, after): (&[u8; Mixed::HEAD], &[u8; Mixed::HEAD])| {
             let mut pad = *before;
             pad.iter_mut().zip(after).for_each(|(byte, more)| *byte ^= more);
             pad
         };
-        peers.zip(steps.map(pad)).collect()
+        steps.map(pad).collect()
+    }
+}
+
+/// How far a job came.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one call")]
+pub enum Begun<C> {
+    /// It is done.
+    Done(Done),
+    /// It takes long: there is work to do, in these shares.
+    Shared(Vec<Share<C>>),
+}
+
+/// Part of a heavy job. It holds copies of the keys that it needs, which are wiped with it.
+#[derive(Debug)]
+pub struct Share<C> {
+    checks: PhantomData<C>,
+    common: Arc<Common>,
+    /// With whom, and the pair key if there is one already.
+    ends: Vec<(End, Option<PairKey>)>,
+}
+
+/// What is the same in all shares of a job.
+#[derive(Debug)]
+struct Common {
+    secret: RoundSecret,
+    public: PublicKey,
+    /// As it goes into pair keys.
+    own: End,
+    group: GroupId,
+    /// Which pads are wanted, if the job is to make any.
+    mixing: Option<(RoundParams, Digest)>,
+}
+
+/// What came of a [`Share`].
+#[derive(Debug)]
+pub struct Worked {
+    common: Arc<Common>,
+    fresh: Vec<(End, PairKey)>,
+    mix: Option<Mix>,
+}
+
+/// The XOR of the pads of a share, and what each pad begins with if somebody observes.
+type Mix = (Vec<u8>, Vec<[u8; Mixed::HEAD]>);
+
+impl<C: Checks> Share<C> {
+    /// With how many clients it has to agree on a key first, which takes as long as twenty pads with each.
+    #[must_use]
+    pub fn missing(&self) -> usize {
+        self.ends.iter().filter(|(_, pair)| pair.is_none()).count()
+    }
+
+    /// Does the work.
+    #[must_use]
+    pub fn work(self) -> Worked {
+        let Self { common, ends, .. } = self;
+        let Common { secret, own, group, mixing, .. } = &*common;
+        let (mut pairs, mut fresh, mut complete) = (Vec::with_capacity(ends.len()), Vec::new(), true);
+        for (client, pair) in ends {
+            if let Some(pair) = pair {
+                pairs.push(pair);
+            } else if let Some(shared) = secret.agree(&client.round_key) {
+                let pair = pair_key(&shared, &client, own, group);
+                fresh.push((client, pair.clone()));
+                pairs.push(pair);
+            } else {
+                complete = false;
+            }
+        }
+        let mix = mixing.filter(|_| complete).map(|(params, header)| {
+            let mut heads = Heads::default();
+            let body = partial_body(&params, &header, &pairs, |body| heads.note::<C>(body));
+            (body, heads.pads())
+        });
+        Worked { common, fresh, mix }
     }
 }
 
 impl Pairs {
+    /// Starts another job, if `uses` says that this is one that uses keys: those that were not used lately are wiped.
+    fn turn(&mut self, group: GroupId, uses: bool) {
+        if self.group != group {
+            *self = Self { group, ..Self::default() };
+        }
+        if uses {
+            self.job = self.job.saturating_add(1);
+        }
+    }
+
+    fn wipe(&mut self) {
+        let job = self.job;
+        self.keys.retain(|_, (_, used)| job.saturating_sub(*used) < KEEP_ROUNDS);
+    }
+
+    /// The pair keys with these ends, as far as there are any. Ends in order are found in one walk.
+    fn known(
+        &mut self,
+        group: GroupId,
+        ends: impl Iterator<Item = End>,
+        uses: bool,
+    ) -> Vec<(End, Option<PairKey>)> {
+        self.turn(group, uses);
+        let job = self.job;
+        let take = |(pair, used): &mut (PairKey, u64)| {
+            *used = job;
+            pair.clone()
+        };
+        let ends: Vec<End> = ends.collect();
+        let pairs: Vec<Option<PairKey>> = if ends.is_sorted() {
+            let mut keys = self.keys.iter_mut().peekable();
+            let find = |end| {
+                while keys.next_if(|(key, _)| *key < end).is_some() {}
+                keys.next_if(|(key, _)| *key == end).map(|(_, kept)| take(kept))
+            };
+            ends.iter().map(find).collect()
+        } else {
+            ends.iter().map(|end| self.keys.get_mut(end).map(take)).collect()
+        };
+        self.wipe();
+        ends.into_iter().zip(pairs).collect()
+    }
+
+    /// Takes in pair keys that were agreed on elsewhere.
+    fn add(&mut self, group: GroupId, fresh: Vec<(End, PairKey)>) {
+        if self.group == group {
+            let job = self.job;
+            self.keys.extend(fresh.into_iter().map(|(end, pair)| (end, (pair, job))));
+        }
+    }
+
     /// The pair keys with all ends, in their order; derives those that are new and wipes those not used lately. `None`
     /// if there can be no pair key with one of them.
     fn with(
@@ -497,10 +749,7 @@ impl Pairs {
         ends: impl Iterator<Item = End>,
         derive: impl Fn(&[u8; 32], &End) -> PairKey,
     ) -> Option<Vec<PairKey>> {
-        if self.group != group {
-            *self = Self { group, ..Self::default() };
-        }
-        self.job = self.job.saturating_add(1);
+        self.turn(group, true);
         let job = self.job;
         let mut pairs = Vec::with_capacity(ends.size_hint().0);
         for end in ends {
@@ -513,7 +762,7 @@ impl Pairs {
                 pairs.push(pair);
             }
         }
-        self.keys.retain(|_, (_, used)| job.saturating_sub(*used) < KEEP_ROUNDS);
+        self.wipe();
         Some(pairs)
     }
 }

@@ -135,6 +135,13 @@ pub enum Job {
         /// Clients not accepted.
         refused: Bitmap,
     },
+    /// Server: agrees on keys with clients before a round needs them. Heavy.
+    Agree {
+        /// Of the present bundle.
+        key_epoch: Epoch,
+        /// Clients that are new in the registry.
+        clients: Arc<[End]>,
+    },
     /// Server: XORs the pads with the participants. Heavy.
     MakePartial {
         /// Of the present bundle.
@@ -253,6 +260,8 @@ pub enum Done {
     KeyForgotten,
     /// Of [`Job::SignHeader`].
     HeaderSigned(HeaderSignature),
+    /// Of [`Job::Agree`].
+    Agreed,
     /// Of [`Job::MakePartial`].
     PartialMade(Box<Partial>),
     /// Of [`Job::SignRecord`].

@@ -159,9 +159,11 @@ impl fmt::Debug for Vector<'_> {
     }
 }
 
-/// A client's vector: message (or nothing) XOR one pad per server.
+/// A client's vector: message (or nothing) XOR one pad per server. `B` is where its bytes are: whoever only reads them
+/// leaves them in the message that they came in ([`crate::wire::decode_envelope`]).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Envelope {
+#[serde(bound(serialize = "B: serde_bytes::Serialize", deserialize = "B: serde_bytes::Deserialize<'de>"))]
+pub struct Envelope<B = Vec<u8>> {
     /// The log.
     pub log: LogId,
     /// The round.
@@ -172,12 +174,12 @@ pub struct Envelope {
     pub epoch: Epoch,
     /// The vector.
     #[serde(with = "serde_bytes")]
-    pub body: Vec<u8>,
+    pub body: B,
     /// By the client, over all of the above; checked only in a dispute.
     pub signature: Signature,
 }
 
-impl fmt::Debug for Envelope {
+impl<B: AsRef<[u8]>> fmt::Debug for Envelope<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { log, round, header, epoch, body, signature } = self;
         f.debug_struct("Envelope")
@@ -185,7 +187,7 @@ impl fmt::Debug for Envelope {
             .field("round", round)
             .field("header", header)
             .field("epoch", epoch)
-            .field("body", &Vector(body))
+            .field("body", &Vector(body.as_ref()))
             .field("signature", signature)
             .finish()
     }

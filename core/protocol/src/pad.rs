@@ -1,15 +1,16 @@
 //! Pads: what one client and one server of a round both compute, and nobody else can.
 
+use alloc::vec::Vec;
 use core::fmt;
 
-use aes::Aes128;
-use aes::cipher::{KeyIvInit, StreamCipher};
-use ctr::Ctr64BE;
+use aes::Aes128Enc;
+use aes::cipher::{Array, Block, BlockCipherEncrypt, KeyInit};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fold::xor_into;
 use crate::id::{Digest, GroupId, PeerId};
 use crate::key::{PublicKey, secret};
 use crate::message::{Bundle, Role, RosterServer};
@@ -71,11 +72,71 @@ pub fn pad_key(pair: &PairKey, header: &Digest) -> Zeroizing<[u8; 16]> {
 }
 
 /// XORs the pad of one pair and round into `acc`.
-///
-/// The pad is AES-128 in counter mode from a zero block. The counter is 64 bits wide here, which is faster than 128
-/// and gives the same bytes up to 2^68 of them. The keystream goes straight into the accumulator: a scratch copy of
-/// the pad would cost a quarter more.
 #[inline]
 pub fn xor_pad(pair: &PairKey, header: &Digest, acc: &mut [u8]) {
-    Ctr64BE::<Aes128>::new((&*pad_key(pair, header)).into(), &[0; 16].into()).apply_keystream(acc);
+    Pads::new().xor(pair, header, acc);
+}
+
+/// Blocks of key stream that are made at once: many enough for the widest processors, few enough to stay in the cache that
+/// is next to them until they are used.
+const RUN: usize = 64;
+
+/// What AES encrypts for the first so many blocks of every pad. A vector of the default shape has as many.
+static COUNTERS: [[u8; 16]; 1024] = counters();
+
+const fn counters() -> [[u8; 16]; 1024] {
+    let mut counters = [[0; 16]; 1024];
+    let (mut count, mut rest) = (0_u128, counters.as_mut_slice());
+    while let Some((next, more)) = rest.split_first_mut() {
+        *next = count.to_be_bytes();
+        count = count.wrapping_add(1);
+        rest = more;
+    }
+    counters
+}
+
+/// Makes pads, one after the other.
+///
+/// A pad is AES-128 in counter mode from a zero block. So what is encrypted is the same for all pads, and stands ready; the
+/// cipher takes many blocks of it at once, and nothing is left between its instructions that a compiler could fail to
+/// see through. The last piece of key stream is wiped with this value.
+pub(crate) struct Pads {
+    stream: [Block<Aes128Enc>; RUN],
+    /// What is encrypted behind [`COUNTERS`], if a vector is that long.
+    further: Vec<[u8; 16]>,
+}
+
+impl Pads {
+    pub(crate) fn new() -> Self {
+        Self { stream: [Array([0; 16]); RUN], further: Vec::new() }
+    }
+
+    /// XORs the pad of one pair and round into `acc`.
+    pub(crate) fn xor(&mut self, pair: &PairKey, header: &Digest, acc: &mut [u8]) {
+        let cipher = Aes128Enc::new((&*pad_key(pair, header)).into());
+        let parts = acc.chunks_mut(COUNTERS.as_flattened().len());
+        for (first, part) in (0_u128..).step_by(COUNTERS.len()).zip(parts) {
+            let counters = if first == 0 {
+                &COUNTERS[..]
+            } else {
+                let counter = |low: &[u8; 16]| (first | u128::from_be_bytes(*low)).to_be_bytes();
+                self.further.clear();
+                self.further.extend(COUNTERS.iter().map(counter));
+                &self.further
+            };
+            let counters = Array::cast_slice_from_core(counters);
+            for (bytes, counters) in part.chunks_mut(16 * RUN).zip(counters.chunks(RUN)) {
+                let blocks = bytes.len().div_ceil(16);
+                let (counters, stream) = (&counters[..blocks], &mut self.stream[..blocks]);
+                cipher.encrypt_blocks_b2b(counters, stream).expect("both are as many blocks");
+                xor_into(bytes, &Array::slice_as_flattened(stream)[..bytes.len()]);
+            }
+        }
+    }
+}
+
+impl Drop for Pads {
+    fn drop(&mut self) {
+        self.stream.iter_mut().for_each(|block| block.0.zeroize());
+    }
 }

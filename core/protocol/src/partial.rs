@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::fold::xor_into;
 use crate::id::Digest;
-use crate::pad::{PairKey, xor_pad};
+use crate::pad::{Pads, PairKey};
 use crate::params::RoundParams;
 
 /// The body of a server's partial: the XOR of its pads with every participant. `seen` is shown the body before the first
@@ -18,8 +18,9 @@ pub fn partial_body<'a>(
 ) -> Vec<u8> {
     let mut body = vec![0; params.vector_bytes()];
     seen(&body);
+    let mut pads = Pads::new();
     for pair in pairs {
-        xor_pad(pair, header, &mut body);
+        pads.xor(pair, header, &mut body);
         seen(&body);
     }
     body

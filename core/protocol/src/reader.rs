@@ -19,6 +19,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::aggregator::RECORD_BYTES_KEPT;
 use crate::bitmap::index;
 use crate::checks::Checks;
@@ -58,7 +60,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached. Repeated for a new link in the place of an old one.
     Linked {

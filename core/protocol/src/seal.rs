@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::id::Digest;
-use crate::pad::{PairKey, xor_pad};
+use crate::pad::{Pads, PairKey};
 use crate::params::RoundParams;
 use crate::slot::write_slot;
 
@@ -27,8 +27,9 @@ pub fn seal<'a>(
     let mask = u8::from(cover).wrapping_sub(1);
     write_slot(params, header, slot, payload, mask, &mut body);
     seen(&body);
+    let mut pads = Pads::new();
     for pair in pairs {
-        xor_pad(pair, header, &mut body);
+        pads.xor(pair, header, &mut body);
         seen(&body);
     }
     body

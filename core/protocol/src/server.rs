@@ -10,6 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{self, Committee, OpenRound, SignedRecord};
@@ -68,7 +70,7 @@ pub enum Input {
         /// Who sent them.
         from: PeerId,
         /// An encoded [`Message`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// A peer can be reached; servers have proven to know the committee secret.
     Linked {
@@ -195,13 +197,6 @@ impl Asked {
     }
 }
 
-/// How often something was answered since when.
-#[derive(Clone, Copy, Debug)]
-struct Recently {
-    since: Time,
-    count: u8,
-}
-
 /// How far an orderly stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stopping {
@@ -221,13 +216,17 @@ pub struct Server<C> {
     now: Time,
     links: BTreeMap<PeerId, Role>,
     /// What peers asked for within [`Config::resend`], and how often that was answered.
-    asked: BTreeMap<(PeerId, Asked), Recently>,
+    asked: BTreeMap<(PeerId, Asked), u8>,
+    /// The same by when each was asked for first, oldest first.
+    asked_since: VecDeque<(Time, (PeerId, Asked))>,
     failures: BTreeMap<PeerId, u32>,
     leader: Option<PeerId>,
     caught_up: bool,
     new_log: Option<LogId>,
     /// This process's bundle, once made.
     bundle: Option<Bundle>,
+    /// The registry with whose clients keys were agreed on, or are being, and the epoch of the bundle with the round key.
+    agreed: Option<(Epoch, ClientRegistry)>,
     bundle_made: Time,
     bundle_wanted: bool,
     promise: Option<Promise>,
@@ -297,11 +296,13 @@ impl<C: Checks> Server<C> {
             now: Time::default(),
             links: BTreeMap::new(),
             asked: BTreeMap::new(),
+            asked_since: VecDeque::new(),
             failures: BTreeMap::new(),
             leader: None,
             caught_up: false,
             new_log: None,
             bundle: None,
+            agreed: None,
             bundle_made: Time::default(),
             bundle_wanted: false,
             promise: None,
@@ -635,15 +636,17 @@ impl<C: Checks> Server<C> {
     /// asks again. A request is a few bytes, and its answer can be megabytes. A new link changes nothing.
     fn may_answer(&mut self, peer: PeerId, what: Asked) -> bool {
         let (now, resend) = (self.now, self.config.resend);
-        let is_over = |recently: &Recently| recently.since.after(resend) <= now;
-        if self.asked.get(&(peer, what)).is_none_or(is_over) {
-            self.asked.retain(|_, recently| !is_over(recently));
+        while let Some((_, over)) = self.asked_since.pop_front_if(|(since, _)| since.after(resend) <= now) {
+            self.asked.remove(&over);
         }
-        let recently = self.asked.entry((peer, what)).or_insert(Recently { since: now, count: 0 });
-        if recently.count >= what.most() {
+        let count = self.asked.entry((peer, what)).or_insert_with(|| {
+            self.asked_since.push_back((now, (peer, what)));
+            0
+        });
+        if *count >= what.most() {
             return false;
         }
-        recently.count = recently.count.saturating_add(1);
+        *count = count.saturating_add(1);
         true
     }
 
@@ -831,6 +834,7 @@ impl<C: Checks> Server<C> {
                 self.bundle = None;
                 self.bundle_wanted = false;
             }
+            Done::Agreed => {}
             Done::BundleMade(bundle) => {
                 self.bundle = Some(bundle);
                 self.bundle_made = self.now;
@@ -1149,6 +1153,7 @@ impl<C: Checks> Server<C> {
                 self.attempt(want, out);
             }
         }
+        self.agree(out);
         self.publish(out);
         self.advance_stop(out);
     }
@@ -1404,6 +1409,27 @@ impl<C: Checks> Server<C> {
                 self.making.insert(open.digest, applied.participants.count_ones());
                 out.push(Effect::Work(Job::MakePartial { key_epoch, header, aggregate, clients }));
             }
+        }
+    }
+
+    /// Has keys agreed on with clients that are new in the registry, or with all of them for a fresh round key: an agreement
+    /// takes as long as many pads, and a round waits for its partials.
+    fn agree(&mut self, out: &mut Outbox) {
+        let Some(bundle) = self.bundle.as_ref().filter(|_| self.caught_up) else { return };
+        let (key_epoch, clients) = (bundle.epoch, self.committee.clients());
+        let known = self.agreed.as_ref().filter(|(epoch, _)| *epoch == key_epoch).map(|(_, clients)| clients);
+        if known == Some(clients) {
+            return;
+        }
+        let mut before = known.into_iter().flat_map(ClientRegistry::bundles).map(End::from).peekable();
+        let is_new = |client: &End| {
+            while before.next_if(|known| known.peer < client.peer).is_some() {}
+            before.peek() != Some(client)
+        };
+        let fresh: Arc<[End]> = clients.bundles().iter().map(End::from).filter(is_new).collect();
+        self.agreed = Some((key_epoch, clients.clone()));
+        if !fresh.is_empty() {
+            out.push(Effect::Work(Job::Agree { key_epoch, clients: fresh }));
         }
     }
 

@@ -415,13 +415,13 @@ impl fmt::Display for Invalid {
 
 impl core::error::Error for Invalid {}
 
-impl Envelope {
+impl<B: AsRef<[u8]>> Envelope<B> {
     /// What the client signs: every field but the signature.
     #[must_use]
     pub fn signed_digest(&self) -> Digest {
         let Self { log, round, header, epoch, body, signature: _ } = self;
         let mut fields = Fields::new(Context::Envelope);
-        fields.place(log, *round, header).u64(epoch.0).vector(body);
+        fields.place(log, *round, header).u64(epoch.0).vector(body.as_ref());
         fields.digest()
     }
 

@@ -19,11 +19,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use postcard::ser_flavors::Flavor;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::bitmap::{Bitmap, index};
-use crate::message::{Bundle, ClientBatch, Command, Header, HeaderSignature, LiveHeader, Message, Record};
+use crate::message::{
+    Bundle, ClientBatch, Command, Envelope, Header, HeaderSignature, LiveHeader, Message, Record,
+};
 use crate::params::VECTOR_BYTES_MAX;
 use crate::registry::{CLIENTS_MAX, PATH_MAX, Proof};
 
@@ -35,6 +36,9 @@ pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
 
 /// The most servers of a roster, and so the most signatures of a header or record.
 pub const SERVERS_MAX: usize = 256;
+
+/// The kind of [`Message::Envelope`].
+const ENVELOPE: u8 = 5;
 
 /// Kinds of [`Message`] are below this.
 const KINDS: u8 = 19;
@@ -56,6 +60,23 @@ pub fn decode(bytes: &[u8]) -> Result<Message, DecodeError> {
     let message = from_bytes(bytes, KINDS)?;
     check_message(&message)?;
     Ok(message)
+}
+
+/// Decodes an envelope, whose vector stays where it is: what there is most of is read once, by whoever adds it up. `None`
+/// if the bytes are another message; for them there is [`decode`], which gives the same of these.
+///
+/// # Errors
+/// If the bytes are not exactly one envelope.
+#[must_use]
+pub fn decode_envelope(bytes: &[u8]) -> Option<Result<Envelope<&[u8]>, DecodeError>> {
+    if bytes.get(..2) != Some(&[WIRE_VERSION, ENVELOPE]) {
+        return None;
+    }
+    let fields = fields(bytes, KINDS).map(|fields| fields.get(1..).unwrap_or_default());
+    Some(fields.and_then(value).and_then(|envelope: Envelope<&[u8]>| {
+        check_vector(envelope.body)?;
+        Ok(envelope)
+    }))
 }
 
 /// Encodes a command for the log.
@@ -83,7 +104,7 @@ pub const fn kind(message: &Message) -> u8 {
         Message::BundleRefused { .. } => 2,
         Message::Live(_) => 3,
         Message::LiveFor { .. } => 4,
-        Message::Envelope(_) => 5,
+        Message::Envelope(_) => ENVELOPE,
         Message::Aggregate(_) => 6,
         Message::AggregateApplied { .. } => 7,
         Message::Registry { .. } => 8,
@@ -178,7 +199,12 @@ fn to_bytes<T: Serialize>(value: &T, body: usize) -> Vec<u8> {
     postcard::to_extend(value, bytes).expect("a vector takes all bytes, and all types know their length")
 }
 
-fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], kinds: u8) -> Result<T, DecodeError> {
+fn from_bytes<'a, T: Deserialize<'a> + Serialize>(bytes: &'a [u8], kinds: u8) -> Result<T, DecodeError> {
+    fields(bytes, kinds).and_then(value)
+}
+
+/// What stands behind the version: the kind, which is below `kinds`, and the fields.
+fn fields(bytes: &[u8], kinds: u8) -> Result<&[u8], DecodeError> {
     if bytes.len() > MESSAGE_BYTES_MAX {
         return Err(DecodeError::TooLong { bytes: bytes.len() });
     }
@@ -187,10 +213,14 @@ fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], kinds: u8) -> Resul
         return Err(DecodeError::Version { theirs: *version });
     }
     match fields.first() {
-        None => return Err(DecodeError::Truncated),
-        Some(kind) if *kind >= kinds => return Err(DecodeError::Kind { kind: *kind }),
-        Some(_) => {}
+        None => Err(DecodeError::Truncated),
+        Some(kind) if *kind >= kinds => Err(DecodeError::Kind { kind: *kind }),
+        Some(_) => Ok(fields),
     }
+}
+
+/// What is encoded as exactly these bytes.
+fn value<'a, T: Deserialize<'a> + Serialize>(fields: &'a [u8]) -> Result<T, DecodeError> {
     // Allocation stays within a small multiple of the input: byte strings are copied from it after their length was
     // compared with what is left, and lists grow as their elements, of more than thirty bytes each, are read.
     let (value, rest) = postcard::take_from_bytes(fields).map_err(|_| DecodeError::Malformed)?;
@@ -200,7 +230,8 @@ fn from_bytes<T: DeserializeOwned + Serialize>(bytes: &[u8], kinds: u8) -> Resul
     if is_canonical(&value, fields) { Ok(value) } else { Err(DecodeError::Malformed) }
 }
 
-/// Whether postcard encodes the value as exactly these bytes. Allocates nothing: they are compared as they come.
+/// Whether postcard encodes the value as exactly these bytes. Allocates nothing: they are compared as they come. What the
+/// value has borrowed from them is not read again.
 #[must_use]
 pub fn is_canonical<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
     postcard::serialize_with_flavor(value, Expected(bytes)).is_ok_and(|rest| rest.is_empty())
@@ -217,7 +248,12 @@ impl<'a> Flavor for Expected<'a> {
     }
 
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0 = self.0.strip_prefix(bytes).ok_or(postcard::Error::SerializeBufferFull)?;
+        let (next, rest) =
+            self.0.split_at_checked(bytes.len()).ok_or(postcard::Error::SerializeBufferFull)?;
+        if !core::ptr::eq(next, bytes) && next != bytes {
+            return Err(postcard::Error::SerializeBufferFull);
+        }
+        self.0 = rest;
         Ok(())
     }
 

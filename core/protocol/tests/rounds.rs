@@ -481,9 +481,15 @@ impl World {
                 }
                 let from = self.peer(from);
                 match role(to) {
-                    Role::Server => self.feed_server(to, server::Input::Received { from, bytes }),
-                    Role::Aggregator => self.feed_aggregator(to, aggregator::Input::Received { from, bytes }),
-                    Role::Client => self.feed_client(to, client::Input::Received { from, bytes }),
+                    Role::Server => {
+                        self.feed_server(to, server::Input::Received { from, bytes: bytes.into() })
+                    }
+                    Role::Aggregator => {
+                        self.feed_aggregator(to, aggregator::Input::Received { from, bytes: bytes.into() })
+                    }
+                    Role::Client => {
+                        self.feed_client(to, client::Input::Received { from, bytes: bytes.into() })
+                    }
                 }
             }
             Event::Apply { to } => {

@@ -215,7 +215,7 @@ impl Node {
             Machine::Server(machine) => {
                 let input = match event {
                     Event::Tick => server::Input::Tick,
-                    Event::Received { from, bytes } => server::Input::Received { from, bytes },
+                    Event::Received { from, bytes } => server::Input::Received { from, bytes: bytes.into() },
                     Event::Linked(place) => {
                         let (peer, role) = linked(place);
                         server::Input::Linked { peer, role }
@@ -230,7 +230,9 @@ impl Node {
             Machine::Aggregator(machine) => {
                 let input = match event {
                     Event::Tick => aggregator::Input::Tick,
-                    Event::Received { from, bytes } => aggregator::Input::Received { from, bytes },
+                    Event::Received { from, bytes } => {
+                        aggregator::Input::Received { from, bytes: bytes.into() }
+                    }
                     Event::Linked(place) => {
                         let (peer, role) = linked(place);
                         aggregator::Input::Linked { peer, role }
@@ -244,7 +246,7 @@ impl Node {
             Machine::Client(machine) => {
                 let input = match event {
                     Event::Tick => client::Input::Tick,
-                    Event::Received { from, bytes } => client::Input::Received { from, bytes },
+                    Event::Received { from, bytes } => client::Input::Received { from, bytes: bytes.into() },
                     Event::Linked(place) => {
                         let (peer, role) = linked(place);
                         client::Input::Linked { peer, role }

@@ -14,7 +14,15 @@ use crate::network::{self, peer};
 
 /// A message has one encoding, and verifying it never panics, whatever stands in it.
 pub(crate) fn message(bytes: &[u8]) -> Verdict {
-    let Ok(message) = bounded(bytes, || wire::decode(bytes)) else { return Verdict::Refused };
+    let message = bounded(bytes, || wire::decode(bytes));
+    if let Some(envelope) = wire::decode_envelope(bytes) {
+        assert_eq!(
+            envelope.map(|_| ()),
+            message.as_ref().map(|_| ()).map_err(|error| *error),
+            "two readings"
+        );
+    }
+    let Ok(message) = message else { return Verdict::Refused };
     assert_eq!(&wire::encode(&message)[..], bytes, "{message:?} has two encodings");
     verify_message(&message);
     Verdict::Taken

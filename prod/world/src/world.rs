@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::future::Future;
+use core::num::NonZero;
 use core::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -101,6 +102,10 @@ impl<D: Disk> World for RealWorld<D> {
 
     fn entropy(&self) -> [u8; 32] {
         random()
+    }
+
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, NonZero::get)
     }
 
     fn observe(&self, event: Event) {

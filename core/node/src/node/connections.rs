@@ -81,7 +81,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let Some(hello) = entry.hello.as_ref().filter(|_| entry.used) else { return };
         let (role, store) = (hello.role, hello.store);
         match channel {
-            Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message.to_vec() }),
+            Channel::Protocol => self.feed(Feed::Received { from: peer, bytes: message }),
             Channel::Datagram if role == Role::Client => self.rejected("gossip", "wrong-role", peer),
             // Rumours of whoever is not trusted to tell who there is are none. An aggregator that is not approved yet is
             // honest all the same.

@@ -350,7 +350,7 @@ fn cut_to(view: &View, server: PeerId) -> Option<Cause> {
         **other != server && missed && view.voters.iter().any(is_bridge)
     };
     let other = view.voters.iter().find(is_cut)?;
-    Some(Cause::LinkCut { one: *other.min(&&server), other: *other.max(&&server) })
+    Some(Cause::LinkCut { one: *other.min(&server), other: *other.max(&server) })
 }
 
 fn lacking(view: &View, turnout: &Turnout) -> Cause {

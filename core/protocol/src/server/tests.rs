@@ -126,7 +126,7 @@ impl<C: Checks> Play<C> {
     }
 
     fn hear(&mut self, from: PeerId, message: &Message) -> Vec<Effect> {
-        self.feed(Input::Received { from, bytes: wire::encode(message).to_vec() })
+        self.feed(Input::Received { from, bytes: wire::encode(message).to_vec().into() })
     }
 
     fn wait(&mut self, duration: Duration) -> Vec<Effect> {
@@ -1436,10 +1436,10 @@ proptest! {
                         let place = place.index(bytes.len());
                         bytes[place] = value;
                     }
-                    play.feed(Input::Received { from: peers[who], bytes });
+                    play.feed(Input::Received { from: peers[who], bytes: bytes.into() });
                 }
                 Deed::Noise { who, bytes } => {
-                    play.feed(Input::Received { from: peers[who], bytes });
+                    play.feed(Input::Received { from: peers[who], bytes: bytes.into() });
                 }
                 Deed::Commit(any) => {
                     play.commit(any.get(commands));
@@ -1472,3 +1472,45 @@ proptest! {
 }
 
 mod promises;
+
+/// With whom the keyring is to agree on keys.
+fn agreements(effects: &[Effect]) -> Vec<Vec<PeerId>> {
+    let clients = |effect: &Effect| match effect {
+        Effect::Work(Job::Agree { clients, .. }) => Some(clients.iter().map(|client| client.peer).collect()),
+        _ => None,
+    };
+    effects.iter().filter_map(clients).collect()
+}
+
+#[test]
+fn keys_are_agreed_on_when_clients_come_and_when_the_key_is_fresh() {
+    let mut play = Play::at(Step::Enrolled);
+    let all =
+        |play: &Play| play.server.committee().clients().iter().map(|(peer, _)| *peer).collect::<Vec<_>>();
+    let enrolled = all(&play);
+    assert!(!enrolled.is_empty());
+    let newcomer = play.cast.clients[3].bundle.clone();
+    let batch = play.cast.aggregator.batch(2, vec![newcomer.clone()], vec![]);
+    assert_eq!(agreements(&play.commit(&Command::ChangeClients(batch))), [vec![newcomer.peer]]);
+    // Whoever goes costs nothing, and comes back with another key or with the same.
+    let batch = play.cast.aggregator.batch(3, vec![], vec![(newcomer.peer, newcomer.epoch)]);
+    assert!(agreements(&play.commit(&Command::ChangeClients(batch))).is_empty());
+    let everybody = all(&play);
+    let fresh = play.wait(REKEY);
+    assert_eq!(agreements(&fresh), [everybody], "a fresh key, all of them");
+    assert!(agreements(&play.settle()).is_empty(), "once");
+}
+
+#[test]
+fn requests_of_many_are_counted_and_forgotten_in_their_turn() {
+    let mut play = Play::at(Step::Enrolled);
+    let ask = Message::RecordsWanted { from: Round(0) };
+    let peer = |number: u16| PeerId(*blake3::hash(&number.to_le_bytes()).as_bytes());
+    for number in 0..40 {
+        play.feed(Input::Linked { peer: peer(number), role: Role::Client });
+        play.hear(peer(number), &ask);
+        play.now = play.now.after(RESEND / 10);
+    }
+    assert_eq!(play.server.asked.len(), 10, "those of the last second");
+    assert_eq!(play.server.asked.len(), play.server.asked_since.len());
+}

@@ -32,7 +32,7 @@ impl Machine for Server<Strict> {
         Input::Tick
     }
     fn received(from: PeerId, bytes: Vec<u8>) -> Input {
-        Input::Received { from, bytes }
+        Input::Received { from, bytes: bytes.into() }
     }
     fn linked(peer: PeerId, role: Role) -> Input {
         Input::Linked { peer, role }

@@ -200,7 +200,7 @@ fn a_pad_depends_on_pair_and_header_and_nothing_else() {
 }
 
 #[test]
-fn a_counter_of_64_bits_gives_the_stream_of_one_of_128() {
+fn the_key_stream_is_that_of_a_counter_of_128_bits() {
     let pair = &Keys::new(1, 1).clients[0][0];
     let header = Digest([3; 32]);
     for bytes in [0, 1, 16, 4096, 16 << 10, (1 << 20) + 17] {

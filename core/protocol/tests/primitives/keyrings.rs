@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use zipnet_core::bitmap::Bitmap;
+use zipnet_core::checks::Strict;
 use zipnet_core::fold::{Fold, xor_into};
-use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, Round, UniqueId};
-use zipnet_core::key::{NodeSecret, PublicKey};
-use zipnet_core::keyring::Keyring;
+use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
+use zipnet_core::key::{NodeSecret, PublicKey, RoundSecret};
+use zipnet_core::keyring::{Begun, Keyring, Share};
 use zipnet_core::machine::{Done, Job};
 use zipnet_core::message::{Bundle, Envelope, Floors, Header, Role, RosterServer, Standing};
 use zipnet_core::pad::End;
@@ -401,5 +402,103 @@ fn everything_it_signs_verifies() {
             other => panic!("{job:?} gave {other:?}"),
         };
         assert!(good, "{job:?}");
+    }
+}
+
+fn begun(keyring: &mut Keyring, job: &Job, threads: usize) -> Vec<Share<Strict>> {
+    match keyring.begin(job, threads, || unreachable!("no key is drawn")) {
+        Begun::Shared(shares) => shares,
+        Begun::Done(done) => panic!("it has shares: {done:?}"),
+    }
+}
+
+/// A server with its promise, and so many clients in order.
+fn crowd(number: usize) -> (Keyring, Arc<Header>, Arc<[End]>) {
+    let Story { mut servers, header, .. } = story();
+    let mut server = servers.remove(0);
+    promised(&mut server, 1, &header);
+    let seed = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let end =
+        |number| End { peer: PeerId(seed(number)), round_key: RoundSecret::from_seed(seed(number)).public() };
+    let mut clients: Vec<_> = (0..number).map(end).collect();
+    clients.sort_unstable();
+    (server, header, clients.into())
+}
+
+fn making(header: &Arc<Header>, clients: &Arc<[End]>) -> Job {
+    let (key_epoch, aggregate) = (Epoch(1), Digest([1; 32]));
+    Job::MakePartial { key_epoch, header: Arc::clone(header), aggregate, clients: Arc::clone(clients) }
+}
+
+#[test]
+fn a_partial_is_the_same_in_any_number_of_shares() {
+    for number in [0, 1, 256, 257, 700] {
+        let (mut alone, header, clients) = crowd(number);
+        let job = making(&header, &clients);
+        let whole = alone.perform(&job, || unreachable!("no key is drawn"));
+        assert!(matches!(whole, Done::PartialMade(_)), "{whole:?}");
+        for threads in [1, 2, 3, 64] {
+            let (mut server, ..) = crowd(number);
+            let shares = begun(&mut server, &job, threads);
+            assert_eq!(shares.len(), threads.min(number.div_ceil(256)).max(1), "{number} among {threads}");
+            // The last one is ready first.
+            let mut worked: Vec<_> = shares.into_iter().rev().map(Share::work).collect();
+            worked.reverse();
+            assert_eq!(server.finish(&job, worked), whole, "{number} among {threads}");
+        }
+    }
+}
+
+#[test]
+fn keys_that_were_agreed_on_ahead_are_not_agreed_on_in_a_round() {
+    let (mut server, header, clients) = crowd(300);
+    let missing = |server: &mut Keyring, job: &Job| -> usize {
+        let shares = begun(server, job, 2);
+        let missing = shares.iter().map(Share::missing).sum();
+        let done = server.finish(job, shares.into_iter().map(Share::work).collect());
+        assert!(matches!(done, Done::Agreed | Done::PartialMade(_)), "{done:?}");
+        missing
+    };
+    let agree = |clients: &[End]| Job::Agree { key_epoch: Epoch(1), clients: clients.into() };
+    assert_eq!(missing(&mut server, &agree(&clients[..200])), 200);
+    assert_eq!(missing(&mut server, &agree(&clients[100..250])), 50, "the others are known");
+    assert_eq!(missing(&mut server, &making(&header, &clients)), 50, "so are these");
+    let next = later(&header, 1);
+    promised(&mut server, 1, &next);
+    assert_eq!(missing(&mut server, &making(&next, &clients)), 0);
+    let mut turned = clients.to_vec();
+    turned.reverse();
+    assert_eq!(missing(&mut server, &agree(&turned)), 0, "in whatever order");
+    // One that shares no key with anybody keeps nobody else from agreeing.
+    let weak = End { round_key: PublicKey([0; 32]), ..clients[0] };
+    assert_eq!(missing(&mut server, &agree(&[weak, clients[1]])), 1);
+}
+
+#[test]
+fn nothing_comes_of_work_whose_key_was_forgotten_or_promised_elsewhere_meanwhile() {
+    type Meanwhile = fn(&mut Keyring, &Header);
+    let cases: [(Meanwhile, bool); 4] = [
+        (|_, _| {}, true),
+        (|server, _| server.forget_round_key(), false),
+        (|server, _| assert_eq!(announce(server, 2, true).epoch, Epoch(2)), false),
+        (|server, header| promised(server, 1, &later(header, 1)), false),
+    ];
+    for (place, (meanwhile, stands)) in cases.into_iter().enumerate() {
+        let (mut server, header, clients) = crowd(3);
+        let job = making(&header, &clients);
+        let shares = begun(&mut server, &job, 1);
+        // The keyring is free while they are worked on.
+        meanwhile(&mut server, &header);
+        let done = server.finish(&job, shares.into_iter().map(Share::work).collect());
+        assert_eq!(matches!(done, Done::PartialMade(_)), stands, "case {place}: {done:?}");
+        if !stands {
+            assert_eq!(done, withheld(&header), "case {place}");
+        }
+        // What was agreed on with a key that is gone is not kept for another one.
+        if place == 2 {
+            let agree = Job::Agree { key_epoch: Epoch(2), clients };
+            let missing: usize = begun(&mut server, &agree, 1).iter().map(Share::missing).sum();
+            assert_eq!(missing, 3);
+        }
     }
 }

@@ -2,11 +2,11 @@
 
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::id::{Digest, Epoch, Round};
-use zipnet_core::message::{ClientBatch, Command, Message, Turnout};
+use zipnet_core::message::{ClientBatch, Command, Envelope, Message, Turnout};
 use zipnet_core::refused::Refused;
 use zipnet_core::wire::{
-    DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command, encode,
-    encode_command, kind,
+    DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command,
+    decode_envelope, encode, encode_command, kind,
 };
 
 use crate::sample;
@@ -104,6 +104,50 @@ fn a_number_with_more_bytes_than_it_needs_is_refused() {
     for long in [&[0x81, 0][..], &[0x81, 0x80, 0]] {
         let bytes = [&bytes[..2], long].concat();
         assert_eq!(decode(&bytes), Err(DecodeError::Malformed), "{bytes:?}");
+    }
+}
+
+/// Whoever reads an envelope where it lies sees what everybody sees, and refuses it for the same reason.
+#[test]
+fn an_envelope_is_read_where_it_lies_and_is_the_same() {
+    let same = |bytes: &[u8]| {
+        let found = decode_envelope(bytes).expect("its kind is that of an envelope");
+        let (lies, found) = match found {
+            Ok(Envelope { log, round, header, epoch, body, signature }) => {
+                let lies = bytes.as_ptr_range().contains(&body.as_ptr());
+                let body = body.to_vec();
+                (lies, Ok(Message::Envelope(Envelope { log, round, header, epoch, body, signature })))
+            }
+            Err(error) => (true, Err(error)),
+        };
+        assert!(lies, "it was copied");
+        assert_eq!(found, decode(bytes), "{bytes:02x?}");
+        found.is_ok()
+    };
+    for message in sample::messages() {
+        let bytes = encode(&message).to_vec();
+        if !matches!(message, Message::Envelope(_)) {
+            assert!(decode_envelope(&bytes).is_none(), "{message:?}");
+            continue;
+        }
+        assert!(same(&bytes));
+        assert!(!same(&[&bytes[..], &[0]].concat()));
+        let mut taken = 0;
+        for len in 2..bytes.len() {
+            assert!(!same(&bytes[..len]));
+            for bit in 0..8 {
+                let mut other = bytes.clone();
+                other[len] ^= 1 << bit;
+                taken += u32::from(same(&other));
+            }
+            // A number with more bytes than it needs, wherever there is one.
+            let mut longer = bytes.clone();
+            longer[len] |= 0x80;
+            longer.insert(len + 1, 0);
+            same(&longer);
+        }
+        assert!(taken > 0);
+        assert!(decode_envelope(&bytes[..1]).is_none() && decode_envelope(&[]).is_none());
     }
 }
 

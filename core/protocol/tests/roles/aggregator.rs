@@ -150,6 +150,36 @@ fn envelopes_in_any_order_and_number_give_one_aggregate() {
 }
 
 #[test]
+fn a_second_envelope_is_the_same_or_it_is_refused_and_the_first_stays() {
+    type Change = fn(&mut Envelope);
+    let other: [Change; 3] =
+        [|it| it.body[0] ^= 1, |it| *it.body.last_mut().unwrap() ^= 0x80, |it| it.signature.0[0] ^= 1];
+    let mut first = None;
+    for (place, change) in other.into_iter().enumerate() {
+        for repeats in 0..3 {
+            let mut play = registered(Strict);
+            let live = live(&mut play, &Plan::round(1));
+            let envelope = play.cast.envelope(0, &live);
+            for _ in 0..=repeats {
+                assert_eq!(refusals(&send(&mut play, 0, &envelope)), []);
+            }
+            let mut second = envelope.clone();
+            change(&mut second);
+            for _ in 0..2 {
+                let refused = refusals(&send(&mut play, 0, &second));
+                assert_eq!(refused, [("envelope", Refused::Equivocation)], "{place} {repeats}");
+            }
+            let mut aggregate = Vec::new();
+            for client in [1, 2] {
+                let envelope = play.cast.envelope(client, &live);
+                aggregate.extend(aggregates(&send(&mut play, client, &envelope)));
+            }
+            assert_eq!(*first.get_or_insert_with(|| aggregate[0].clone()), aggregate[0]);
+        }
+    }
+}
+
+#[test]
 fn aggregate_opens_to_a_broadcast_of_nothing_but_messages() {
     let mut play = registered(Strict);
     let plan = Plan::round(1);
@@ -715,7 +745,7 @@ fn forged_records_evict_nothing() {
     let message = |signatures| Message::Record { record: missed.clone(), signatures };
     assert_eq!(refusals(&play.hear(server, &message(few))), [("record", Refused::BadSignature)]);
     assert_eq!(refusals(&play.hear(server, &message(most))), []);
-    assert_eq!(play.machine.newest().map(|(round, _)| round), Some(Round(40)));
+    assert_eq!(play.machine.newest().map(|record| record.round), Some(Round(40)));
 }
 
 #[test]

@@ -355,7 +355,7 @@ macro_rules! machine {
                 $module::Input::Tick
             }
             fn received(from: PeerId, bytes: Vec<u8>) -> Self::Input {
-                $module::Input::Received { from, bytes }
+                $module::Input::Received { from, bytes: bytes.into() }
             }
             fn linked(peer: PeerId, role: Role) -> Self::Input {
                 $module::Input::Linked { peer, role }
@@ -388,7 +388,7 @@ impl<C: Checks> Machine for Reader<C> {
         reader::Input::Tick
     }
     fn received(from: PeerId, bytes: Vec<u8>) -> Self::Input {
-        reader::Input::Received { from, bytes }
+        reader::Input::Received { from, bytes: bytes.into() }
     }
     fn linked(peer: PeerId, role: Role) -> Self::Input {
         reader::Input::Linked { peer, role }

@@ -479,7 +479,7 @@ fn header_that_is_disclaimed_while_sealing_gives_the_message_back() {
     let from = aggregator(&play);
     for message in [shown, Message::Disclaimed { disclaimers }] {
         let bytes = wire::encode(&message).to_vec();
-        play.machine.handle(play.now, Input::Received { from, bytes }, &mut out);
+        play.machine.handle(play.now, Input::Received { from, bytes: bytes.into() }, &mut out);
         while let Some(effect) = out.pop() {
             if let Effect::Work(job) = effect {
                 jobs.push(job);
@@ -517,7 +517,7 @@ fn header_that_comes_while_sealing_takes_the_message_along() {
         let live = play.cast.live(plan);
         let message = Message::LiveFor { live: Box::new(live), place: place(&play, plan) };
         let (from, bytes) = (aggregator(&play), wire::encode(&message).to_vec());
-        play.machine.handle(play.now, Input::Received { from, bytes }, &mut out);
+        play.machine.handle(play.now, Input::Received { from, bytes: bytes.into() }, &mut out);
         while let Some(effect) = out.pop() {
             if let Effect::Work(job) = effect {
                 jobs.push(job);

@@ -152,12 +152,12 @@ fn no_byte_of_a_record_or_its_signatures_may_differ() {
         for mask in [1, 0x80] {
             let mut bytes = bytes.to_vec();
             bytes[place] ^= mask;
-            let effects = play.feed(Input::Received { from, bytes });
+            let effects = play.feed(Input::Received { from, bytes: bytes.into() });
             assert_eq!(seen(&effects), [], "byte {place}");
             assert_eq!(refusals(&effects).len(), 1, "byte {place}");
         }
     }
-    assert_eq!(seen(&play.feed(Input::Received { from, bytes: bytes.to_vec() })), [(2, true)]);
+    assert_eq!(seen(&play.feed(Input::Received { from, bytes: bytes.to_vec().into() })), [(2, true)]);
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn no_byte_of_a_late_signature_may_differ() {
     for place in 0..bytes.len() {
         let mut bytes = bytes.to_vec();
         bytes[place] ^= 1;
-        assert_eq!(seen(&play.feed(Input::Received { from, bytes })), [], "byte {place}");
+        assert_eq!(seen(&play.feed(Input::Received { from, bytes: bytes.into() })), [], "byte {place}");
     }
-    assert_eq!(seen(&play.feed(Input::Received { from, bytes: bytes.to_vec() })), [(1, true)]);
+    assert_eq!(seen(&play.feed(Input::Received { from, bytes: bytes.to_vec().into() })), [(1, true)]);
 }
 
 #[test]
