@@ -62,8 +62,10 @@ pub struct View {
     pub min_participants: u32,
     /// The largest roster floor among the registered servers; `None`: all of them.
     pub min_servers: Option<u32>,
-    /// The last finalised round and how long ago that was.
+    /// The last round that this process saw finalised while it took part, and how long ago that was.
     pub finalized: Option<Finalized>,
+    /// How many there were.
+    pub finalized_count: u64,
     /// The newest finalised rounds that a server holds, oldest first.
     pub records: Vec<RecordView>,
     /// Where servers and the aggregator can be dialled, as far as this node knows; without itself.
@@ -164,6 +166,7 @@ impl View {
             min_participants: 1,
             min_servers: None,
             finalized: None,
+            finalized_count: 0,
             records: Vec::new(),
             addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
@@ -225,7 +228,9 @@ pub struct Status {
     pub open_round: Option<u64>,
     /// What it waits for, in words.
     pub awaits: Option<String>,
-    /// The last finalised round.
+    /// How many rounds this process has seen finalised while it took part.
+    pub finalized_count: u64,
+    /// The last of them.
     pub finalized_round: Option<u64>,
     /// Its participants.
     pub finalized_participants: Option<u32>,
@@ -309,6 +314,7 @@ impl Status {
             min_servers: view.min_servers,
             open_round: view.open.as_ref().map(|open| open.round.0),
             awaits: view.open.as_ref().map(|open| awaited(view, open)),
+            finalized_count: view.finalized_count,
             finalized_round: view.finalized.map(|finalized| finalized.round.0),
             finalized_participants: view.finalized.map(|finalized| finalized.participants),
             finalized_age_s: view.finalized.map(|finalized| finalized.age.as_secs()),
@@ -406,7 +412,8 @@ fn server_causes(view: &View) -> Vec<String> {
     if !missing.is_empty() {
         causes.push(format!("bundles are not replicated: not in the registry: {missing}"));
     }
-    if view.finalized.is_none() && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
+    let is_new = view.finalized.is_none() && view.records.is_empty();
+    if is_new && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
         causes.push(format!(
             "the first round waits for servers: {} of {} have a vote",
             view.voters.len(),
@@ -613,7 +620,7 @@ impl fmt::Display for Status {
             (Some(round), Some(participants), Some(age)) => {
                 format!("r{round}, {participants} participants, {age} s ago")
             }
-            _ => "none".to_owned(),
+            _ => "none since this node started".to_owned(),
         };
         row("last round", &last)?;
         if !self.servers.is_empty() {
@@ -882,6 +889,6 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 22, "{names:?}");
+        assert_eq!(names.len(), 23, "{names:?}");
     }
 }

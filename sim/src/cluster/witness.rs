@@ -459,6 +459,7 @@ impl State {
         let (home, peer, group) = (known.home, known.subject.peer, known.group);
         match event {
             Event::Core(report) => self.reported(node, now, report),
+            Event::Past(report) => self.read_again(node, now, report),
             Event::Consensus(consensus::Event::Leader { term, leader, me }) => {
                 known.leader = Some((*term, leader.map(|leader| leader.peer), *me));
                 if *me {
@@ -567,6 +568,22 @@ impl State {
         }
     }
 
+    /// What a server reads of the time before it took part. Somebody has reported most of it before.
+    fn read_again(&mut self, node: NodeIndex, now: Time, report: &Report) {
+        match report {
+            Report::LogStarted { .. }
+            | Report::RoundOpened { .. }
+            | Report::HeaderLive { .. }
+            | Report::RoundFinalized { .. }
+            | Report::RoundAbandoned { .. } => self.reported(node, now, report),
+            _ => {}
+        }
+        // Reading takes no time worth measuring.
+        if let Some(known) = self.known(node) {
+            known.opened.clear();
+        }
+    }
+
     fn judge(&mut self, node: NodeIndex, now: Time, seen: Seen<'_>) {
         if self.breach.is_some() {
             return;
@@ -580,6 +597,7 @@ impl State {
 
     /// The properties that a scenario asks for.
     fn judge_named(&mut self, node: NodeIndex, now: Time, event: &Event) {
+        // Of a past round it is not known here who was in which group then.
         let Event::Core(report) = event else { return };
         if self.breach.is_some() {
             return;

@@ -7,7 +7,6 @@ use zipnet_core::committee;
 use zipnet_core::id::PeerId;
 use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
-use zipnet_core::time::Time;
 
 use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
@@ -99,12 +98,13 @@ impl<W: World, C: Checks> Node<W, C> {
                 let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
                 let set = floors.into_iter().any(|floors| floors.servers.is_some());
                 view.min_servers = u32::try_from(committee.roster_floor()).ok().filter(|_| set);
-                let seen = member.server.finalized_at();
-                view.finalized = committee.records().back().map(|kept| Finalized {
-                    round: kept.record.round,
-                    participants: kept.record.participants.count_ones(),
-                    age: now.since(if seen == Time::default() { self.started } else { seen }),
+                let newest = member.server.newest();
+                view.finalized = newest.map(|(round, participants, at)| Finalized {
+                    round,
+                    participants,
+                    age: now.since(at),
                 });
+                view.finalized_count = member.server.rounds();
             }
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
@@ -125,6 +125,7 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         if !matches!(self.machine, Machine::Server { .. }) {
             view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
+            view.finalized_count = self.rounds_seen;
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;
