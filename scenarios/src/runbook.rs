@@ -21,5 +21,6 @@ pub(crate) const RUNBOOKS: &[(&str, u32)] = &[
     ("rotations-and-upgrades#upgrading-the-binary", 3),
     // Of docs/operating.md.
     ("operating#refusing-a-client", 3),
+    ("operating#replacing-a-lost-disk", 3),
     ("operating#whom-the-aggregator-believes", 3),
 ];

@@ -155,6 +155,7 @@ pub(super) async fn wait(folder: &Path, matches: &ArgMatches) -> Outcome {
                 let met = match what {
                     "ready" => page["ready"] == true,
                     "leader" => page["leader"].is_string(),
+                    "vote" => page["votes"] == true,
                     _ => rounds.more >= count,
                 };
                 if met {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zipnet_core::checks::Mixed;
-use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round, StoreId};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
@@ -63,6 +63,8 @@ pub(crate) struct Known {
     pub(crate) started: Time,
     /// The group of the latest process; servers only.
     pub(crate) group: Option<GroupId>,
+    /// Its disk, as consensus knows it; `None` while that is lost, or before it was first used.
+    pub(crate) store: Option<StoreId>,
     /// The log that it replicates, as far as it said.
     pub(crate) log: Option<LogId>,
     pub(crate) metrics: Option<Metrics>,
@@ -197,6 +199,7 @@ impl Witness {
             up: false,
             started: Time::default(),
             group: None,
+            store: None,
             log: None,
             metrics: None,
             leader: None,
@@ -257,6 +260,7 @@ impl Witness {
         let mut state = self.state();
         state.seq += 1;
         if let Some(known) = state.known(node) {
+            known.store = None;
             known.log = None;
             known.members = None;
         }
@@ -473,6 +477,7 @@ impl State {
             Event::Consensus(consensus::Event::MembersChanged { index, members }) => {
                 known.members = Some((*index, members.clone()));
             }
+            Event::Opened { store, .. } => known.store = Some(*store),
             Event::LogYielded { other, .. } => {
                 known.log = Some(*other);
                 known.members = None;
