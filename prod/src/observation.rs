@@ -146,9 +146,13 @@ async fn plan(
     };
     let step = match step.as_str() {
         "stop" => Step::Stop(peer),
+        "replace-disk" => Step::ReplaceDisk(peer),
         "remove" => Step::Remove(peer),
         "add" => Step::Add,
-        _ => return (StatusCode::NOT_FOUND, "no such step: stop, remove or add\n").into_response(),
+        _ => {
+            return (StatusCode::NOT_FOUND, "no such step: stop, replace-disk, remove or add\n")
+                .into_response();
+        }
     };
     let Some((view, _)) = observed.status().await else { return gone() };
     let plan = Plan::of(&view, step);

@@ -161,13 +161,16 @@ fn command() -> Command {
             ),
         )
         .subcommand(
-            asks(Command::new("wait").about("Wait until a node is ready, or has finalised more rounds"))
+            asks(Command::new("wait").about("Wait until a node is ready, votes, or has finalised more rounds"))
                 .arg(
                     Arg::new("for")
                         .required(true)
                         .value_name("WHAT")
-                        .value_parser(PossibleValuesParser::new(["ready", "leader", "rounds"]))
-                        .help("ready: it would answer /readyz with yes; leader: somebody leads; rounds: --count more"),
+                        .value_parser(PossibleValuesParser::new(["ready", "leader", "vote", "rounds"]))
+                        .help(
+                            "ready: it would answer /readyz with yes; leader: somebody leads; vote: the server's present disk \
+                             has the vote, and no other one of it; rounds: --count more",
+                        ),
                 )
                 .arg(
                     Arg::new("count")
@@ -187,12 +190,12 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
-            asks(Command::new("plan").about("What would follow from stopping, removing or adding a server"))
+            asks(Command::new("plan").about("What would follow from stopping, removing or adding a server, or from an empty disk"))
                 .arg(
                     Arg::new("step")
                         .required(true)
                         .value_name("STEP")
-                        .value_parser(PossibleValuesParser::new(["stop", "remove", "add"])),
+                        .value_parser(PossibleValuesParser::new(["stop", "replace-disk", "remove", "add"])),
                 )
                 .arg(peer("The server, by its peer id or the beginning of it; without it, the node that is asked")),
         )

@@ -171,6 +171,9 @@ fn watch(server: &Node, instance: &Instance) {
     assert_eq!((&stop["safe"], &stop["may_leave"]), (&true.into(), &0.into()));
     assert!(stop["consequences"][0].as_str().unwrap().contains("2 of 3 votes remain"), "{stop}");
     assert_eq!(data(server, &["plan", "add"])["may_leave"], 1);
+    assert_eq!(ask(server, &["wait", "vote"]).code, 0);
+    let disk = ask(server, &["plan", "replace-disk", &instance.servers[2].id()[..6]]);
+    assert!(disk.code == 0 && disk.stdout.contains("before zipnet wait vote"), "{}", disk.stdout);
     let remove = ask(server, &["plan", "remove", &instance.servers[2].id()[..6]]);
     assert!(remove.code == 0 && remove.stdout.contains("two servers remain"), "{}", remove.stdout);
     refused(
@@ -293,6 +296,8 @@ fn retire(instance: &mut Instance) {
     refused(&ask(&instance.servers[0], &["retire"]), "the majority would be lost");
     let plan = ask(&instance.servers[0], &["plan", "remove"]);
     assert!(plan.code == 1 && plan.stdout.contains("the majority would be lost"), "{}", plan.stdout);
+    let disk = ask(&instance.servers[0], &["plan", "replace-disk"]);
+    assert!(disk.code == 1 && disk.stdout.contains("the log would be lost"), "{}", disk.stdout);
     let stop = ask(&instance.servers[0], &["plan", "stop"]);
     assert!(
         stop.code == 1 && stop.stdout.contains("the committee stops until it is back"),

@@ -248,6 +248,8 @@ words! {
         AwaitingServer = "awaiting-server",
         /// A server left unannounced, and its vote still counts.
         VoteStillCounts = "vote-still-counts",
+        /// A server has a new disk, and the vote is still that of the old one.
+        VoteOfOldDisk = "vote-of-old-disk",
         /// The participant floor is below two.
         NoAnonymity = "no-anonymity",
         /// A client found no committee of its instance within its time.
@@ -357,6 +359,7 @@ impl Cause {
             Self::BundlesMissing => &["bundles are not replicated"],
             Self::AwaitingServer => &["waiting for the header signature of", "waiting for the partial of"],
             Self::VoteStillCounts => &["its vote still counts"],
+            Self::VoteOfOldDisk => &["its vote is still that of the old one"],
             Self::NoAnonymity => &["no anonymity"],
             Self::ConnectTimeout => &["ConnectTimeout"],
             Self::NotInCommittee

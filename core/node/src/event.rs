@@ -64,8 +64,12 @@ pub enum Event {
         /// Registered, undeparted servers.
         servers: Vec<PeerId>,
     },
+    /// What the replicated state holds of this server has changed, by an entry of the log or by a snapshot.
+    Holds(Holds),
     /// A role machine reports.
     Core(Report),
+    /// The log says this of the time before this process took part. It is no news: nothing is counted by it.
+    Past(Report),
     /// Consensus reports.
     Consensus(consensus::Event),
     /// This server leads, and its header of a new round stands in the log.
@@ -170,6 +174,17 @@ pub enum Event {
     Warned(String),
     /// An invariant broke or the disk failed; the node stops on purpose.
     Fatal(String),
+}
+
+/// What gauges show of the replicated state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Registered, undeparted servers.
+    pub servers: u32,
+    /// Clients in the registry.
+    pub clients: u32,
+    /// The servers of the last opened round, as far as the state tells.
+    pub roster: Vec<PeerId>,
 }
 
 /// How much a line matters.
@@ -279,7 +294,12 @@ impl Event {
                 let text = format!("state restored index={index} servers={servers} clients={clients}");
                 (Info, target::SERVER_ROLE, "restored", text)
             }
+            Self::Holds(_) => return None,
             Self::Core(report) => return report_line(report),
+            Self::Past(report) => {
+                let text = format!("read again: {}", report_line(report)?.text);
+                (Debug, target::COMMITTEE, "read-again", text)
+            }
             Self::Consensus(event) => return consensus_line(event),
             Self::OpeningRound { index } => {
                 let text = format!("committee: opening round at index {index}");
@@ -903,6 +923,8 @@ mod tests {
             .map(Event::Consensus),
         );
         events.extend(reports().into_iter().map(Event::Core));
+        events.extend(reports().into_iter().take(1).map(Event::Past));
+        events.push(Event::Holds(Holds::default()));
         events
     }
 

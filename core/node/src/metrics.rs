@@ -14,7 +14,7 @@ use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::consensus;
-use crate::event::{Event, abandonment_name};
+use crate::event::{Event, Holds, abandonment_name};
 use crate::frame::Refusal;
 
 /// What a metric is.
@@ -93,8 +93,6 @@ pub struct Metrics {
     own: PeerId,
     values: BTreeMap<(&'static str, Labels), u64>,
     durations: Durations,
-    /// Registered, undeparted servers.
-    servers: BTreeSet<PeerId>,
     /// Of the last opened round.
     roster: BTreeSet<PeerId>,
     /// Linked servers.
@@ -141,7 +139,6 @@ impl Metrics {
             own,
             values: BTreeMap::new(),
             durations: Durations::default(),
-            servers: BTreeSet::new(),
             roster: BTreeSet::new(),
             linked: BTreeSet::new(),
             opened: None,
@@ -178,11 +175,12 @@ impl Metrics {
         match event {
             Event::Core(report) => self.report(now, report),
             Event::Consensus(event) => self.consensus(event),
-            Event::Restored { index, clients, servers } => {
-                self.committed(*index);
+            Event::Restored { index, .. } => self.committed(*index),
+            Event::Holds(Holds { servers, clients, roster }) => {
+                self.set(SERVERS, (*servers).into());
                 self.set(CLIENTS, (*clients).into());
-                self.servers = servers.iter().copied().collect();
-                self.count_servers();
+                self.roster = roster.iter().copied().collect();
+                self.count_roster();
             }
             Event::PartialSubmitted { .. } => self.add(PARTIALS, Labels::new()),
             Event::Stalled { causes } => {
@@ -205,6 +203,7 @@ impl Metrics {
             | Event::Up { .. }
             | Event::Booting { .. }
             | Event::Opened { .. }
+            | Event::Past(_)
             | Event::OpeningRound { .. }
             | Event::RefusedByPeer { .. }
             | Event::Challenged { .. }
@@ -284,12 +283,10 @@ impl Metrics {
 
     fn report(&mut self, now: Time, report: &Report) {
         match report {
-            Report::RoundOpened { index, header, .. } => {
+            Report::RoundOpened { index, .. } => {
                 self.committed(*index);
                 self.add(OPENED, Labels::new());
                 self.opened = Some(now);
-                self.roster = header.servers.iter().map(|server| server.peer).collect();
-                self.count_servers();
             }
             Report::AggregateApplied { index, .. } | Report::PartialApplied { index, .. } => {
                 self.committed(*index)
@@ -318,14 +315,7 @@ impl Metrics {
                 self.add(ABANDONED, vec![("reason", abandonment_name(*reason).to_owned())]);
                 self.opened = None;
             }
-            Report::ServerRegistered { server, .. } => {
-                self.servers.insert(*server);
-                self.count_servers();
-            }
-            Report::ServerDeparted { server } | Report::ServerRetired { server, .. } => {
-                self.servers.remove(server);
-                self.count_servers();
-            }
+            // Of an aggregator; a server's stands in its state as well.
             Report::ClientsChanged { count, .. } => self.set(CLIENTS, (*count).into()),
             Report::ClientRefused { server, .. } => {
                 self.add(CLIENTS_REFUSED, vec![("server", server.short())]);
@@ -338,7 +328,10 @@ impl Metrics {
             Report::LogStarted { .. }
             | Report::HeaderLive { .. }
             | Report::RecordConfirmed { .. }
+            | Report::ServerRegistered { .. }
+            | Report::ServerDeparted { .. }
             | Report::ServerLeaving { .. }
+            | Report::ServerRetired { .. }
             | Report::AggregatorRegistered { .. }
             | Report::RefusalWithdrawn { .. }
             | Report::HeaderSigned { .. }
@@ -383,16 +376,15 @@ impl Metrics {
             }
         }
         self.values.insert((BONDS, vec![("peer", peer.short())]), linked.into());
-        self.count_servers();
+        self.count_roster();
     }
 
-    fn count_servers(&mut self) {
-        if !self.values.contains_key(&(SERVERS, Labels::new())) {
+    fn count_roster(&mut self) {
+        if !self.values.contains_key(&(ROSTER, Labels::new())) {
             return;
         }
         let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
         let live = self.roster.iter().filter(|peer| **peer == self.own || self.linked.contains(peer)).count();
-        self.set(SERVERS, count(self.servers.len()));
         self.set(ROSTER, count(self.roster.len()));
         self.set(ROSTER_LIVE, count(live));
     }
@@ -570,7 +562,7 @@ mod tests {
             Event::Linked { peer: peer(9), role: Role::Aggregator },
             Event::Linked { peer: peer(0xc1), role: Role::Client },
             Event::Core(Report::ServerRegistered { server: peer(3), epoch: Epoch(1) }),
-            Event::Core(Report::ClientsChanged { version: RegistryVersion(2), count: 4 }),
+            Event::Holds(Holds { servers: 3, clients: 4, roster: (1..=3).map(peer).collect() }),
             opened(10, 1),
             Event::PartialSubmitted { index: 13 },
             finalized(14, 1),
@@ -625,6 +617,34 @@ mod tests {
             Some(0),
             "a series does not vanish"
         );
+    }
+
+    #[test]
+    fn history_counts_for_nothing() {
+        let mut metrics = Metrics::new(Time(0), "acme.mainnet", peer(1), &build(Role::Server), None);
+        let before = metrics.render(Time(5 * SECOND));
+        let refused = Report::Refused { kind: "partial", reason: Refused::WrongRound, from: None };
+        let left = Report::ClientRefused { server: peer(2), client: peer(0xc1) };
+        for event in [opened(10, 1), finalized(14, 1), opened(15, 2), abandoned(16, 2)] {
+            let Event::Core(report) = event else { panic!("{event:?}") };
+            metrics.observe(Time(SECOND), &Event::Past(report));
+        }
+        metrics.observe(Time(SECOND), &Event::Past(refused));
+        metrics.observe(Time(SECOND), &Event::Past(left));
+        assert_eq!(metrics.render(Time(5 * SECOND)), before, "the stall goes on as well");
+    }
+
+    #[test]
+    fn numbers_of_the_state_are_those_of_the_state() {
+        let mut metrics = busy();
+        // A snapshot brought it up to date: no entry says what has changed.
+        metrics.observe(
+            Time(20 * SECOND),
+            &Event::Holds(Holds { servers: 5, clients: 9, roster: vec![peer(2)] }),
+        );
+        for (name, value) in [(SERVERS, 5), (CLIENTS, 9), (ROSTER, 1), (ROSTER_LIVE, 1)] {
+            assert_eq!(metrics.value(name, &[]), Some(value), "{name}");
+        }
     }
 
     #[test]

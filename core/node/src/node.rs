@@ -37,7 +37,7 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::aggregator::{self, Aggregator, Believed};
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client, PublishError};
-use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, StoreId};
+use zipnet_core::id::{Epoch, LogId, PeerId, RaftId, Round, StoreId};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::keyring::{Begun, Keyring, Worked};
@@ -91,6 +91,9 @@ const OTHER_LOG_NOTED: Duration = Duration::from_secs(10 * 60);
 
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
+
+/// How many rounds a record may lag behind what the aggregator or a client has done since.
+const OWN_ROUNDS: usize = 16;
 
 /// Arrivals that wait for the loop, besides one of each connection.
 const INBOUND_MAX: usize = 64;
@@ -250,8 +253,13 @@ struct Node<W: World, C: Checks> {
     bonded_at: Time,
     /// The publisher was told that nobody answers.
     timed_out: bool,
-    /// The newest record that this node has seen, and when; a server asks its committee machine instead.
+    /// The newest rounds to which this process has given its part, or has said that it would not. A server asks its
+    /// committee machine instead, here and for the next two.
+    own_rounds: VecDeque<Round>,
+    /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
+    /// How many there were.
+    rounds_seen: u64,
     /// Whom an aggregator believed when that was last written or read.
     kept: Believed,
     /// It is being written.
@@ -471,7 +479,9 @@ impl<W: World, C: Checks> Node<W, C> {
             started: now,
             bonded_at: now,
             timed_out: false,
+            own_rounds: VecDeque::new(),
             last_seen: None,
+            rounds_seen: 0,
             kept,
             keeping: false,
             housekeeping_at: now,
@@ -714,11 +724,9 @@ impl<W: World, C: Checks> Node<W, C> {
                     let (version, count) = (registry.version(), registry.len());
                     self.outbox.report(Report::ClientsChanged { version, count });
                 }
-                if let Some(record) = machine.newest()
-                    && self.last_seen.is_none_or(|(seen, _)| seen.round != record.round)
-                {
+                if let Some(record) = machine.newest() {
                     let (round, participants) = (record.round, record.participants.count_ones());
-                    self.last_seen = Some((Finalized { round, participants, age: Duration::ZERO }, now));
+                    self.saw_finalized(round, participants);
                 }
             }
             Machine::Client(machine) => {
@@ -791,15 +799,37 @@ impl<W: World, C: Checks> Node<W, C> {
             Effect::Propose(command) => self.propose(command),
             Effect::Work(job) => self.work(job, done),
             Effect::Report(report) => {
-                if let Report::RecordSeen { record, .. } = &report {
-                    let participants = record.participants.count_ones();
-                    let seen = Finalized { round: record.round, participants, age: Duration::ZERO };
-                    self.last_seen = Some((seen, self.world.now()));
+                match &report {
+                    Report::RecordSeen { record, .. } => {
+                        self.saw_finalized(record.round, record.participants.count_ones());
+                    }
+                    Report::AggregateForwarded { round, .. }
+                    | Report::Sealed { round, .. }
+                    | Report::HeaderUntrusted { round, .. } => {
+                        self.own_rounds.push_back(*round);
+                        if self.own_rounds.len() > OWN_ROUNDS {
+                            self.own_rounds.pop_front();
+                        }
+                    }
+                    _ => {}
                 }
                 self.world.observe(Event::Core(report));
             }
+            Effect::Past(report) => self.world.observe(Event::Past(report)),
             Effect::HandOver => self.hand_over(),
             Effect::Stopped => self.end = Some(End::Exit(Exit::clean())),
+        }
+    }
+
+    /// A record was seen. After a restart others show old ones again: a round in which this process had no part says
+    /// nothing about how rounds go at present.
+    fn saw_finalized(&mut self, round: Round, participants: u32) {
+        let reads = matches!(self.machine, Machine::Reader(_));
+        let is_known = self.last_seen.is_some_and(|(seen, _)| seen.round == round);
+        if !is_known && (reads || self.own_rounds.contains(&round)) {
+            self.rounds_seen = self.rounds_seen.saturating_add(1);
+            let seen = Finalized { round, participants, age: Duration::ZERO };
+            self.last_seen = Some((seen, self.world.now()));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What would follow from stopping, removing or adding a server: consequences in words, from what a server knows now.
+//! What would follow from stopping, removing or adding a server, or from giving it an empty disk: consequences in words, from what a server knows now.
 //!
 //! [`Plan::of`] is a function of a [`View`]; it decides nothing and changes nothing.
 
@@ -17,6 +17,8 @@ use crate::status::View;
 pub enum Step {
     /// Stop a server that will come back.
     Stop(PeerId),
+    /// Give a server an empty disk: what it has on the present one is lost, or will be.
+    ReplaceDisk(PeerId),
     /// Take a server away for good.
     Remove(PeerId),
     /// Add a server.
@@ -77,16 +79,16 @@ impl Plan {
         }
         match step {
             Step::Stop(server) => stop(view, server),
+            Step::ReplaceDisk(server) => replace_disk(view, server),
             Step::Remove(server) => remove(view, server),
             Step::Add => add(view),
         }
     }
 }
 
-/// Voters that answer, without `away`.
+/// Voters that can cast their vote, without `away`.
 fn alive(view: &View, away: Option<PeerId>) -> usize {
-    let removal = view.removal(view.me, false);
-    removal.alive.iter().filter(|voter| Some(**voter) != away).count()
+    view.voters.iter().filter(|voter| view.can_vote(voter) && Some(**voter) != away).count()
 }
 
 /// How many of so many that answer may leave before there is no majority.
@@ -153,6 +155,52 @@ fn stop(view: &View, server: PeerId) -> Plan {
     };
     consequences.push(format!("the vote of server {name} still counts while it is away"));
     Plan { safe: quorum, rounds, consequences, may_leave: spare(left, voters) }
+}
+
+/// One disk at a time: a majority of those that have a vote has to be left, with what was agreed on.
+fn replace_disk(view: &View, server: PeerId) -> Plan {
+    let (voters, name) = (view.voters.len(), server.short());
+    let left = alive(view, Some(server));
+    let others: Vec<_> = view.old_disks.iter().filter(|other| **other != server).map(PeerId::short).collect();
+    let mut refusals = Vec::new();
+    if !others.is_empty() {
+        refusals.push(format!(
+            "refused: the vote of server {} is still that of the disk that it lost: wait there with zipnet wait vote first",
+            others.join(", ")
+        ));
+    } else if !view.members_settled {
+        refusals.push("refused: a change of the voters is under way: ask again in a few seconds".to_owned());
+    }
+    if view.voters.contains(&server) && left < majority(voters) {
+        refusals.push(format!(
+            "refused: with this disk the log would be lost, since {left} of {voters} votes remain and {} are needed",
+            majority(voters)
+        ));
+    }
+    if !refusals.is_empty() {
+        let (rounds, may_leave) = (Rounds::Refused, spare(left, voters));
+        return Plan { safe: false, rounds, consequences: refusals, may_leave };
+    }
+    let mut consequences = Vec::new();
+    if view.voters.contains(&server) {
+        consequences.push(format!(
+            "{left} of {voters} votes remain and {} are needed: the committee goes on",
+            majority(voters)
+        ));
+    }
+    let rounds = if view.roster.contains(&server) {
+        rounds(view, view.roster.len().saturating_sub(1), Going::Departs, &mut consequences)
+    } else {
+        Rounds::GoOn
+    };
+    consequences.push(format!(
+        "server {name} comes back as a new one: it gets the log first, and then the vote moves to the new disk"
+    ));
+    consequences.push(
+        "replace no other disk, and stop no other server, before zipnet wait vote has come to an end at it"
+            .to_owned(),
+    );
+    Plan { safe: true, rounds, consequences, may_leave: spare(left, voters) }
 }
 
 fn remove(view: &View, server: PeerId) -> Plan {
@@ -261,6 +309,34 @@ mod tests {
         let plan = Plan::of(&view, Step::Stop(peer(2)));
         assert!(!plan.safe && plan.rounds == Rounds::Stop, "{plan}");
         assert!(plan.consequences[0].starts_with("the committee stops until it is back: 1 of 3"), "{plan}");
+    }
+
+    #[test]
+    fn disks_are_replaced_one_at_a_time() {
+        let plan = Plan::of(&committee(3), Step::ReplaceDisk(peer(2)));
+        assert!(plan.safe && plan.to_string().contains("before zipnet wait vote"), "{plan}");
+        // The first one is being replaced: it answers, and its vote can not be cast.
+        for size in [3, 5] {
+            let view = View { old_disks: [peer(2)].into(), ..committee(size) };
+            let plan = Plan::of(&view, Step::ReplaceDisk(peer(3)));
+            assert!(
+                !plan.safe && plan.consequences[0].contains("wait there with zipnet wait vote"),
+                "{plan}"
+            );
+            assert!(Plan::of(&view, Step::ReplaceDisk(peer(2))).safe, "there is nothing on it that counts");
+        }
+        let view = View { old_disks: [peer(2)].into(), ..committee(3) };
+        let plan = Plan::of(&view, Step::ReplaceDisk(peer(3)));
+        assert!(plan.consequences[1].contains("the log would be lost, since 1 of 3 votes remain"), "{plan}");
+        assert!(!Plan::of(&view, Step::Stop(peer(3))).safe, "nor may another one be away");
+        // It moves.
+        let view = View { members_settled: false, ..committee(3) };
+        assert!(!Plan::of(&view, Step::ReplaceDisk(peer(3))).safe);
+        // Another one is away.
+        let mut view = committee(3);
+        view.linked.remove(&peer(2));
+        assert!(!Plan::of(&view, Step::ReplaceDisk(peer(3))).safe);
+        assert!(Plan::of(&view, Step::ReplaceDisk(peer(2))).safe, "it is the one that lost its disk");
     }
 
     #[test]

@@ -42,6 +42,11 @@ pub struct View {
     pub voters: BTreeSet<PeerId>,
     /// Servers that receive the log without a vote.
     pub learners: BTreeSet<PeerId>,
+    /// Those of the voters, as far as this node knows, that have another disk than the one that has the vote: nobody can
+    /// cast it until it moves to the new disk.
+    pub old_disks: BTreeSet<PeerId>,
+    /// Whether the disk of this server has a vote, agreed upon, and no other disk of it has one.
+    pub votes: bool,
     /// What the committee says about each server it has heard of.
     pub servers: BTreeMap<PeerId, ServerState>,
     /// Servers and aggregator that this node is linked with.
@@ -79,8 +84,10 @@ pub struct View {
     pub disapproved: Vec<(PeerId, Refused)>,
     /// The last header that a client was shown, if it takes no part under it.
     pub declined: Option<Declined>,
-    /// The last finalised round and how long ago that was.
+    /// The last round that this process saw finalised while it took part, and how long ago that was.
     pub finalized: Option<Finalized>,
+    /// How many there were.
+    pub finalized_count: u64,
     /// The newest finalised rounds that a server holds, oldest first.
     pub records: Vec<RecordView>,
     /// Where servers and the aggregator can be dialled, as far as this node knows; without itself.
@@ -183,6 +190,8 @@ impl View {
             leader: None,
             voters: BTreeSet::new(),
             learners: BTreeSet::new(),
+            old_disks: BTreeSet::new(),
+            votes: false,
             servers: BTreeMap::new(),
             linked: BTreeSet::new(),
             first_voters: 3,
@@ -202,6 +211,7 @@ impl View {
             disapproved: Vec::new(),
             declined: None,
             finalized: None,
+            finalized_count: 0,
             records: Vec::new(),
             addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
@@ -247,6 +257,8 @@ pub struct Status {
     pub log: Option<String>,
     /// Whether no change of the voters is under way.
     pub members_settled: bool,
+    /// Whether the disk of this server has a vote, agreed upon, and no other disk of it has one.
+    pub votes: bool,
     /// Who leads.
     pub leader: Option<String>,
     /// One line per server.
@@ -265,7 +277,9 @@ pub struct Status {
     pub open_round: Option<u64>,
     /// What it waits for, in words.
     pub awaits: Option<String>,
-    /// The last finalised round.
+    /// How many rounds this process has seen finalised while it took part.
+    pub finalized_count: u64,
+    /// The last of them.
     pub finalized_round: Option<u64>,
     /// Its participants.
     pub finalized_participants: Option<u32>,
@@ -282,7 +296,7 @@ pub struct ServerStatus {
     pub peer: String,
     /// Whether it leads.
     pub leader: bool,
-    /// `voter`, `learner` or `none`.
+    /// `voter`, `learner` or `none`; `old-disk` if the vote is that of a disk which the server no longer has.
     pub vote: &'static str,
     /// `registered`, `departed`, `leaving`, `retired` or `unknown`.
     pub standing: &'static str,
@@ -305,7 +319,9 @@ impl Status {
             server: peer.short(),
             peer: peer.to_string(),
             leader: view.leader == Some(*peer),
-            vote: if view.voters.contains(peer) {
+            vote: if view.old_disks.contains(peer) {
+                "old-disk"
+            } else if view.voters.contains(peer) {
                 "voter"
             } else if view.learners.contains(peer) {
                 "learner"
@@ -334,6 +350,7 @@ impl Status {
             group: view.group.map(|group| group.to_string()),
             log: view.log.map(|log| log.to_string()),
             members_settled: view.members_settled,
+            votes: view.votes,
             leader: view.leader.map(|leader| leader.short()),
             servers: servers.collect(),
             aggregator: view.aggregator.map(|aggregator| aggregator.short()),
@@ -347,6 +364,7 @@ impl Status {
             min_servers: view.min_servers,
             open_round: view.open.as_ref().map(|open| open.round.0),
             awaits: view.open.as_ref().map(|open| awaited(view, open)),
+            finalized_count: view.finalized_count,
             finalized_round: view.finalized.map(|finalized| finalized.round.0),
             finalized_participants: view.finalized.map(|finalized| finalized.participants),
             finalized_age_s: view.finalized.map(|finalized| finalized.age.as_secs()),
@@ -387,11 +405,18 @@ impl View {
         *peer == self.me || self.linked.contains(peer)
     }
 
+    /// Whether this voter's vote can be cast, as far as this node knows.
+    #[must_use]
+    pub fn can_vote(&self, voter: &PeerId) -> bool {
+        self.answers(voter) && !self.old_disks.contains(voter)
+    }
+
     /// What [`crate::meeting::may_retire`] wants to know, as far as this node knows it.
     #[must_use]
     pub fn removal(&self, target: PeerId, dead: bool) -> Removal {
         let asked = self.voters.iter().chain([&target]);
-        let alive = asked.filter(|peer| self.answers(peer)).copied().collect();
+        let alive = asked.filter(|peer| self.can_vote(peer) || (**peer == target && self.answers(peer)));
+        let alive = alive.copied().collect();
         let listed = self.servers.get(&target).is_some_and(|state| *state != ServerState::Retired);
         Removal { voters: self.voters.clone(), alive, target, listed, dead }
     }
@@ -419,10 +444,16 @@ fn notes(view: &View) -> Vec<String> {
         }
     }
     for voter in &view.voters {
+        let name = voter.short();
+        if view.old_disks.contains(voter) && *voter != view.me {
+            notes.push(format!(
+                "server {name} has a new disk, and its vote is still that of the old one: replace no other disk before it \
+                 votes"
+            ));
+        }
         if view.answers(voter) {
             continue;
         }
-        let name = voter.short();
         match view.servers.get(voter) {
             Some(ServerState::Departed) => notes.push(format!(
                 "server {name} has departed and is expected back; its vote still counts: if it was removed, run zipnet retire --dead"
@@ -532,7 +563,7 @@ impl fmt::Display for Status {
             (Some(round), Some(participants), Some(age)) => {
                 format!("r{round}, {participants} participants, {age} s ago")
             }
-            _ => "none".to_owned(),
+            _ => "none since this node started".to_owned(),
         };
         row("last round", &last)?;
         if !self.servers.is_empty() {
@@ -601,6 +632,31 @@ mod tests {
         let status = Status::of(&healthy());
         assert_eq!(status.readiness(), Ok(()));
         assert_eq!(status.notes, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_new_disk_is_no_voter_before_it_has_the_vote() {
+        let view = View { old_disks: [peer(3)].into(), ..healthy() };
+        let status = Status::of(&view);
+        assert_eq!(status.readiness(), Ok(()), "rounds go on");
+        assert!(
+            status.notes[0]
+                .starts_with("server 0303030303 has a new disk, and its vote is still that of the old one")
+        );
+        let votes: Vec<_> = status.servers.iter().map(|server| server.vote).collect();
+        assert_eq!(votes, ["voter", "voter", "old-disk"]);
+        let own = View { me: peer(3), linked: [1, 2, 9].map(peer).into(), ..view.clone() };
+        assert!(
+            causes(&own)[0]
+                .starts_with("this server has a new disk, and its vote is still that of the old one")
+        );
+        // With the second disk the majority is gone, although everybody answers.
+        let both = View { old_disks: [peer(2), peer(3)].into(), leader: None, ..view };
+        assert_eq!(
+            causes(&both)[0],
+            "no leader: 1 of 3 voters are reachable and 2 are needed; lost with a disk: the vote of server-0202020202, \
+             server-0303030303"
+        );
     }
 
     #[test]
@@ -950,6 +1006,6 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 23, "{names:?}");
+        assert_eq!(names.len(), 25, "{names:?}");
     }
 }

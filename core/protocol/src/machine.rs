@@ -47,6 +47,9 @@ pub enum Effect {
     Work(Job),
     /// Something happened that operators, metrics or auditors want to know.
     Report(Report),
+    /// The log says this of the time before this process took part: history, which a server reads again after a restart,
+    /// and whole after the loss of its disk. It is no news, and only auditors want to know.
+    Past(Report),
     /// Ask consensus to give the leadership to another voter.
     HandOver,
     /// The machine has finished an orderly stop; the node may say goodbye and exit.
@@ -72,6 +75,11 @@ impl Outbox {
     /// Adds a report at the end.
     pub fn report(&mut self, report: Report) {
         self.push(Effect::Report(report));
+    }
+
+    /// Adds what the log tells at the end: as news, or as history.
+    pub fn tell(&mut self, report: Report, is_news: bool) {
+        self.push(if is_news { Effect::Report(report) } else { Effect::Past(report) });
     }
 
     /// Takes the oldest effect.
@@ -394,7 +402,8 @@ pub enum Report {
         signed: Vec<PeerId>,
         /// Servers whose partial the round had.
         partials: Vec<PeerId>,
-        /// Whether this server is in the roster: the health line of operators is about such rounds.
+        /// Whether this server is in the roster and this process has given its part: the health line of operators is about
+        /// such rounds.
         rostered: bool,
     },
     /// Applied: a round is given up.

@@ -99,8 +99,6 @@ pub enum Input {
         index: u64,
         /// Encoded by [`wire::encode_command`].
         command: Vec<u8>,
-        /// It was in the log of this server before its start: nothing is reported again.
-        replay: bool,
     },
     /// The voters of the group changed.
     Voters {
@@ -223,6 +221,17 @@ pub struct Server<C> {
     leader: Option<PeerId>,
     caught_up: bool,
     new_log: Option<LogId>,
+    /// This process's own registration was applied, and no snapshot of a peer since: what the log says from there on
+    /// happens while this process takes part. All before it may be history, whoever it is about.
+    present: bool,
+    /// The open round was opened while this process took part, or by it.
+    round_is_news: bool,
+    /// The newest header that this process proposed.
+    own_opening: Option<Digest>,
+    /// How many rounds this process has seen finished while it took part.
+    rounds: u64,
+    /// The last of them: which, how many participants, and when this server saw it.
+    newest: Option<(Round, u32, Time)>,
     /// This process's bundle, once made.
     bundle: Option<Bundle>,
     /// The registry with whose clients keys were agreed on, or are being, and the epoch of the bundle with the round key.
@@ -301,6 +310,11 @@ impl<C: Checks> Server<C> {
             leader: None,
             caught_up: false,
             new_log: None,
+            present: false,
+            round_is_news: false,
+            own_opening: None,
+            rounds: 0,
+            newest: None,
             bundle: None,
             agreed: None,
             bundle_made: Time::default(),
@@ -351,7 +365,7 @@ impl<C: Checks> Server<C> {
                 self.failures.insert(peer, failures);
             }
             Input::Done(done) => self.done(done, out),
-            Input::Committed { index, command, replay } => self.committed(index, &command, replay, out),
+            Input::Committed { index, command } => self.committed(index, &command, out),
             Input::Voters { voters } => self.committee.set_voters(voters),
             Input::Led { leader } => self.led(leader),
             Input::CaughtUp(caught_up) => self.caught_up = caught_up,
@@ -459,6 +473,7 @@ impl<C: Checks> Server<C> {
         self.newcomer = false;
         self.silent.clear();
         self.committee = committee;
+        (self.present, self.round_is_news) = (false, false);
         self.parts.skip();
         let opened = self.committee.opened();
         self.followed = self.followed.map(|followed| followed.max(opened));
@@ -558,10 +573,22 @@ impl<C: Checks> Server<C> {
         self.opened_at
     }
 
-    /// When this server saw the newest record made; zero if it has seen none.
+    /// How many rounds this process has seen finished while it took part.
     #[must_use]
-    pub fn finalized_at(&self) -> Time {
-        self.finalized_at
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// The last of [`Server::rounds`]: which, how many participants, and when this server saw it.
+    #[must_use]
+    pub fn newest(&self) -> Option<(Round, u32, Time)> {
+        self.newest
+    }
+
+    /// The newest header that this process proposed.
+    #[must_use]
+    pub fn own_opening(&self) -> Option<Digest> {
+        self.own_opening
     }
 
     /// The clients that the operator of this server refuses, whatever the log says of them.
@@ -920,29 +947,66 @@ impl<C: Checks> Server<C> {
         }
     }
 
-    fn committed(&mut self, index: u64, bytes: &[u8], replay: bool, out: &mut Outbox) {
+    fn committed(&mut self, index: u64, bytes: &[u8], out: &mut Outbox) {
         self.committee.chain(index, bytes);
         self.parts.enter(index, bytes);
         let Ok(command) = wire::decode_command(bytes) else {
             // The same bytes are in every server's log, so every server skips the entry.
-            return out.report(Report::Refused { kind: "command", reason: Refused::Malformed, from: None });
+            let report = Report::Refused { kind: "command", reason: Refused::Malformed, from: None };
+            return out.tell(report, self.present);
         };
+        let is_own = self.is_own(&command);
         let mut reports = Vec::new();
         let judged =
             if let Command::OpenRound(header) = &command { Some(self.judge_header(header)) } else { None };
         if let Err(reason) = self.committee.apply(index, &command, &mut reports) {
-            if !replay {
-                out.report(Report::Refused { kind: kind(&command), reason, from: None });
-            }
+            let report = Report::Refused { kind: kind(&command), reason, from: None };
+            out.tell(report, self.present || is_own);
             self.after_refusal(&command);
             return;
         }
         for mut report in reports {
-            self.react(&mut report, judged, &command, replay, out);
-            if !replay {
-                out.report(report);
-            }
+            let is_news = self.is_news(&report, is_own);
+            self.react(&mut report, judged, &command, is_news, out);
+            out.tell(report, is_news);
         }
+    }
+
+    /// Whether this very process has brought the command into the log, as far as it can tell.
+    fn is_own(&self, command: &Command) -> bool {
+        match command {
+            Command::StartLog { log } => self.new_log == Some(*log),
+            Command::OpenRound(header) => self.own_opening.is_some_and(|own| own == header.digest()),
+            Command::RegisterServer { bundle, .. } => self.bundle.as_ref() == Some(bundle),
+            Command::SignHeader(_)
+            | Command::SubmitAggregate(_)
+            | Command::SubmitPartial(_)
+            | Command::SignRecord(_)
+            | Command::DepartServer(_)
+            | Command::RetireServer(_)
+            | Command::TestifyDead(_)
+            | Command::ApproveAggregator(_)
+            | Command::ChangeClients(_)
+            | Command::RefuseClient(_) => false,
+        }
+    }
+
+    /// Whether what the log says happens while this process takes part. The identity tells nothing: a server that has lost
+    /// its disk reads of the rounds of its former one. Whatever is told of a round is news if its opening is.
+    fn is_news(&mut self, report: &Report, is_own: bool) -> bool {
+        let is_opening = matches!(report, Report::RoundOpened { .. });
+        let is_of_round = matches!(
+            report,
+            Report::HeaderLive { .. }
+                | Report::AggregateApplied { .. }
+                | Report::PartialApplied { .. }
+                | Report::RoundFinalized { .. }
+                | Report::RoundAbandoned { .. }
+        );
+        if is_opening {
+            self.round_is_news = self.present || is_own;
+        }
+        if is_opening || is_of_round { self.round_is_news } else { self.present || is_own }
     }
 
     /// A refused opening is made anew at once: the refusal says that the leader's view was old.
@@ -958,7 +1022,7 @@ impl<C: Checks> Server<C> {
         report: &mut Report,
         judged: Option<Result<(), Refused>>,
         command: &Command,
-        replay: bool,
+        is_news: bool,
         out: &mut Outbox,
     ) {
         let me = self.config.me;
@@ -969,8 +1033,11 @@ impl<C: Checks> Server<C> {
                 self.newcomer = false;
                 self.held = None;
                 let verdict = judged.unwrap_or(Err(Refused::NotInRoster));
-                if let (Err(reason), false) = (verdict, replay || verdict == Err(Refused::NotInRoster)) {
-                    out.report(Report::HeaderDeclined { round: header.round, header: *digest, reason });
+                if let Err(reason) = verdict
+                    && reason != Refused::NotInRoster
+                {
+                    let (round, header) = (header.round, *digest);
+                    out.tell(Report::HeaderDeclined { round, header, reason }, is_news);
                 }
                 self.promise = Some(Promise {
                     header: *digest,
@@ -990,7 +1057,11 @@ impl<C: Checks> Server<C> {
                 }
             }
             Report::RoundFinalized { record, rostered, .. } => {
-                *rostered = record.servers.contains(&me);
+                *rostered = is_news && record.servers.contains(&me);
+                if is_news {
+                    self.rounds = self.rounds.saturating_add(1);
+                    self.newest = Some((record.round, record.participants.count_ones(), self.now));
+                }
                 self.parts.finalised(record.round);
                 self.promise = None;
                 self.silent.clear();
@@ -1002,16 +1073,16 @@ impl<C: Checks> Server<C> {
                 if lacked && *reason == Abandonment::NoAggregate {
                     *reason = Abandonment::TooFewEnvelopes;
                 }
-                let promise = self.promise.take().filter(|_| !replay);
-                if let Some(promise) = promise {
+                if let Some(promise) = self.promise.take() {
                     self.disclaim(&promise, out);
                 }
                 self.silent = missing.iter().copied().filter(|peer| *peer != me).collect();
             }
             Report::ServerRegistered { server, .. } => {
-                // Whatever an earlier store of this server did before its first registration, this one has only heard of.
-                if *server == me && self.followed.is_none() && self.is_registered() {
-                    self.followed = Some(self.committee.opened());
+                if *server == me && self.is_registered() {
+                    self.present = true;
+                    // Whatever an earlier store of this server did before its first registration, this one has only heard of.
+                    self.followed.get_or_insert(self.committee.opened());
                 }
                 self.silent.remove(server);
                 self.dead.remove(server);
@@ -1495,7 +1566,7 @@ impl<C: Checks> Server<C> {
         let roster = servers.iter().map(|server| &server.peer);
         let floor = self.committee.participant_floor(roster);
         let min_participants = if self.checks.enforce(Check::ParticipantFloor) { floor } else { 0 };
-        out.push(Effect::Propose(Command::OpenRound(Header {
+        let header = Header {
             log,
             round: self.next_round(),
             nonce,
@@ -1506,7 +1577,9 @@ impl<C: Checks> Server<C> {
             clients: self.committee.clients().set(),
             min_participants,
             aggregator,
-        })));
+        };
+        self.own_opening = Some(header.digest());
+        out.push(Effect::Propose(Command::OpenRound(header)));
     }
 
     fn rekey_at(&self) -> Time {

@@ -246,7 +246,7 @@ impl World {
             self.feed_server(place, server::Input::Voters { voters });
             for (index, command) in self.log.clone().into_iter().enumerate() {
                 let index = u64::try_from(index).unwrap();
-                self.feed_server(place, server::Input::Committed { index, command, replay: true });
+                self.feed_server(place, server::Input::Committed { index, command });
                 self.nodes[place].applied += 1;
             }
             let leader = Some(self.peer(self.leader));
@@ -334,6 +334,7 @@ impl World {
                     }
                 }
                 Effect::Report(report) => self.note(place, report),
+                Effect::Past(report) => self.note_past(place, report),
                 Effect::HandOver => self.push(10, Event::Lead((place + 1) % SERVERS)),
                 Effect::Stopped => self.nodes[place].stopped = true,
             }
@@ -385,6 +386,16 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// What a server reads of the time before it took part: again after a restart, or for the first time.
+    fn note_past(&mut self, place: usize, report: Report) {
+        let Report::RoundFinalized { record, rostered, .. } = &report else { return };
+        assert!(!rostered, "it had no part in that");
+        match self.records.iter().find(|known| known.round == record.round) {
+            Some(known) => assert_eq!(known.digest(), record.digest(), "what was is what it was"),
+            None => self.note(place, report),
         }
     }
 
@@ -499,7 +510,7 @@ impl World {
                     let index = u64::try_from(node.applied).unwrap();
                     node.applied += 1;
                     let command = command.clone();
-                    self.feed_server(to, server::Input::Committed { index, command, replay: false });
+                    self.feed_server(to, server::Input::Committed { index, command });
                 }
             }
             Event::Link { one, other, up } => self.link(one, other, up),

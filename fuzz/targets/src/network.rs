@@ -199,6 +199,7 @@ impl Node {
                     other @ (Effect::Send { .. }
                     | Effect::Propose(_)
                     | Effect::Report(_)
+                    | Effect::Past(_)
                     | Effect::HandOver
                     | Effect::Stopped) => effects.push(other),
                 }
@@ -417,7 +418,7 @@ impl Network {
                 if known.count() == index && !self.down.contains(&to) {
                     let command = self.history.log[index].clone();
                     let index = u64::try_from(index).expect("a short log");
-                    self.feed(to, Event::Server(server::Input::Committed { index, command, replay: false }));
+                    self.feed(to, Event::Server(server::Input::Committed { index, command }));
                     if let (0, Machine::Server(machine)) = (to, &self.nodes[0].machine) {
                         self.history.snapshots.push(machine.committee().snapshot());
                     }
@@ -438,7 +439,11 @@ impl Network {
                 Effect::Propose(command) => {
                     self.send(place, self.leader, wire::encode(&Message::Propose(command)));
                 }
-                Effect::HandOver | Effect::Stopped | Effect::Report(_) | Effect::Work(_) => {}
+                Effect::HandOver
+                | Effect::Stopped
+                | Effect::Report(_)
+                | Effect::Past(_)
+                | Effect::Work(_) => {}
             }
         }
     }

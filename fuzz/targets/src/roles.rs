@@ -227,9 +227,11 @@ impl Play {
         let (index, before) = (self.index, self.snapshot());
         self.index += 1;
         let decoded = wire::decode_command(&command);
-        let effects =
-            self.feed_once(Event::Server(server::Input::Committed { index, command, replay: false }));
-        let refused = |effect: &Effect| matches!(effect, Effect::Report(Report::Refused { from: None, .. }));
+        let effects = self.feed_once(Event::Server(server::Input::Committed { index, command }));
+        let refused = |effect: &Effect| {
+            let (Effect::Report(report) | Effect::Past(report)) = effect else { return false };
+            matches!(report, Report::Refused { from: None, .. })
+        };
         if decoded.is_err() || effects.iter().any(refused) {
             // That it was there is in the chain of the next record, which stands at the end.
             let after = self.snapshot();
@@ -286,10 +288,15 @@ impl Play {
                     assert_eq!(wire::decode_command(&bytes).as_ref(), Ok(&command));
                     self.proposed.push(command);
                 }
-                Effect::Report(Report::RoundOpened { header, digest, .. }) => {
+                Effect::Report(Report::RoundOpened { header, digest, .. })
+                | Effect::Past(Report::RoundOpened { header, digest, .. }) => {
                     self.header = (header.round, digest);
                 }
-                Effect::Report(_) | Effect::HandOver | Effect::Stopped | Effect::Work(_) => {}
+                Effect::Report(_)
+                | Effect::Past(_)
+                | Effect::HandOver
+                | Effect::Stopped
+                | Effect::Work(_) => {}
             }
         }
     }

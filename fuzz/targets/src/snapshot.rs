@@ -41,9 +41,11 @@ pub(crate) fn snapshot(bytes: &[u8]) -> Verdict {
         Event::Server(server::Input::Led { leader: Some(peer(ME)) }),
     ];
     let log = history().log.iter().zip(0..);
-    happens.extend(log.map(|(command, index)| {
-        Event::Server(server::Input::Committed { index, command: command.clone(), replay: false })
-    }));
+    happens.extend(
+        log.map(|(command, index)| {
+            Event::Server(server::Input::Committed { index, command: command.clone() })
+        }),
+    );
     let mut index = 1_000;
     for event in happens {
         let mut proposed = node.feed(now, event);
@@ -54,7 +56,7 @@ pub(crate) fn snapshot(bytes: &[u8]) -> Verdict {
             for effect in core::mem::take(&mut proposed) {
                 if let Effect::Propose(command) = effect {
                     let command = zipnet_core::wire::encode_command(&command).to_vec();
-                    let input = server::Input::Committed { index, command, replay: false };
+                    let input = server::Input::Committed { index, command };
                     proposed.extend(node.feed(now, Event::Server(input)));
                     index += 1;
                 }

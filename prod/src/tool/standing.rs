@@ -144,19 +144,19 @@ pub(super) async fn wait(folder: &Path, matches: &ArgMatches) -> Outcome {
     let count: u64 = *matches.get_one("count").expect("it has a default");
     let what = matches.get_one::<String>("for").expect("it is required").as_str();
     let until = Instant::now() + within;
-    let mut first_round = None;
+    let mut rounds = RoundsSeen::default();
     loop {
         // A node that is being started does not answer yet.
         let answer: Result<Value, String> = page(folder, "/status").await;
         let missing = match &answer {
             Err(sentence) => sentence.clone(),
             Ok(page) => {
-                let round = page["finalized_round"].as_u64().unwrap_or(0);
-                let first = *first_round.get_or_insert(round);
+                rounds.look(page["finalized_count"].as_u64().unwrap_or(0));
                 let met = match what {
                     "ready" => page["ready"] == true,
                     "leader" => page["leader"].is_string(),
-                    _ => round >= first.saturating_add(count),
+                    "vote" => page["votes"] == true,
+                    _ => rounds.more >= count,
                 };
                 if met {
                     return Ok(0);
@@ -168,6 +168,27 @@ pub(super) async fn wait(folder: &Path, matches: &ArgMatches) -> Outcome {
             return Err(format!("waited {} for {what} in vain: {missing}", seconds(within)));
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How many rounds a node saw finished while it was looked at. It counts from zero whenever it starts, and what it reads
+/// of the past it does not count.
+#[derive(Debug, Default)]
+struct RoundsSeen {
+    /// What the node said last.
+    last: Option<u64>,
+    more: u64,
+}
+
+impl RoundsSeen {
+    fn look(&mut self, count: u64) {
+        let more = match self.last {
+            None => 0,
+            // It was started in between.
+            Some(last) => count.checked_sub(last).unwrap_or(count),
+        };
+        self.more = self.more.saturating_add(more);
+        self.last = Some(count);
     }
 }
 
@@ -231,6 +252,19 @@ pub(super) fn server(status: &Value, written: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_are_counted_from_the_first_look_on() {
+        let mut rounds = RoundsSeen::default();
+        let more: Vec<_> = [7, 7, 9, 0, 1, 3]
+            .into_iter()
+            .map(|count| {
+                rounds.look(count);
+                rounds.more
+            })
+            .collect();
+        assert_eq!(more, [0, 0, 2, 2, 3, 5], "the node was started again after the third look");
+    }
 
     #[test]
     fn servers_are_named_by_the_beginning_of_their_peer_id() {

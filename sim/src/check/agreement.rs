@@ -28,7 +28,7 @@ impl Property for Agreement {
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
         let (Report::RoundFinalized { record, digest, .. } | Report::RecordSeen { record, digest, .. }) =
             (match seen {
-                Seen::Event(Event::Core(report)) if !subject.liar => report,
+                Seen::Event(Event::Core(report) | Event::Past(report)) if !subject.liar => report,
                 _ => return Ok(()),
             })
         else {
@@ -62,6 +62,15 @@ mod tests {
         judge.core("server-1", record.finalized()).expect("the first output");
         judge.core("server-2", record.finalized()).expect("the same output");
         judge.core("client-1", record.seen()).expect("the same output");
+    }
+
+    #[test]
+    fn whoever_only_reads_agrees_as_well() {
+        let mut judge = Judge::new(Agreement::default());
+        let mut other = record(1, Digest::default());
+        judge.event("server-1", &Event::Past(other.finalized())).expect("the first output");
+        other.0.broadcast[0] ^= 1;
+        judge.event("server-2", &Event::Past(other.finalized())).expect_err("another output");
     }
 
     #[test]

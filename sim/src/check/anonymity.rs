@@ -145,7 +145,7 @@ impl Property for Anonymity {
                 Ok(())
             }
             Seen::Mixed(mixed) => self.mixed(subject, mixed),
-            Seen::Event(Event::Core(report)) => self.reported(subject, report),
+            Seen::Event(Event::Core(report) | Event::Past(report)) => self.reported(subject, report),
             Seen::Event(_) | Seen::Exited { .. } | Seen::Killed | Seen::DiskLost => Ok(()),
         }
     }

@@ -26,9 +26,9 @@ impl Property for ChainOfRecords {
     }
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
-        let Seen::Event(Event::Core(Report::RoundFinalized { record, digest, .. })) = seen else {
-            return Ok(());
-        };
+        // A round may be finished before any server takes part again, so that all of them only read of it.
+        let Seen::Event(Event::Core(report) | Event::Past(report)) = seen else { return Ok(()) };
+        let Report::RoundFinalized { record, digest, .. } = report else { return Ok(()) };
         let newest = self.newest.entry(record.log).or_default();
         // Whoever applies a record first has applied all before it; the others are compared by `agreement`.
         if record.round <= newest.0 || subject.liar {
@@ -61,6 +61,18 @@ mod tests {
         judge.core("server-1", first.finalized()).expect("the first");
         judge.core("server-2", record(4, first.0.digest()).finalized()).expect("the next");
         judge.core("server-2", first.finalized()).expect("an old one, late");
+    }
+
+    #[test]
+    fn a_round_that_is_only_read_of_is_a_link() {
+        // All servers were started again after its last entry was written and before it was applied.
+        let mut judge = Judge::new(ChainOfRecords::default());
+        let first = record(1, Digest::default());
+        judge.event("server-1", &Event::Past(first.finalized())).expect("nobody has seen it happen");
+        judge.core("server-2", record(2, first.0.digest()).finalized()).expect("the next");
+        judge
+            .event("server-1", &Event::Past(record(3, Digest([1; 32])).finalized()))
+            .expect_err("another past");
     }
 
     #[test]

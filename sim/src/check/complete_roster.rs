@@ -41,7 +41,7 @@ impl Property for CompleteRoster {
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
         let report = match seen {
-            Seen::Event(Event::Core(report)) => report,
+            Seen::Event(Event::Core(report) | Event::Past(report)) => report,
             Seen::Event(Event::Consensus(consensus::Event::SnapshotInstalled { .. })) | Seen::Started => {
                 self.open.remove(&subject.index);
                 return Ok(());
@@ -113,6 +113,16 @@ mod tests {
             signed.pop();
         }
         judge.core("server-1", report).expect_err("one signature is missing");
+    }
+
+    #[test]
+    fn a_partial_of_a_round_whose_opening_is_not_known_is_not_judged() {
+        let mut judge = Judge::new(CompleteRoster::default());
+        judge
+            .core("server-1", partial(1, header_digest(1, 1), 7))
+            .expect("a snapshot may have told of the round");
+        judge.see("server-1", Seen::Started).expect("a start");
+        judge.core("server-1", partial(2, header_digest(2, 1), 7)).expect("nor is this one known");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Property for KeystreamOnce {
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
         let report = match seen {
-            Seen::Event(Event::Core(report)) if !subject.liar => report,
+            Seen::Event(Event::Core(report) | Event::Past(report)) if !subject.liar => report,
             _ => return Ok(()),
         };
         let (first, now, what, round) = match report {

@@ -79,7 +79,7 @@ impl Property for Validity {
             let sealed = self.sealed.entry(*digest).or_default();
             sealed.entry(subject.peer).or_insert_with(|| payload.map(<[u8]>::to_vec));
         }
-        let Seen::Event(Event::Core(report)) = seen else { return Ok(()) };
+        let Seen::Event(Event::Core(report) | Event::Past(report)) = seen else { return Ok(()) };
         match report {
             Report::RoundOpened { header, digest, .. } => {
                 self.params.insert(*digest, header.params);
@@ -131,6 +131,13 @@ mod tests {
     fn what_was_submitted_holds() {
         let sample = broadcast(|vector| write(vector, &PAYLOAD));
         judge().core("server-1", sample.finalized()).expect("the message is there");
+    }
+
+    #[test]
+    fn a_round_whose_opening_is_not_known_is_not_judged() {
+        let mut judge = Judge::new(Validity::default());
+        let sample = broadcast(|vector| write(vector, &PAYLOAD));
+        judge.core("server-1", sample.finalized()).expect("its shape is not known");
     }
 
     #[test]

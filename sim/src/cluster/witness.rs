@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zipnet_core::checks::Mixed;
-use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round, StoreId};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::message::Role;
 use zipnet_core::time::Time;
@@ -63,6 +63,8 @@ pub(crate) struct Known {
     pub(crate) started: Time,
     /// The group of the latest process; servers only.
     pub(crate) group: Option<GroupId>,
+    /// Its disk, as consensus knows it; `None` while that is lost, or before it was first used.
+    pub(crate) store: Option<StoreId>,
     /// The log that it replicates, as far as it said.
     pub(crate) log: Option<LogId>,
     pub(crate) metrics: Option<Metrics>,
@@ -197,6 +199,7 @@ impl Witness {
             up: false,
             started: Time::default(),
             group: None,
+            store: None,
             log: None,
             metrics: None,
             leader: None,
@@ -257,6 +260,7 @@ impl Witness {
         let mut state = self.state();
         state.seq += 1;
         if let Some(known) = state.known(node) {
+            known.store = None;
             known.log = None;
             known.members = None;
         }
@@ -459,6 +463,7 @@ impl State {
         let (home, peer, group) = (known.home, known.subject.peer, known.group);
         match event {
             Event::Core(report) => self.reported(node, now, report),
+            Event::Past(report) => self.read_again(node, now, report),
             Event::Consensus(consensus::Event::Leader { term, leader, me }) => {
                 known.leader = Some((*term, leader.map(|leader| leader.peer), *me));
                 if *me {
@@ -472,6 +477,7 @@ impl State {
             Event::Consensus(consensus::Event::MembersChanged { index, members }) => {
                 known.members = Some((*index, members.clone()));
             }
+            Event::Opened { store, .. } => known.store = Some(*store),
             Event::LogYielded { other, .. } => {
                 known.log = Some(*other);
                 known.members = None;
@@ -567,6 +573,22 @@ impl State {
         }
     }
 
+    /// What a server reads of the time before it took part. Somebody has reported most of it before.
+    fn read_again(&mut self, node: NodeIndex, now: Time, report: &Report) {
+        match report {
+            Report::LogStarted { .. }
+            | Report::RoundOpened { .. }
+            | Report::HeaderLive { .. }
+            | Report::RoundFinalized { .. }
+            | Report::RoundAbandoned { .. } => self.reported(node, now, report),
+            _ => {}
+        }
+        // Reading takes no time worth measuring.
+        if let Some(known) = self.known(node) {
+            known.opened.clear();
+        }
+    }
+
     fn judge(&mut self, node: NodeIndex, now: Time, seen: Seen<'_>) {
         if self.breach.is_some() {
             return;
@@ -580,6 +602,7 @@ impl State {
 
     /// The properties that a scenario asks for.
     fn judge_named(&mut self, node: NodeIndex, now: Time, event: &Event) {
+        // Of a past round it is not known here who was in which group then.
         let Event::Core(report) = event else { return };
         if self.breach.is_some() {
             return;

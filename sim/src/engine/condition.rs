@@ -249,6 +249,22 @@ impl Run<'_> {
         if members.joint {
             return Err("a change of voters is in progress".to_owned());
         }
+        // A vote is that of a disk: with another one a node can not cast it, and has forgotten how it was cast.
+        for voter in &members.voters {
+            let owners = || {
+                let all = self.cluster.of_role(0, Role::Server);
+                all.filter(|node| self.cluster.peer(*node) == voter.peer)
+            };
+            let has_disk = |node| self.witness.of(node, |known| known.store) == Some(voter.store);
+            if let Some(owner) = owners().next()
+                && !owners().any(has_disk)
+            {
+                return Err(format!(
+                    "the vote of {} is that of a disk that is gone",
+                    self.cluster.name(owner)
+                ));
+            }
+        }
         let votes = |node: &NodeId| members.voters.iter().any(|voter| voter.peer == self.cluster.peer(*node));
         if let Some(missing) = includes.iter().find(|node| !votes(node)) {
             return Err(format!("{} has no vote", self.cluster.name(*missing)));

@@ -233,6 +233,9 @@ impl Run<'_> {
         if let Some(learner) = status.servers.iter().find(|server| server.vote == "learner") {
             return Err(format!("{} is a learner", self.called(&learner.server)));
         }
+        if let Some(old) = status.servers.iter().find(|server| server.vote == "old-disk") {
+            return Err(format!("the vote of {} is that of a disk that is gone", self.called(&old.server)));
+        }
         let voters: Vec<_> = status.servers.iter().filter(|server| server.vote == "voter").collect();
         let votes = |node: &NodeId| {
             let peer = self.cluster.get(*node).peer.to_string();

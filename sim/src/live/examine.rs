@@ -139,7 +139,6 @@ impl Run<'_> {
                         Err(format!("it foretells {}: {:?}", plan.rounds, plan.consequences))
                     }
                 })
-                .into()
             }
             Check::GroupId { node, since: StepId(since), changed } => {
                 let nodes = self.choose(node, Purpose::Look)?;

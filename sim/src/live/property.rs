@@ -180,7 +180,8 @@ impl Properties {
         match (line.event.as_str(), ran.committee, line.round()) {
             // Whoever reads was too slow: what is missing proves nothing.
             ("lines-lost", _, _) => ran.partials.clear(),
-            ("log-started", _, _) => {
+            // A server that joins reads how its log began.
+            ("log-started" | "read-again", _, _) if line.message.contains("log started log=") => {
                 let log = line.field("log").map(str::to_owned);
                 return self.learn(process, log);
             }

@@ -360,10 +360,11 @@ impl Standing<'_> {
     }
 }
 
-/// Whether entries fit what this node has. Says what of the leader's word about commitment to hand on: an entry that this
+/// Whether entries of the leader of this term fit what this node has. Says what of the leader's word about commitment to hand on: an entry that this
 /// node has for sure once the request is through, or nothing.
 pub(super) fn judge_append(
     standing: &Standing<'_>,
+    leads: u64,
     prev: Option<&LogId>,
     entries: &[Entry],
     commit: Option<&LogId>,
@@ -376,27 +377,33 @@ pub(super) fn judge_append(
         }
     }
     entries.iter().try_for_each(|entry| standing.check(&entry.log_id))?;
-    let commit = judge_commit(standing, prev, entries, commit)?;
+    let mut commit = judge_commit(standing, prev, entries, commit)?;
 
     // A membership follows only one that is committed. Else the node could not go back to the one before, should
     // another leader replace both.
-    let committed = commit.max(standing.committed).map(|id| id.index);
+    let committed = commit.max(standing.committed);
     let since = entries.iter().position(|entry| !standing.has(&entry.log_id)).unwrap_or(entries.len());
     let (_, added) = entries.split_at(since);
     let Some(first) = added.first() else { return Ok(commit) };
-    let mut before = standing.effective.log_id().as_ref().map(|id| id.index);
-    if before >= Some(first.log_id.index) {
-        before = standing.settled.log_id().as_ref().map(|id| id.index);
-        if before >= Some(first.log_id.index) {
+    let is_replaced = |id: Option<LogId>| id.is_some_and(|id| id.index >= first.log_id.index);
+    let mut before = *standing.effective.log_id();
+    if is_replaced(before) {
+        before = *standing.settled.log_id();
+        if is_replaced(before) {
             return Err(Refusal::Contradiction);
         }
     }
     for entry in added {
         if matches!(entry.payload, Payload::Membership(_)) {
-            if before > committed {
-                return Err(Refusal::Contradiction);
+            if before > committed.max(commit) {
+                // Who has made both knows that the first is committed, and says so. Who leads after that one may have been
+                // started again meanwhile, and can have nothing of its own committed before both are with a majority.
+                if term(&entry.log_id) >= leads {
+                    return Err(Refusal::Contradiction);
+                }
+                commit = before;
             }
-            before = Some(entry.log_id.index);
+            before = Some(entry.log_id);
         }
     }
     Ok(commit)
@@ -668,9 +675,31 @@ mod tests {
         ];
         for (prev, entries, commit, expected) in table {
             let found =
-                judge(None, |standing| judge_append(standing, prev.as_ref(), &entries, commit.as_ref()));
+                judge(None, |standing| judge_append(standing, 5, prev.as_ref(), &entries, commit.as_ref()));
             assert_eq!(found, expected, "{prev:?} {entries:?} {commit:?}");
         }
+    }
+
+    #[test]
+    fn a_later_leader_need_not_know_that_the_membership_before_the_last_is_committed() {
+        let end = Some(place(4, 29));
+        // The last two, or one that follows the last that this node has.
+        let table = [
+            (Some(place(4, 26)), vec![votes(5, 27), votes(5, 28), blank(6, 29)], Some(place(5, 27))),
+            (end, vec![votes(5, 30), blank(6, 31)], Some(place(4, 27))),
+            // It knows, and says so.
+            (end, vec![votes(5, 30), blank(6, 31)], Some(place(5, 30))),
+        ];
+        for (place, (prev, entries, expected)) in table.into_iter().enumerate() {
+            let commit = expected.filter(|_| place == 2);
+            let found =
+                judge(None, |standing| judge_append(standing, 6, prev.as_ref(), &entries, commit.as_ref()));
+            assert_eq!(found, Ok(expected), "{prev:?} {entries:?}");
+        }
+        // Of its own it does know.
+        let entries = [votes(6, 30)];
+        let found = judge(None, |standing| judge_append(standing, 6, end.as_ref(), &entries, None));
+        assert_eq!(found, Err(Refusal::Contradiction));
     }
 
     #[test]
@@ -685,12 +714,13 @@ mod tests {
         for (prev, entries, expected) in table {
             let commit = place(4, 27);
             let found =
-                judge(taken, |standing| judge_append(standing, prev.as_ref(), &entries, Some(&commit)));
+                judge(taken, |standing| judge_append(standing, 5, prev.as_ref(), &entries, Some(&commit)));
             assert_eq!(found, expected, "{prev:?} {entries:?}");
         }
         // What it has said before counts for how far its word about commitment goes.
         let commit = place(4, 99);
-        let found = judge(taken, |standing| judge_append(standing, Some(&place(4, 25)), &[], Some(&commit)));
+        let found =
+            judge(taken, |standing| judge_append(standing, 5, Some(&place(4, 25)), &[], Some(&commit)));
         assert_eq!(found, Ok(taken));
     }
 

@@ -349,8 +349,8 @@ impl<T: Transport> Calls<T> {
         let Some(mut turn) = turn else { return Ok(append(&taker.raft, vote, None, Vec::new(), None).await) };
         let taken = turn.filter(|(of, _)| *of == vote).map(|(_, taken)| taken);
         let (entries, commit) =
-            match follow(&taker.raft, vote, taken, (prev, entries, commit), |standing, said| {
-                judge_append(standing, said.0.as_ref(), &said.1, said.2.as_ref())
+            match follow(&taker.raft, vote, taken, (prev, entries, commit), move |standing, said| {
+                judge_append(standing, vote.leader_id.term, said.0.as_ref(), &said.1, said.2.as_ref())
             })
             .await
             {

@@ -15,7 +15,7 @@ use zipnet_core::server::{Input, Server};
 
 use super::Happening;
 use crate::consensus::{CorruptSnapshot, Machine, Members, Source};
-use crate::event::Event;
+use crate::event::{Event, Holds};
 use crate::world::{Link, World};
 
 /// A server's machine with what its effects need.
@@ -25,8 +25,12 @@ pub(super) struct Member<W: World, C> {
     pub(super) server: Server<C>,
     outbox: Outbox,
     effects: VecDeque<Effect>,
-    /// Entries up to here were in the log before this process started; `None` until that is known.
-    replay_until: Option<u64>,
+    /// The log ended here when the process started; `None` until that is known.
+    started_at: Option<u64>,
+    /// The entry that is applied.
+    index: u64,
+    /// What the replicated state holds, as it was told last.
+    told_state: Option<Holds>,
     queue: mpsc::UnboundedSender<Happening<<W::Link as Link>::Connection>>,
     /// The node's loop was told that effects wait.
     told: bool,
@@ -42,12 +46,54 @@ impl<W: World, C: Checks> Member<W, C> {
         queue: mpsc::UnboundedSender<Happening<<W::Link as Link>::Connection>>,
     ) -> Self {
         let (outbox, effects) = (Outbox::new(), VecDeque::new());
-        Self { world, me, server, outbox, effects, replay_until: None, queue, told: false, barred: false }
+        Self {
+            world,
+            me,
+            server,
+            outbox,
+            effects,
+            started_at: None,
+            index: 0,
+            told_state: None,
+            queue,
+            told: false,
+            barred: false,
+        }
     }
 
     /// The log ended here when the process started.
     pub(super) fn opened(&mut self, last_log: u64) {
-        self.replay_until = Some(last_log);
+        self.started_at = Some(last_log);
+        self.tell_state();
+    }
+
+    /// Tells what the replicated state holds if that has changed, whatever changed it: the numbers of operators are of
+    /// the state, and not of the entries of which a process happens to hear.
+    fn tell_state(&mut self) {
+        let holds = self.holds();
+        if self.told_state.as_ref() != Some(&holds) {
+            self.told_state = Some(holds.clone());
+            self.world.observe(Event::Holds(holds));
+        }
+    }
+
+    fn holds(&self) -> Holds {
+        let committee = self.server.committee();
+        let servers = committee.servers().values().filter(|entry| entry.takes_part()).count();
+        let last = self.told_state.as_ref().map(|told| told.roster.clone());
+        let roster = match (committee.open(), last) {
+            (Some(open), _) => open.header.servers.iter().map(|server| server.peer).collect(),
+            // Nothing has replaced the roster of a round that is over.
+            (None, Some(last)) if !last.is_empty() => last,
+            (None, _) => {
+                committee.records().back().map(|kept| kept.record.servers.clone()).unwrap_or_default()
+            }
+        };
+        Holds {
+            servers: u32::try_from(servers).unwrap_or(u32::MAX),
+            clients: committee.clients().len(),
+            roster,
+        }
     }
 
     pub(super) fn handle(&mut self, input: Input) {
@@ -59,6 +105,10 @@ impl<W: World, C: Checks> Member<W, C> {
         while let Some(effect) = self.outbox.pop() {
             match effect {
                 Effect::Report(report) => self.report(report),
+                Effect::Past(report) => {
+                    self.look_whether_barred(&report);
+                    self.world.observe(Event::Past(report));
+                }
                 effect => self.effects.push_back(effect),
             }
         }
@@ -78,23 +128,32 @@ impl<W: World, C: Checks> Member<W, C> {
 
     fn report(&mut self, report: Report) {
         match &report {
-            Report::RoundOpened { index, .. } if self.server.leader() == Some(self.me) => {
+            Report::RoundOpened { index, digest, .. } if self.server.own_opening() == Some(*digest) => {
                 self.world.observe(Event::OpeningRound { index: *index });
             }
             Report::PartialApplied { index, server, .. } if *server == self.me => {
                 self.world.observe(Event::PartialSubmitted { index: *index });
             }
-            Report::ServerRetired { server, .. } if *server == self.me => self.barred = true,
             _ => {}
         }
+        self.look_whether_barred(&report);
         self.world.observe(Event::Core(report));
+    }
+
+    /// One that was retired before it was started again is told so by the others.
+    fn look_whether_barred(&mut self, report: &Report) {
+        if let Report::ServerRetired { server, .. } = report {
+            let while_it_ran = self.started_at.is_some_and(|last_log| self.index > last_log);
+            self.barred |= *server == self.me && while_it_ran;
+        }
     }
 }
 
 impl<W: World, C: Checks> Machine for Member<W, C> {
     fn apply(&mut self, index: u64, _: u64, command: &[u8]) {
-        let replay = self.replay_until.is_none_or(|last| index <= last);
-        self.handle(Input::Committed { index, command: command.to_vec(), replay });
+        self.index = index;
+        self.handle(Input::Committed { index, command: command.to_vec() });
+        self.tell_state();
     }
 
     fn members(&mut self, _: u64, members: &Members) {
@@ -111,6 +170,7 @@ impl<W: World, C: Checks> Machine for Member<W, C> {
             Source::Peer => self.server.install(snapshot, &mut self.outbox),
         };
         self.drain();
+        self.tell_state();
         restored.map_err(corrupt)
     }
 

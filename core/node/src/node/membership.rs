@@ -204,7 +204,9 @@ impl<W: World, C: Checks> Node<W, C> {
             if leads {
                 state.quorum_acked.is_none_or(|ago| ago <= DESERTED)
             } else {
-                self.links.is_linked(&leader.peer)
+                // One that came back with another disk leads nothing.
+                let mut linked = self.links.linked();
+                linked.any(|(peer, hello)| *peer == leader.peer && hello.store == Some(leader.store))
             }
         });
         if leader.map(|leader| leader.peer) != self.leader {

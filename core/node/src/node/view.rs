@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Checks;
 use zipnet_core::committee;
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, RaftId, StoreId};
 use zipnet_core::machine::Abandonment;
 use zipnet_core::message::{Role, Standing};
-use zipnet_core::time::Time;
 
 use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
@@ -63,6 +62,16 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.members_settled = state.members_committed && !state.members.joint && !self.changing;
                 view.voters = state.members.voters.iter().map(|voter| voter.peer).collect();
                 view.learners = state.members.learners.iter().map(|learner| learner.peer).collect();
+                let is_agreed = state.members_committed && !state.members.joint;
+                let linked = self
+                    .links
+                    .linked()
+                    .filter_map(|(peer, hello)| Some(RaftId { peer: *peer, store: hello.store? }));
+                let own = self.store.map(|store| RaftId { peer: self.own.peer, store });
+                view.old_disks = old_disks(&state.members.voters, linked.chain(own));
+                view.votes = is_agreed
+                    && own.is_some_and(|own| state.members.voters.contains(&own))
+                    && !view.old_disks.contains(&self.own.peer);
                 let committee = member.server.committee();
                 let secret = self.own.committee_secret.as_ref();
                 view.group =
@@ -118,12 +127,13 @@ impl<W: World, C: Checks> Node<W, C> {
                 let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
                 let set = floors.into_iter().any(|floors| floors.servers.is_some());
                 view.min_servers = u32::try_from(committee.roster_floor()).ok().filter(|_| set);
-                let seen = member.server.finalized_at();
-                view.finalized = committee.records().back().map(|kept| Finalized {
-                    round: kept.record.round,
-                    participants: kept.record.participants.count_ones(),
-                    age: now.since(if seen == Time::default() { self.started } else { seen }),
+                let newest = member.server.newest();
+                view.finalized = newest.map(|(round, participants, at)| Finalized {
+                    round,
+                    participants,
+                    age: now.since(at),
                 });
+                view.finalized_count = member.server.rounds();
             }
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
@@ -177,6 +187,7 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         if !matches!(self.machine, Machine::Server { .. }) {
             view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
+            view.finalized_count = self.rounds_seen;
         }
         if let Part::Server(part) = &self.config.part {
             view.first_voters = part.first_voters;
@@ -186,6 +197,13 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         view
     }
+}
+
+/// Servers whose vote is that of another disk than the one with which they are here.
+fn old_disks(voters: &BTreeSet<RaftId>, present: impl Iterator<Item = RaftId>) -> BTreeSet<PeerId> {
+    let present: BTreeMap<PeerId, StoreId> = present.map(|id| (id.peer, id.store)).collect();
+    let is_old = |voter: &&RaftId| present.get(&voter.peer).is_some_and(|store| *store != voter.store);
+    voters.iter().filter(is_old).map(|voter| voter.peer).collect()
 }
 
 /// What the committee machine says about each server it has heard of.
@@ -198,4 +216,23 @@ pub(super) fn server_states<C: Checks>(committee: &committee::Committee<C>) -> B
     let known = committee.servers().iter().map(|(peer, entry)| (*peer, standing(entry)));
     let retired = committee.retired().iter().map(|peer| (*peer, ServerState::Retired));
     known.chain(retired).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_is_that_of_a_disk() {
+        let id = |peer, store| RaftId { peer: PeerId([peer; 32]), store: StoreId(store) };
+        let voters: BTreeSet<_> = [id(1, 10), id(2, 20), id(3, 30)].into();
+        let old = |voters, present: &[RaftId]| old_disks(voters, present.iter().copied());
+        assert!(old(&voters, &[id(1, 10), id(2, 20)]).is_empty(), "who is not here has the disk that it had");
+        assert_eq!(old(&voters, &[id(1, 10), id(2, 21)]), [PeerId([2; 32])].into());
+        // While the vote moves, both disks have it.
+        let both: BTreeSet<_> = voters.iter().copied().chain([id(2, 21)]).collect();
+        assert_eq!(old(&both, &[id(2, 21)]), [PeerId([2; 32])].into());
+        let moved: BTreeSet<_> = [id(1, 10), id(2, 21), id(3, 30)].into();
+        assert!(old(&moved, &[id(2, 21)]).is_empty());
+    }
 }

@@ -27,6 +27,8 @@ pub enum Cause {
         voters: usize,
         /// Who does not answer.
         absent: Vec<PeerId>,
+        /// Who answers and has lost its vote with its disk.
+        forgot: Vec<PeerId>,
     },
     /// Enough voters answer, and none leads.
     Election,
@@ -37,6 +39,8 @@ pub enum Cause {
         /// The higher.
         other: PeerId,
     },
+    /// A server has a new disk, and its vote is that of the old one.
+    VoteOfOldDisk,
     /// A server gets the log and has no vote.
     CatchingUp,
     /// A server has neither a vote nor the prospect of one.
@@ -160,11 +164,12 @@ pub enum Cause {
 
 impl Cause {
     /// All names, in the order of the documentation.
-    pub const NAMES: [&'static str; 34] = [
+    pub const NAMES: [&'static str; 35] = [
         "not-in-committee",
         "no-quorum",
         "election",
         "link-cut",
+        "vote-of-old-disk",
         "catching-up",
         "not-member",
         "leaving",
@@ -205,6 +210,7 @@ impl Cause {
             Self::NoQuorum { .. } => "no-quorum",
             Self::Election => "election",
             Self::LinkCut { .. } => "link-cut",
+            Self::VoteOfOldDisk => "vote-of-old-disk",
             Self::CatchingUp => "catching-up",
             Self::NotMember => "not-member",
             Self::Leaving => "leaving",
@@ -252,17 +258,20 @@ pub fn causes(view: &View) -> Vec<Cause> {
 
 fn of_server(view: &View) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let alive = view.voters.iter().filter(|voter| view.answers(voter)).count();
+    let alive = view.voters.iter().filter(|voter| view.can_vote(voter)).count();
     let led = view.leader.is_some();
     if view.voters.is_empty() {
         causes.push(Cause::NotInCommittee);
     } else if alive < majority(view.voters.len()) && (!led || view.is_stalled()) {
         let absent = view.voters.iter().filter(|voter| !view.answers(voter)).copied().collect();
-        causes.push(Cause::NoQuorum { led, alive, voters: view.voters.len(), absent });
+        let forgot = view.old_disks.iter().copied().collect();
+        causes.push(Cause::NoQuorum { led, alive, voters: view.voters.len(), absent, forgot });
     } else if !led {
         causes.push(cut_to(view, view.me).unwrap_or(Cause::Election));
     }
-    if !view.voters.is_empty() && !view.voters.contains(&view.me) {
+    if view.old_disks.contains(&view.me) {
+        causes.push(Cause::VoteOfOldDisk);
+    } else if !view.voters.is_empty() && !view.voters.contains(&view.me) {
         let learns = view.learners.contains(&view.me);
         causes.push(if learns { Cause::CatchingUp } else { Cause::NotMember });
     }
@@ -279,7 +288,8 @@ fn of_server(view: &View) -> Vec<Cause> {
     if !missing.is_empty() {
         causes.push(Cause::BundlesMissing(missing));
     }
-    if view.finalized.is_none() && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
+    let is_new = view.finalized.is_none() && view.records.is_empty();
+    if is_new && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
         causes.push(Cause::FirstVoters { voters: view.voters.len(), wanted: view.first_voters });
     }
     let stalled = view.is_stalled();
@@ -474,19 +484,28 @@ impl fmt::Display for Cause {
             Self::NotInCommittee => {
                 f.write_str("not in the committee yet: waiting for a leader to send the log")
             }
-            Self::NoQuorum { led, alive, voters, absent } => write!(
-                f,
-                "{}: {alive} of {voters} voters are reachable and {} are needed; not reachable: {}",
-                if *led { "no majority" } else { "no leader" },
-                majority(*voters),
-                names(absent)
-            ),
+            Self::NoQuorum { led, alive, voters, absent, forgot } => {
+                let what = if *led { "no majority" } else { "no leader" };
+                let needed = majority(*voters);
+                write!(f, "{what}: {alive} of {voters} voters are reachable and {needed} are needed")?;
+                if !absent.is_empty() {
+                    write!(f, "; not reachable: {}", names(absent))?;
+                }
+                if !forgot.is_empty() {
+                    write!(f, "; lost with a disk: the vote of {}", names(forgot))?;
+                }
+                Ok(())
+            }
             Self::Election => f.write_str("no leader: an election is under way"),
             Self::LinkCut { one, other } => write!(
                 f,
                 "{} and {} do not reach each other, although other servers reach both: see to the network between them",
                 names([one]),
                 names([other])
+            ),
+            Self::VoteOfOldDisk => f.write_str(
+                "this server has a new disk, and its vote is still that of the old one: it is catching up; replace no other disk \
+                 before it votes",
             ),
             Self::CatchingUp => f.write_str("this server has no vote yet: it is catching up with the log"),
             Self::NotMember => f.write_str("this server is not a member of the committee"),
@@ -633,9 +652,10 @@ mod tests {
             Turnout { round, header: Digest::default(), envelopes: 1, absent: 0, declined: Vec::new() };
         vec![
             Cause::NotInCommittee,
-            Cause::NoQuorum { led: false, alive: 1, voters: 3, absent: vec![peer(2)] },
+            Cause::NoQuorum { led: false, alive: 1, voters: 3, absent: vec![peer(2)], forgot: Vec::new() },
             Cause::Election,
             Cause::LinkCut { one: peer(1), other: peer(2) },
+            Cause::VoteOfOldDisk,
             Cause::CatchingUp,
             Cause::NotMember,
             Cause::Leaving,

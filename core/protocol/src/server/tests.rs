@@ -117,7 +117,11 @@ impl<C: Checks> Play<C> {
                         inputs.push_back(Input::Done(done));
                     }
                     Effect::Propose(command) => self.proposed.push_back(command.clone()),
-                    Effect::Send { .. } | Effect::Report(_) | Effect::HandOver | Effect::Stopped => {}
+                    Effect::Send { .. }
+                    | Effect::Report(_)
+                    | Effect::Past(_)
+                    | Effect::HandOver
+                    | Effect::Stopped => {}
                 }
                 effects.push(effect);
             }
@@ -138,7 +142,7 @@ impl<C: Checks> Play<C> {
         self.log.push(command.clone());
         let index = u64::try_from(self.log.len()).unwrap();
         let command = wire::encode_command(command).to_vec();
-        self.feed(Input::Committed { index, command, replay: false })
+        self.feed(Input::Committed { index, command })
     }
 
     /// Brings everything that was proposed into the log.
@@ -193,7 +197,7 @@ impl<C: Checks> Play<C> {
         self.feed(Input::Voters { voters });
         for (index, command) in core::mem::take(&mut self.log).iter().enumerate() {
             let (index, bytes) = (u64::try_from(index).unwrap() + 1, wire::encode_command(command).to_vec());
-            let effects = self.feed(Input::Committed { index, command: bytes, replay: true });
+            let effects = self.feed(Input::Committed { index, command: bytes });
             assert!(reports(&effects).is_empty(), "what is read again is not reported again");
             self.log.push(command.clone());
         }
@@ -313,6 +317,46 @@ fn one_header_is_signed_per_round() {
     assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised), "nor of an earlier round");
     play.server.signed = Some((OTHER_LOG, Round(0)));
     assert_eq!(play.server.judge_header(&other), Err(Refused::AlreadyPromised), "nor of another log");
+}
+
+#[test]
+fn rounds_of_a_former_process_are_history() {
+    let mut play = Play::at(Step::Confirmed);
+    assert_eq!((play.server.rounds(), play.server.newest().map(|(round, ..)| round)), (1, Some(Round(1))));
+    // It reads all of it again, here with its disk; one that has lost it is told the same by the others.
+    play.restart(Strict);
+    assert_eq!((play.server.rounds(), play.server.newest()), (0, None));
+    // A round of the others goes on meanwhile, under the header of the former process.
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(reports(&effects).is_empty(), "{effects:?}");
+    let effects = play.settle();
+    let registered = |report: &&Report| matches!(report, Report::ServerRegistered { .. });
+    assert!(reports(&effects).iter().any(registered), "its own return is news");
+    let effects = play.go(Step::Confirmed);
+    let finished = |report: &&Report| matches!(report, Report::RoundFinalized { rostered: true, .. });
+    assert_eq!(reports(&effects).into_iter().filter(finished).count(), 1);
+    assert_eq!((play.server.rounds(), play.server.newest().map(|(round, ..)| round)), (1, Some(Round(3))));
+    // What a peer's snapshot stands for is history again, until this server has registered anew.
+    let mut play = Play::at(Step::Live);
+    let snapshot = play.server.committee().snapshot();
+    play.install(&snapshot).expect("a snapshot");
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert!(reports(&effects).is_empty(), "{effects:?}");
+}
+
+#[test]
+fn a_round_that_one_opens_oneself_is_news_at_once() {
+    let mut play = Play::at(Step::Confirmed);
+    play.restart(Strict);
+    play.lead(0);
+    let effects = play.wait(PERIOD);
+    let [header] = &opened(&effects)[..] else { panic!("{effects:?}") };
+    let effects = play.commit(&Command::OpenRound(Header::clone(header)));
+    let is_opening = |report: &&Report| matches!(report, Report::RoundOpened { .. });
+    assert_eq!(reports(&effects).into_iter().filter(is_opening).count(), 1);
+    // Another's is not, as long as it has not registered.
+    let effects = play.commit(&Command::OpenRound(play.header()));
+    assert_eq!(reports(&effects).into_iter().filter(is_opening).count(), 0);
 }
 
 #[test]
@@ -1083,7 +1127,7 @@ fn a_header_is_signed_without_the_listed_clients_and_never_otherwise() {
     play.proposed.clear();
     let header = play.header();
     let command = wire::encode_command(&Command::OpenRound(header)).to_vec();
-    let mut inputs = vec![Input::Committed { index: 99, command, replay: false }];
+    let mut inputs = vec![Input::Committed { index: 99, command }];
     // The signature got lost, and the operator has changed the list.
     inputs.extend([vec![], vec![0, 1, 2]].map(|listed: Vec<usize>| {
         let clients = listed.iter().map(|client| play.cast.client(*client)).collect();
@@ -1313,7 +1357,7 @@ fn what_a_server_keeps_of_a_round_makes_its_record() {
 fn bytes_that_are_no_command_are_skipped() {
     let mut play = Play::at(Step::Enrolled);
     let before = play.server.committee().snapshot();
-    let effects = play.feed(Input::Committed { index: 99, command: vec![1, 2, 3], replay: false });
+    let effects = play.feed(Input::Committed { index: 99, command: vec![1, 2, 3] });
     assert_eq!(refusals(&effects), [Refused::Malformed]);
     let after = play.server.committee().snapshot();
     let chain = before.len() - 32;

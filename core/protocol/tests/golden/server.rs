@@ -150,7 +150,7 @@ impl Stage {
     fn commit(&mut self, command: &Command) -> Vec<Effect> {
         self.index += 1;
         let command = wire::encode_command(command).to_vec();
-        self.play.feed(Input::Committed { index: self.index, command, replay: false })
+        self.play.feed(Input::Committed { index: self.index, command })
     }
 
     fn message(&mut self, what: &str) -> Message {
@@ -374,6 +374,11 @@ impl Stage {
                 }
                 _ => return effects(cast, std::slice::from_ref(effect)),
             },
+            // As it would be told, and that it is history.
+            Effect::Past(report) => {
+                let told = self.words(&Effect::Report(report.clone()));
+                return told.iter().map(|line| line.replacen("report: ", "past: ", 1)).collect();
+            }
             Effect::HandOver | Effect::Stopped => return effects(cast, std::slice::from_ref(effect)),
         };
         vec![line]

@@ -48,6 +48,7 @@ fn effect(cast: &Cast, effect: &Effect) -> String {
         }
         Effect::Work(job) => format!("work: {}", self::job(cast, job)),
         Effect::Report(report) => format!("report: {}", self::report(cast, report)),
+        Effect::Past(report) => format!("past: {}", self::report(cast, report)),
         Effect::Propose(_) => "propose".into(),
         Effect::HandOver => "hand over".into(),
         Effect::Stopped => "stopped".into(),

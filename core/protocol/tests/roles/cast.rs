@@ -461,7 +461,12 @@ impl<M: Machine> Play<M> {
 pub(crate) fn sent(effects: &[Effect]) -> Vec<(PeerId, Message)> {
     let decoded = |effect: &Effect| match effect {
         Effect::Send { to, bytes } => Some((*to, wire::decode(bytes).unwrap())),
-        Effect::Propose(_) | Effect::Work(_) | Effect::Report(_) | Effect::HandOver | Effect::Stopped => None,
+        Effect::Propose(_)
+        | Effect::Work(_)
+        | Effect::Report(_)
+        | Effect::Past(_)
+        | Effect::HandOver
+        | Effect::Stopped => None,
     };
     effects.iter().filter_map(decoded).collect()
 }
