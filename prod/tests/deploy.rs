@@ -169,6 +169,24 @@ fn examples_list_every_variable_of_their_role() {
 }
 
 #[test]
+fn what_ships_is_what_the_benches_measure() {
+    let workspace = include_str!("../../Cargo.toml");
+    let profile = |name: &str| -> BTreeSet<String> {
+        let (_, section) =
+            workspace.split_once(&format!("[profile.{name}]\n")).expect("the profile is there");
+        let settings = section.lines().take_while(|line| !line.starts_with('['));
+        settings
+            .filter(|line| line.contains('=') && !line.starts_with("inherits"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(profile("dist"), profile("bench"));
+    assert!(profile("dist").contains("lto = \"thin\"") && profile("dist").contains("codegen-units = 1"));
+    let package = include_str!("../deploy/package");
+    assert!(package.contains("cargo build --profile dist ") && package.contains("--profile dist --no-build"));
+}
+
+#[test]
 fn what_the_package_lists_exists() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let manifest = include_str!("../Cargo.toml");

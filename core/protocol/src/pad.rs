@@ -82,7 +82,11 @@ pub fn xor_pad(pair: &PairKey, header: &Digest, acc: &mut [u8]) {
 const RUN: usize = 64;
 
 /// What AES encrypts for the first so many blocks of every pad. A vector of the default shape has as many.
-static COUNTERS: [[u8; 16]; 1024] = counters();
+static COUNTERS: Aligned<[[u8; 16]; 1024]> = Aligned(counters());
+
+/// At the beginning of a cache line, so that the widest loads and stores touch no second one.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 const fn counters() -> [[u8; 16]; 1024] {
     let mut counters = [[0; 16]; 1024];
@@ -101,33 +105,34 @@ const fn counters() -> [[u8; 16]; 1024] {
 /// cipher takes many blocks of it at once, and nothing is left between its instructions that a compiler could fail to
 /// see through. The last piece of key stream is wiped with this value.
 pub(crate) struct Pads {
-    stream: [Block<Aes128Enc>; RUN],
+    stream: Aligned<[Block<Aes128Enc>; RUN]>,
     /// What is encrypted behind [`COUNTERS`], if a vector is that long.
     further: Vec<[u8; 16]>,
 }
 
 impl Pads {
     pub(crate) fn new() -> Self {
-        Self { stream: [Array([0; 16]); RUN], further: Vec::new() }
+        Self { stream: Aligned([Array([0; 16]); RUN]), further: Vec::new() }
     }
 
     /// XORs the pad of one pair and round into `acc`.
     pub(crate) fn xor(&mut self, pair: &PairKey, header: &Digest, acc: &mut [u8]) {
         let cipher = Aes128Enc::new((&*pad_key(pair, header)).into());
-        let parts = acc.chunks_mut(COUNTERS.as_flattened().len());
-        for (first, part) in (0_u128..).step_by(COUNTERS.len()).zip(parts) {
+        let ready = &COUNTERS.0;
+        let parts = acc.chunks_mut(ready.as_flattened().len());
+        for (first, part) in (0_u128..).step_by(ready.len()).zip(parts) {
             let counters = if first == 0 {
-                &COUNTERS[..]
+                &ready[..]
             } else {
                 let counter = |low: &[u8; 16]| (first | u128::from_be_bytes(*low)).to_be_bytes();
                 self.further.clear();
-                self.further.extend(COUNTERS.iter().map(counter));
+                self.further.extend(ready.iter().map(counter));
                 &self.further
             };
             let counters = Array::cast_slice_from_core(counters);
             for (bytes, counters) in part.chunks_mut(16 * RUN).zip(counters.chunks(RUN)) {
                 let blocks = bytes.len().div_ceil(16);
-                let (counters, stream) = (&counters[..blocks], &mut self.stream[..blocks]);
+                let (counters, stream) = (&counters[..blocks], &mut self.stream.0[..blocks]);
                 cipher.encrypt_blocks_b2b(counters, stream).expect("both are as many blocks");
                 xor_into(bytes, &Array::slice_as_flattened(stream)[..bytes.len()]);
             }
@@ -137,6 +142,6 @@ impl Pads {
 
 impl Drop for Pads {
     fn drop(&mut self) {
-        self.stream.iter_mut().for_each(|block| block.0.zeroize());
+        self.stream.0.iter_mut().for_each(|block| block.0.zeroize());
     }
 }
