@@ -158,3 +158,113 @@ impl Watch {
         self.properties.iter().find_map(|property| property.crowds()).cloned().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zipnet_core::id::Round;
+    use zipnet_core::id::{Digest, RaftId, StoreId};
+    use zipnet_core::machine::{Abandonment, Report};
+    use zipnet_node::consensus;
+
+    use super::sample::{Judge, header_digest, made, opened, partial, peer, record, sealed};
+    use super::*;
+
+    impl Property for Box<dyn Property> {
+        fn name(&self) -> &'static str {
+            self.as_ref().name()
+        }
+
+        fn sentence(&self) -> &'static str {
+            self.as_ref().sentence()
+        }
+
+        fn see(&mut self, now: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
+            self.as_mut().see(now, subject, seen)
+        }
+    }
+
+    /// What honest nodes may say before anything else was seen of them.
+    fn first_events() -> Vec<Event> {
+        let candidate = RaftId { peer: peer("server-1"), store: StoreId(1) };
+        let consensus = [
+            consensus::Event::Leader { term: 1, leader: Some(candidate), me: true },
+            consensus::Event::Leader { term: 0, leader: None, me: false },
+            consensus::Event::Voted { term: 1, candidate },
+            consensus::Event::VoteSynced { term: 0, candidate },
+            consensus::Event::Appended { last_index: 0, term: 0 },
+            consensus::Event::Truncated { after: None },
+            consensus::Event::Applied { index: 0, term: 0, digest: Digest::default() },
+            consensus::Event::SnapshotTaken { index: 0 },
+            consensus::Event::SnapshotInstalled { index: 0 },
+        ];
+        let abandoned = Report::RoundAbandoned {
+            index: 0,
+            round: Round(1),
+            header: header_digest(1, 1),
+            reason: Abandonment::Unsigned,
+            missing: Vec::new(),
+        };
+        let first = record(1, Digest::default());
+        let reports = [
+            opened(1, 1),
+            partial(1, header_digest(1, 1), 7),
+            made(1, 7, 0, 0),
+            sealed(1, 7),
+            first.finalized(),
+            first.seen(),
+            abandoned,
+        ];
+        let past = reports.iter().cloned().map(Event::Past).collect::<Vec<_>>();
+        let mut events: Vec<_> = consensus.into_iter().map(Event::Consensus).collect();
+        events.extend(reports.into_iter().map(Event::Core));
+        events.extend(past);
+        events.push(Event::Opened { store: StoreId(1), last_log: None, term: 0 });
+        events.push(Event::Opened { store: StoreId(1), last_log: Some(0), term: 0 });
+        events
+    }
+
+    #[test]
+    fn nobody_is_accused_by_what_comes_first() {
+        for event in first_events() {
+            for before in [None, Some(Seen::Started), Some(Seen::Killed), Some(Seen::DiskLost)] {
+                for property in all() {
+                    let name = property.name();
+                    let mut judge = Judge::new(property);
+                    if let Some(before) = before {
+                        judge.see("server-1", before).unwrap_or_else(|told| panic!("{name}: {told}"));
+                    }
+                    judge
+                        .event("server-1", &event)
+                        .unwrap_or_else(|told| panic!("{name}, {event:?}: {told}"));
+                    // Nor is somebody else who says the same.
+                    judge
+                        .event("server-2", &event)
+                        .unwrap_or_else(|told| panic!("{name}, {event:?}: {told}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_accused_by_what_follows_a_first_event() {
+        // In the order of one server's life, begun anywhere.
+        let life = [
+            Event::Opened { store: StoreId(1), last_log: None, term: 0 },
+            Event::Consensus(consensus::Event::Appended { last_index: 0, term: 1 }),
+            Event::Consensus(consensus::Event::Applied { index: 0, term: 1, digest: Digest::default() }),
+            Event::Core(opened(1, 1)),
+            Event::Core(partial(1, header_digest(1, 1), 7)),
+            Event::Core(record(1, Digest::default()).finalized()),
+            Event::Opened { store: StoreId(1), last_log: Some(0), term: 1 },
+        ];
+        for begin in 0..life.len() {
+            for property in all() {
+                let name = property.name();
+                let mut judge = Judge::new(property);
+                for event in life.iter().skip(begin) {
+                    judge.event("server-1", event).unwrap_or_else(|told| panic!("{name}, {event:?}: {told}"));
+                }
+            }
+        }
+    }
+}

@@ -113,6 +113,46 @@ fn a_wait_that_does_not_end_is_not_converged() {
 }
 
 #[test]
+fn a_wait_for_what_is_so_already_is_inconclusive() {
+    let step = |act: &str, until: &str| {
+        format!("[[step]]\nid = \"vain\"\nsay = \"Three vote.\"\n{act}until.{until}\n")
+    };
+    let voters = "voters = { count = 3 }";
+    let wait = "do.wait = { for = \"1s\" }\n";
+    let table = [
+        // The act changes nothing.
+        (step(wait, voters), Some(3)),
+        // A step that only waits says how things are.
+        (step("", voters), Some(0)),
+        // The act undoes what it is waited for.
+        (step("do.restart = { node = \"server:all\" }\n", "leader = { within = \"60s\" }"), Some(0)),
+        // Nothing of the kind was so before.
+        (step(wait, "rounds-finalized = { count = 1, within = \"60s\" }"), Some(0)),
+    ];
+    for (place, (more, expected)) in table.into_iter().enumerate() {
+        let path = scenario(&format!("vain-{place}"), &more);
+        let (code, lines) = run(&[&path, "--seed", "0"]);
+        assert_eq!(code, expected, "{more}");
+        if expected == Some(3) {
+            assert_eq!((verdict(&lines[0]), property(&lines[0])), ("inconclusive", "vain"));
+            let detail = lines[0]["failure"]["detail"].as_str().unwrap();
+            assert!(detail.starts_with("voters was so before the `do`"), "{detail}");
+        }
+    }
+}
+
+#[test]
+fn a_vote_of_a_lost_disk_is_no_voter() {
+    let lost = "[[step]]\nid = \"lost\"\nsay = \"A disk is lost.\"\n\
+                do = [{ crash = { node = \"server-3\", disk = \"lose-all\" } }, { wipe = { node = \"server-3\" } }]\n\
+                check.voters = { exactly = 3 }\n";
+    let (code, lines) = run(&[&scenario("lost-disk", lost), "--seed", "0"]);
+    assert_eq!((code, verdict(&lines[0]), property(&lines[0])), (Some(1), "violated", "lost"));
+    let detail = lines[0]["failure"]["detail"].as_str().unwrap();
+    assert!(detail.contains("the vote of server-3 is that of a disk that is gone"), "{detail}");
+}
+
+#[test]
 fn a_check_that_does_not_hold_is_a_violation() {
     let path =
         scenario("checks", "[[step]]\nid = \"two\"\nsay = \"Two lead.\"\ncheck.leaders = { exactly = 2 }\n");

@@ -128,6 +128,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_disk_that_is_not_known_is_owed_by_none() {
+        let mut judge = Judge::new(Durability::default());
+        judge.event("server-1", &appended(5)).expect("of which disk?");
+        judge.event("server-1", &opened(None)).expect("an empty one");
+    }
+
+    #[test]
     fn a_log_that_was_truncated_to_nothing_owes_nothing() {
         let mut judge = Judge::new(Durability::default());
         judge.event("server-1", &opened(None)).expect("empty");

@@ -23,7 +23,8 @@ pub struct OneLeader {
 /// What is known of one server.
 #[derive(Debug, Default)]
 struct Server {
-    store: StoreId,
+    /// None until it has opened its disk.
+    store: Option<StoreId>,
     log: Option<LogId>,
     waiting: Vec<Claim>,
 }
@@ -78,7 +79,8 @@ impl OneLeader {
     }
 
     fn voted(&mut self, subject: &Subject, term: u64, candidate: RaftId) -> Result<(), String> {
-        let store = self.servers.entry(subject.peer).or_default().store;
+        // A vote is that of a disk: one that is not known is nobody's.
+        let Some(store) = self.servers.entry(subject.peer).or_default().store else { return Ok(()) };
         let first = self.votes.entry((subject.peer, store, term)).or_insert(candidate);
         if *first == candidate {
             return Ok(());
@@ -100,8 +102,8 @@ impl Property for OneLeader {
         match seen {
             Seen::Event(Event::Opened { store, .. }) => {
                 let server = self.servers.entry(subject.peer).or_default();
-                if server.store != *store {
-                    *server = Server { store: *store, ..Server::default() };
+                if server.store != Some(*store) {
+                    *server = Server { store: Some(*store), ..Server::default() };
                 }
                 Ok(())
             }
@@ -115,8 +117,11 @@ impl Property for OneLeader {
                 consensus::Event::VoteSynced { term, candidate } => self.voted(subject, term, candidate),
                 _ => Ok(()),
             },
-            Seen::Event(Event::Core(Report::LogStarted { log })) => self.named(subject, *log),
-            Seen::Event(Event::Core(Report::RoundOpened { header, .. })) => self.named(subject, header.log),
+            Seen::Event(Event::Core(report) | Event::Past(report)) => match report {
+                Report::LogStarted { log } => self.named(subject, *log),
+                Report::RoundOpened { header, .. } => self.named(subject, header.log),
+                _ => Ok(()),
+            },
             Seen::Event(_) | Seen::Mixed(_) | Seen::Started | Seen::Exited { .. } | Seen::Killed => Ok(()),
             Seen::DiskLost => {
                 self.servers.remove(&subject.peer);
@@ -150,6 +155,10 @@ mod tests {
         Event::Consensus(consensus::Event::VoteSynced { term, candidate: id(name) })
     }
 
+    fn opened(store: u64) -> Event {
+        Event::Opened { store: StoreId(store), last_log: None, term: 0 }
+    }
+
     fn started(log: u8) -> Report {
         Report::LogStarted { log: LogId([log; 32]) }
     }
@@ -158,6 +167,7 @@ mod tests {
     fn one_of_each_holds() {
         let mut judge = Judge::new(OneLeader::default());
         for name in ["server-1", "server-2"] {
+            judge.event(name, &opened(1)).expect("a disk");
             judge.event(name, &leads(1, "server-1")).expect("one leader");
             judge.event(name, &applied(1, 1)).expect("one command");
             judge.event(name, &voted(1, "server-1")).expect("one vote");
@@ -196,7 +206,20 @@ mod tests {
     #[test]
     fn two_votes_in_a_term_are_a_violation() {
         let mut judge = Judge::new(OneLeader::default());
+        judge.event("server-1", &opened(1)).expect("a disk");
         judge.event("server-1", &voted(1, "server-1")).expect("a vote");
         judge.event("server-1", &voted(1, "server-2")).expect_err("another vote");
+    }
+
+    #[test]
+    fn votes_of_two_disks_are_not_two_votes() {
+        let mut judge = Judge::new(OneLeader::default());
+        judge.event("server-1", &voted(1, "server-1")).expect("of a disk that is not known");
+        judge.event("server-1", &voted(1, "server-2")).expect("nor is this one's");
+        judge.event("server-1", &opened(1)).expect("a disk");
+        judge.event("server-1", &voted(1, "server-1")).expect("its first vote");
+        judge.see("server-1", Seen::DiskLost).expect("a lost disk");
+        judge.event("server-1", &opened(2)).expect("another disk");
+        judge.event("server-1", &voted(1, "server-2")).expect("its first vote as well");
     }
 }

@@ -28,7 +28,10 @@ impl Property for RoundNumbers {
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
         let (header, digest) = match seen {
-            Seen::Event(Event::Core(Report::RoundOpened { header, digest, .. })) => (header, digest),
+            Seen::Event(
+                Event::Core(Report::RoundOpened { header, digest, .. })
+                | Event::Past(Report::RoundOpened { header, digest, .. }),
+            ) => (header, digest),
             // A process that begins with an empty disk sees the whole log again.
             Seen::Started => {
                 self.last.retain(|(node, _), _| *node != subject.index);
@@ -41,12 +44,10 @@ impl Property for RoundNumbers {
         if first != digest {
             return Err(format!("{} saw {round} opened with a second header", subject.name));
         }
-        let last = self.last.entry((subject.index, log)).or_default();
-        if round <= *last {
-            return Err(format!("{} saw {round} opened after {last}", subject.name));
+        match self.last.insert((subject.index, log), round) {
+            Some(last) if round <= last => Err(format!("{} saw {round} opened after {last}", subject.name)),
+            Some(_) | None => Ok(()),
         }
-        *last = round;
-        Ok(())
     }
 }
 
@@ -61,6 +62,13 @@ mod tests {
         judge.core("server-1", opened(1, 1)).expect("the first");
         judge.core("server-1", opened(3, 3)).expect("a later one");
         judge.core("server-2", opened(1, 1)).expect("another server sees the first");
+    }
+
+    #[test]
+    fn no_number_is_not_the_number_zero() {
+        let mut judge = Judge::new(RoundNumbers::default());
+        judge.core("server-1", opened(0, 1)).expect("nothing was opened before");
+        judge.core("server-1", opened(0, 1)).expect_err("it was now");
     }
 
     #[test]

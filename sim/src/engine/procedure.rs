@@ -2,9 +2,11 @@
 
 use zipnet_core::time::Time;
 use zipnet_reports::{Seconds, Step, StepOutcome, Verdict};
-use zipnet_scenarios::scenario::{Expectation, ForEach, StepId};
+use zipnet_scenarios::node::{NodeRef, Which};
+use zipnet_scenarios::scenario::{Expectation, ForEach, StepId, Until};
 use zipnet_scenarios::verbs::{Check as Examined, Condition};
 
+use super::condition::Wait;
 use super::{Found, Going, LOOK, Pending, Run, duration};
 use crate::cluster::NodeId;
 
@@ -96,8 +98,19 @@ impl Run<'_> {
 
     async fn do_and_see(&mut self, place: usize) -> Going {
         let Some(step) = self.scenario.steps.get(place) else { return Ok(()) };
+        let already = if step.acts.is_empty() { Vec::new() } else { self.already(&step.untils).await };
         for act in &step.acts {
             self.act(&act.verb, act.place.line).await?;
+        }
+        for (until, wait) in already {
+            if self.is_met(&wait, until.place.line).await? {
+                let detail = format!(
+                    "{} was so before the `do` of this step, and is so right after it: waiting for it proves nothing; say \
+                     it with `check`, or wait for what the `do` changes",
+                    until.condition.verb()
+                );
+                return Err(self.failed(Verdict::Inconclusive, Some(until.place.line), detail));
+            }
         }
         for until in &step.untils {
             let wait = self.begin_wait(&until.condition, self.mark.clone()).await?;
@@ -124,6 +137,19 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a step waits for and what is so before it does anything, as far as that can be told without drawing a node.
+    async fn already<'u>(&mut self, untils: &'u [Until]) -> Vec<(&'u Until, Wait)> {
+        let mut already = Vec::new();
+        for until in untils.iter().filter(|until| is_fixed(&until.condition)) {
+            // Nodes that are yet to be started are not there to be looked at.
+            let Ok(wait) = self.begin_wait(&until.condition, self.mark.clone()).await else { continue };
+            if self.is_met(&wait, until.place.line).await.unwrap_or(false) {
+                already.push((until, wait));
+            }
+        }
+        already
     }
 
     /// How processes may end by themselves in a step, as far as it says so.
@@ -199,5 +225,26 @@ impl Run<'_> {
         }
         self.pending = open;
         Ok(Time::NEVER)
+    }
+}
+
+/// Whether the nodes of a condition are the same before and after something was done.
+fn is_fixed(condition: &Condition) -> bool {
+    let fixed = |node: &NodeRef| match node.which {
+        Which::Number(_) | Which::All | Which::Each => true,
+        Which::Any | Which::Rest | Which::Leader | Which::Follower | Which::Target => false,
+    };
+    match condition {
+        Condition::RoundsFinalized { node, .. }
+        | Condition::LogEvent { node, .. }
+        | Condition::Exited { node, .. }
+        | Condition::Refused { node, .. }
+        | Condition::Outcome { node, .. } => node.0.iter().all(fixed),
+        Condition::Status { node, names, .. } => node.0.iter().chain(names).all(fixed),
+        Condition::Voters { includes, excludes, .. } => {
+            let nodes = [includes, excludes].into_iter().flatten();
+            nodes.flat_map(|nodes| &nodes.0).all(fixed)
+        }
+        Condition::Leader {} | Condition::Registered { .. } | Condition::Stalled { .. } => true,
     }
 }
