@@ -372,6 +372,10 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         for (id, acked) in metrics.heartbeat.iter().flatten() {
             followers.entry(id.0).or_default().acked = acked.map(|acked| acked.elapsed());
         }
+        let members = Members::from(metrics.membership_config.membership());
+        // openraft counts what others answer, and whoever votes alone needs nobody's answer.
+        let alone = metrics.state == ServerState::Leader && members.voters == [metrics.id.0].into();
+        let quorum_acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
         State {
             term: metrics.current_term,
             role: if stopped { Role::Stopped } else { metrics.state.into() },
@@ -380,10 +384,10 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
             committed: index(&metrics.local_committed),
             last_log: metrics.last_log_index,
             snapshot: index(&metrics.snapshot),
-            members: Members::from(metrics.membership_config.membership()),
+            members,
             members_committed: metrics.membership_config.log_id()
                 == metrics.committed_membership_config.log_id(),
-            quorum_acked: metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+            quorum_acked: if alone { Some(Duration::ZERO) } else { quorum_acked },
             followers,
             failure,
         }

@@ -255,6 +255,15 @@ fn a_group_elects_replicates_and_hands_over() {
 }
 
 #[test]
+fn whoever_votes_alone_is_a_majority_for_as_long_as_it_leads() {
+    block_on(async {
+        let group = Group::start(1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(group.node(1).state().quorum_acked, Some(Duration::ZERO));
+    });
+}
+
+#[test]
 fn a_late_learner_gets_a_snapshot_and_is_promoted() {
     block_on(async {
         let group = Group::start(1).await;
