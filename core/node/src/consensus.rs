@@ -283,7 +283,7 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         let fresh = log.is_pristine();
         let entropy = world.entropy();
         let first = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes contain 8"));
-        let calls = Calls::new(me, transport, first, settings.snapshot_timeout, &checks);
+        let calls = Calls::new(me, transport, first, settings.snapshot_timeout, log.committed(), &checks);
         let raft = Raft::<W, M>::new(NodeId(me), config, Network(calls.clone()), log.clone(), store)
             .await
             .map_err(|error| OpenError::Inconsistent(error.to_string()))?;

@@ -65,6 +65,9 @@ struct Inner<T> {
     install_patience: Duration,
     /// Whether it matters who sends a request. It does, unless a defect is tried.
     knows_leaders: bool,
+    /// What this node knew to be committed when it started. openraft says nothing of that before it has committed something
+    /// as a leader, and a follower that lacks the word takes no membership on top of another.
+    committed_before: Option<LogId>,
 }
 
 struct State {
@@ -110,6 +113,7 @@ impl<T: Transport> Calls<T> {
         transport: T,
         first: u64,
         install_patience: Duration,
+        committed_before: Option<LogId>,
         checks: &C,
     ) -> Self {
         let state = State {
@@ -127,6 +131,7 @@ impl<T: Transport> Calls<T> {
             installing: AtomicBool::new(false),
             install_patience,
             knows_leaders: checks.enforce(Check::KnownLeader),
+            committed_before,
         }))
     }
 
@@ -554,6 +559,7 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         let AppendEntriesRequest { vote, prev_log_id: prev, mut entries, leader_commit: commit } = request;
+        let commit = commit.max(self.calls.0.committed_before);
         let asked = entries.len();
         entries.truncate(self.pace.fits(entries.iter().map(len)));
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();

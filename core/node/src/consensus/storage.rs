@@ -135,6 +135,11 @@ impl<W: World> LogStore<W> {
         memory.vote.is_none() && memory.last.is_none()
     }
 
+    /// What is known to be committed.
+    pub(super) fn committed(&self) -> Option<LogId> {
+        lock(&self.inner.memory).committed
+    }
+
     /// The vote that is stored, or about to be.
     pub(super) fn vote(&self) -> Option<Vote> {
         lock(&self.inner.memory).vote

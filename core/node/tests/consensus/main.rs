@@ -264,6 +264,34 @@ fn whoever_votes_alone_is_a_majority_for_as_long_as_it_leads() {
 }
 
 #[test]
+fn a_leader_that_was_restarted_says_what_it_knew_to_be_committed() {
+    block_on(async {
+        let group = Group::default();
+        // The first server has a change of voters that nobody else has; the others lack the word that what is before it is
+        // committed. Two of three have to agree to each half of it, and one of the others is not there.
+        let founding = |index, halves: &[&[u64]]| {
+            let nodes = |numbers: &&[u64]| numbers.iter().map(|number| NodeId(id(*number))).collect();
+            let members = Membership::new_with_defaults(halves.iter().map(nodes).collect(), []);
+            Entry::new(LogId::new_term_index(u64::from(index > 0), index), Payload::Membership(members))
+        };
+        for number in 1..=2 {
+            let world = Memory::default();
+            let mut log = LogStore::open(&world, &Strict, id(number), deaf()).await.unwrap();
+            log.blocking_append([founding(0, &[&[1, 2, 3]])]).await.unwrap();
+            if number == 1 {
+                log.blocking_append([founding(1, &[&[1, 2, 3], &[1, 2]])]).await.unwrap();
+                log.save_vote(&Vote::new(1, NodeId(id(1)))).await.unwrap();
+            }
+            log.close().await;
+            group.place(number, world);
+            group.open(number).await;
+        }
+        eventually("the change is agreed on", || group.node(2).state().committed >= Some(1)).await;
+        group.check_events();
+    });
+}
+
+#[test]
 fn a_late_learner_gets_a_snapshot_and_is_promoted() {
     block_on(async {
         let group = Group::start(1).await;
@@ -469,6 +497,11 @@ impl Group {
 
     fn member(&self, number: u64) -> Member {
         lock(&self.0)[&id(number)].clone()
+    }
+
+    /// Gives a node a world in which something happened before.
+    fn place(&self, number: u64, world: Memory) {
+        lock(&self.0).entry(id(number)).or_default().world = world;
     }
 
     fn node(&self, number: u64) -> Consensus<Memory, Journal, Wire> {
