@@ -939,9 +939,15 @@ fn data_failed(reason: String) -> Exit {
     Exit { code: 65, reason: format!("failed to {reason}; {advice}") }
 }
 
-/// Moves the state folder's files out of the way. Nothing is deleted: a person may want them back.
+/// What belongs to one log, in the order in which it is set aside.
+const OF_A_LOG: [&str; 3] = [identity::FILE, consensus::LOG_FILE, consensus::MACHINE_FILE];
+
+/// Moves everything that belongs to a log out of the way. Nothing is deleted: a person may want it back.
 fn set_aside<W: World>(world: &W) -> Result<(), Exit> {
-    world.disk().set_aside().map_err(|error| disk_failed(format!("set the old state aside: {error}")))
+    world
+        .disk()
+        .set_aside(&OF_A_LOG)
+        .map_err(|error| disk_failed(format!("set the old state aside: {error}")))
 }
 
 fn store_failed(error: identity::StoreError) -> Exit {

@@ -10,7 +10,7 @@ use crate::consensus::Fault;
 use crate::world::{Disk, World};
 
 /// The file.
-const FILE: &str = "node.redb";
+pub(super) const FILE: &str = "node.redb";
 /// The version of this file's format.
 const FORMAT: u64 = 1;
 /// Numbers by name.
