@@ -13,6 +13,7 @@
 //! - [`meeting`]: who comes and leaves; the decisions, without the doing.
 //! - [`allowance`]: how much of one peer is taken and answered in a while.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
+//! - [`remembered`]: where they were, for the next process.
 //! - [`config`]: what an operator sets.
 //! - [`event`], [`metrics`], [`status`], [`plan`]: what an operator sees.
 #![forbid(unsafe_code)]
@@ -28,5 +29,6 @@ pub mod meeting;
 pub mod metrics;
 pub mod node;
 pub mod plan;
+pub mod remembered;
 pub mod status;
 pub mod world;

@@ -61,6 +61,7 @@ use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
 use crate::meeting::{Admission, ConnectionId, Duplicates};
+use crate::remembered;
 use crate::status::Finalized;
 use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
@@ -115,6 +116,8 @@ enum Happening<N> {
     Done(Done),
     /// What an aggregator keeps of whom it believes was written, or not.
     Kept(Result<(), String>),
+    /// The address book was written, or not.
+    Remembered(Result<(), String>),
     /// The member machine has effects.
     Effects,
     /// Consensus has another leader, or none.
@@ -248,6 +251,14 @@ struct Node<W: World, C: Checks> {
     kept: Believed,
     /// It is being written.
     keeping: bool,
+    /// Where others were, as an earlier process knew. They are dialled, and nothing else follows.
+    known: BTreeMap<PeerId, Address>,
+    /// What of the address book is on disk, or about to be.
+    remembered: BTreeMap<PeerId, Address>,
+    /// It is being written.
+    remembering: bool,
+    /// When to look at it again.
+    remember_at: Time,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -300,6 +311,9 @@ impl<W: World, C: Checks> Node<W, C> {
         let (sender, queue) = mpsc::unbounded();
         let (arrivals, inbound) = mpsc::channel(INBOUND_MAX);
         let links = Links::new();
+        let mut known = remembered::load(world).await;
+        // What the operator wrote goes before what was known.
+        known.retain(|peer, _| *peer != me && !bootstrap.iter().any(|named| named.peer == *peer));
         let mut steadfast = false;
         let mut store = None;
         let mut kept = Believed::default();
@@ -463,6 +477,10 @@ impl<W: World, C: Checks> Node<W, C> {
             last_seen: None,
             kept,
             keeping: false,
+            remembered: BTreeMap::new(),
+            known,
+            remembering: false,
+            remember_at: now,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -575,6 +593,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Happening::Done(done) => self.feed(Feed::Done(done)),
             Happening::Kept(result) => self.believed_kept(result),
+            Happening::Remembered(result) => self.has_remembered(result),
             Happening::Effects => {}
             Happening::Led(leader) => self.led(leader),
             Happening::Failed { fault, reason } => {
@@ -840,6 +859,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.trust_aggregator();
         self.look_after_book(now);
         self.keep_believed();
+        self.remember(now);
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
@@ -875,6 +895,10 @@ impl<W: World, C: Checks> Node<W, C> {
         self.links.close_all(farewell);
         if let Machine::Server { group, .. } = &self.machine {
             group.shutdown().await;
+        }
+        // Whoever takes the state folder next finds nobody writing to it.
+        while self.remembering {
+            self.remembering = !matches!(self.queue.next().await, Some(Happening::Remembered(_)) | None);
         }
     }
 }

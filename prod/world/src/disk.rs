@@ -67,7 +67,7 @@ impl core::error::Error for FolderError {}
 /// What a node makes in its state folder, besides its databases, in the order in which it is removed: whatever is left by
 /// a removal that is cut short still shows whose folder it is.
 const FILES: [&str; 6] = [
-    crate::addresses::PEERS,
+    zipnet_node::remembered::FILE,
     crate::addresses::PORT,
     "refused-clients",
     "admin.sock",
@@ -123,7 +123,7 @@ impl Content {
             content.is_of_a_node |= database
                 || finished == crate::addresses::OWN
                     && fs::read_to_string(entry.path())
-                        .is_ok_and(|note| crate::addresses::entry(&note).is_some());
+                        .is_ok_and(|note| zipnet_node::remembered::entry(&note).is_some());
             content.known.push(name);
         }
         let rank = |path: &PathBuf| FILES.iter().position(|file| path.as_os_str() == *file);

@@ -21,11 +21,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
-        // What is kept for the next process is what would be handed on.
-        let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
-        let known = known.filter(|entry| self.book.hands_on(&entry.peer));
-        let known = known.filter_map(|entry| Some((entry.peer, entry.address.clone()?)));
-        view.addresses = known.collect();
+        view.addresses = self.addresses();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
