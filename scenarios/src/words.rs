@@ -156,6 +156,12 @@ words! {
         ClientBarred = "client-barred",
         /// `departing: finishing the round and saying goodbye`
         Departing = "departing",
+        /// A server founds a log with the others that had a vote in the one that was set aside.
+        Founding = "founding",
+        /// A committee begins its log.
+        LogStarted = "log-started",
+        /// What else an operator should know.
+        Warning = "warning",
         /// This server's log has no records and yields to another.
         LogYielded = "log-yielded",
         /// This node refuses a peer; the line says whom and why.
@@ -206,6 +212,8 @@ words! {
         TooFewClients = "too-few-clients",
         /// No leader is known.
         NoLeader = "no-leader",
+        /// The server has no log of its committee.
+        NotInCommittee = "not-in-committee",
         /// The node's own bundle has not reached the registries.
         BundlesMissing = "bundles-missing",
         /// The open round waits for a server.
@@ -257,6 +265,7 @@ impl Cause {
         match self {
             Self::TooFewClients => &["too few clients"],
             Self::NoLeader => &["no leader"],
+            Self::NotInCommittee => &["not in the committee yet"],
             Self::BundlesMissing => &["bundles are not replicated"],
             Self::AwaitingServer => &["waiting for the header signature of", "waiting for the partial of"],
             Self::VoteStillCounts => &["its vote still counts"],
@@ -389,6 +398,8 @@ words! {
         NamedJudges = "named-judges",
         /// Only servers speak of a log when they say hello.
         ServersHaveLogs = "servers-have-logs",
+        /// Servers whose log was set aside found another one together, by a majority of those who had a vote.
+        FoundTogether = "found-together",
     }
 }
 

@@ -50,6 +50,7 @@ const RULES: &[(Check, &str)] = &[
     (Check::ServersBelieved, "zipnet-canary:servers-believed"),
     (Check::NamedJudges, "zipnet-canary:named-judges"),
     (Check::ServersHaveLogs, "zipnet-canary:servers-have-logs"),
+    (Check::FoundTogether, "zipnet-canary:found-together"),
 ];
 
 /// The engine reads the clock of the machine that it runs on.

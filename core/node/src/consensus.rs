@@ -398,8 +398,18 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     /// # Errors
     /// If it is part of a group, or stopped.
     pub async fn start_group(&self) -> Result<(), ChangeError> {
-        let me = BTreeSet::from([NodeId(self.0.raft.node_id().0)]);
-        self.0.raft.initialize(me).await.map_err(|error| match error {
+        self.found_group(BTreeSet::from([self.0.raft.node_id().0])).await
+    }
+
+    /// Makes a node that has never been part of a group a member of one with these voters, of which it is one itself, and
+    /// has it stand for election. Any number of them may do so, as long as all name the same voters: the first entry is the
+    /// same at each, and a majority of these voters decides about the others.
+    ///
+    /// # Errors
+    /// If it is part of a group, has given a vote, or is stopped.
+    pub async fn found_group(&self, voters: BTreeSet<RaftId>) -> Result<(), ChangeError> {
+        let voters: BTreeSet<NodeId> = voters.into_iter().map(NodeId).collect();
+        self.0.raft.initialize(voters).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => ChangeError::AlreadyStarted,
             RaftError::APIError(InitializeError::NotInMembers(error)) => {
                 ChangeError::Refused(error.to_string())

@@ -14,6 +14,7 @@
 //! - [`allowance`]: how much of one peer is taken and answered in a while.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
 //! - [`remembered`]: where they were, for the next process.
+//! - [`founding`]: how a committee whose log was set aside begins another one.
 //! - [`config`]: what an operator sets.
 //! - [`event`], [`metrics`], [`status`], [`plan`]: what an operator sees.
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ pub mod believed;
 pub mod config;
 pub mod consensus;
 pub mod event;
+pub mod founding;
 pub mod frame;
 pub mod gossip;
 pub mod meeting;

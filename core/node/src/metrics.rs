@@ -197,6 +197,7 @@ impl Metrics {
             | Event::GossipAlive { .. }
             | Event::GossipDead { .. }
             | Event::MembershipChange(_)
+            | Event::Founding { .. }
             | Event::LogYielded { .. }
             | Event::Departing
             | Event::Exiting { .. }

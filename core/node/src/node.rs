@@ -4,6 +4,7 @@
 //! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
 //! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
 //!
+//! - `astray`: what a server without a log does
 //! - `believed`: whom an aggregator believed, across its restarts
 //! - `connections`: from a fresh connection to a link, and what arrives
 //! - `control`: how the node's owner talks to it
@@ -14,6 +15,7 @@
 //! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
+mod astray;
 mod believed;
 mod connections;
 mod control;
@@ -25,6 +27,7 @@ mod peers;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem::Discriminant;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,13 +60,14 @@ use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
 use crate::event::Event;
+use crate::founding::Step;
 use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
-use crate::meeting::{Admission, ConnectionId, Duplicates};
+use crate::meeting::{Admission, ConnectionId, Duplicates, majority};
 use crate::remembered;
 use crate::status::Finalized;
-use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
+use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -153,7 +157,7 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
         };
         let exit = match end {
             End::Exit(exit) => exit,
-            End::Yield(peers) => match set_aside(&world) {
+            End::Yield(peers) => match identity::set_aside(&world).await {
                 Ok(()) => {
                     // Whom the operator named is not forgotten for whoever has the other log.
                     let others = config.bootstrap.iter().filter(|named| !peers.contains(named));
@@ -161,7 +165,7 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
                     yields = yields.saturating_add(1);
                     continue;
                 }
-                Err(exit) => exit,
+                Err(error) => store_failed(error),
             },
         };
         world.observe(Event::Exiting { code: exit.code, reason: exit.reason.clone() });
@@ -227,6 +231,16 @@ struct Node<W: World, C: Checks> {
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
+    /// The voters of the log that this server founds with others, if it has none; see [`crate::founding`].
+    founders: BTreeSet<RaftId>,
+    /// How many voters the first round of a log waits for.
+    first_voters: usize,
+    /// Since when this server has had no log.
+    astray_since: Time,
+    /// What it then waits for.
+    astray: Option<Step>,
+    /// The operator was told about it.
+    warned_astray: Option<Discriminant<Step>>,
     /// Who leads, as the machine was told last.
     leader: Option<PeerId>,
     changing: bool,
@@ -316,30 +330,43 @@ impl<W: World, C: Checks> Node<W, C> {
         known.retain(|peer, _| *peer != me && !bootstrap.iter().any(|named| named.peer == *peer));
         let mut steadfast = false;
         let mut store = None;
+        let mut founders = BTreeSet::new();
+        let mut first_voters = 0;
         let mut kept = Believed::default();
         let machine = match &config.part {
             Part::Server(part) => {
                 let group = group.expect("servers have a committee secret");
                 steadfast = part.new_log && !joins;
                 if steadfast {
-                    set_aside(world)?;
+                    identity::set_aside(world).await.map_err(store_failed)?;
                 }
                 let mut entropy = world.entropy();
                 if !checks.enforce(Check::FreshStore) {
                     entropy = me.0;
                 }
-                let id = match identity::store_id(world, me, group, entropy).await {
-                    Err(identity::StoreError::OtherGroup) => {
-                        set_aside(world)?;
-                        let text = "the state folder is of another committee secret, machine or round parameters: \
-                                    it was set aside, and this server joins as a new one";
-                        world.observe(Event::Warned(text.to_owned()));
-                        identity::store_id(world, me, group, entropy).await
+                let settled = identity::settle(world, me, group, entropy).await.map_err(store_failed)?;
+                let (id, former) = (settled.store, settled.former);
+                if let Some(read) = settled.moved {
+                    let text = "the state folder is of another committee secret, machine or round parameters: \
+                                it was set aside, and this server joins as a new one";
+                    world.observe(Event::Warned(text.to_owned()));
+                    if let Err(reason) = read {
+                        world.observe(Event::Warned(format!(
+                            "what was set aside names no voters: failed to {reason}"
+                        )));
                     }
-                    id => id,
-                };
-                let id = id.map_err(store_failed)?;
+                }
                 store = Some(id);
+                founders = former.map(|former| former.founders()).unwrap_or_default();
+                if !founders.contains(&RaftId { peer: me, store: id }) {
+                    founders.clear();
+                }
+                // There are no two majorities of those who had a vote, so nobody else has to be waited for. Whoever was alone
+                // has not had a committee yet.
+                first_voters = usize::try_from(part.first_voters).unwrap_or(usize::MAX);
+                if founders.len() > 1 {
+                    first_voters = first_voters.min(majority(founders.len()));
+                }
                 let server = server::Config {
                     committee: committee::Config { instance: own.instance, group, params: build.params },
                     me,
@@ -347,7 +374,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     round_period: part.round_period,
                     round_deadline: part.round_deadline,
                     aggregator: part.aggregator,
-                    first_round_voters: usize::try_from(part.first_voters).unwrap_or(usize::MAX),
+                    first_round_voters: first_voters,
                     resend: RESEND,
                     rekey_after: REKEY,
                     key_age_max: REKEY + REKEY_GRACE.max(part.round_deadline.saturating_mul(4)),
@@ -373,7 +400,13 @@ impl<W: World, C: Checks> Node<W, C> {
                 let state = group.state();
                 world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
                 lock(&member).opened(state.last_log.unwrap_or(0));
-                if group.was_fresh() && bootstrap.is_empty() && !joins {
+                // Whoever belonged to a committee begins anew with that one, unless its operator says otherwise.
+                let alone = if checks.enforce(Check::FoundTogether) {
+                    bootstrap.is_empty() && founders.is_empty()
+                } else {
+                    bootstrap.is_empty() || !founders.is_empty()
+                };
+                if group.was_fresh() && (alone && !joins || steadfast) {
                     group
                         .start_group()
                         .await
@@ -463,6 +496,11 @@ impl<W: World, C: Checks> Node<W, C> {
             dials: BTreeMap::new(),
             store,
             steadfast,
+            founders,
+            first_voters,
+            astray_since: now,
+            astray: None,
+            warned_astray: None,
             leader: None,
             changing: false,
             told_voters: (None, BTreeSet::new()),
@@ -490,6 +528,7 @@ impl<W: World, C: Checks> Node<W, C> {
             acceptor,
         };
         node.announce();
+        node.look_whom_to_believe();
         Ok(node)
     }
 
@@ -875,6 +914,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
         }
         self.dial(now);
+        self.look_after_founding(now);
         self.look_after_members();
         if self.own.role == Role::Client {
             self.look_after_bond(now);
@@ -961,17 +1001,6 @@ fn data_failed(reason: String) -> Exit {
     let advice = "keep the state folder for whoever looks into it, and start with an empty one if the other servers \
                   are a majority without this one: the server then joins as a new one";
     Exit { code: 65, reason: format!("failed to {reason}; {advice}") }
-}
-
-/// What belongs to one log, in the order in which it is set aside.
-const OF_A_LOG: [&str; 3] = [identity::FILE, consensus::LOG_FILE, consensus::MACHINE_FILE];
-
-/// Moves everything that belongs to a log out of the way. Nothing is deleted: a person may want it back.
-fn set_aside<W: World>(world: &W) -> Result<(), Exit> {
-    world
-        .disk()
-        .set_aside(&OF_A_LOG)
-        .map_err(|error| disk_failed(format!("set the old state aside: {error}")))
 }
 
 fn store_failed(error: identity::StoreError) -> Exit {

@@ -44,6 +44,8 @@ pub struct View {
     pub linked: BTreeSet<PeerId>,
     /// How many voters the first round waits for.
     pub first_voters: u32,
+    /// What a server that has had no log for some time waits for.
+    pub astray: Option<String>,
     /// The aggregator of the log, or the one that a client uses.
     pub aggregator: Option<PeerId>,
     /// The open round.
@@ -154,6 +156,7 @@ impl View {
             servers: BTreeMap::new(),
             linked: BTreeSet::new(),
             first_voters: 3,
+            astray: None,
             aggregator: None,
             open: None,
             roster: Vec::new(),
@@ -369,7 +372,8 @@ fn server_causes(view: &View) -> Vec<String> {
     let alive = view.voters.iter().filter(|voter| view.answers(voter)).count();
     let needed = majority(view.voters.len());
     if view.voters.is_empty() {
-        causes.push("not in the committee yet: waiting for a leader to send the log".to_owned());
+        let waits = "not in the committee yet: waiting for a leader to send the log";
+        causes.push(view.astray.clone().unwrap_or_else(|| waits.to_owned()));
     } else if view.leader.is_none() {
         causes.push(if alive < needed {
             let absent = view.voters.iter().filter(|voter| !view.answers(voter));

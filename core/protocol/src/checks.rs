@@ -76,6 +76,8 @@ pub enum Check {
     NamedJudges,
     /// Only servers speak of a log when they say hello.
     ServersHaveLogs,
+    /// Servers whose log was set aside found another one together, by a majority of those who had a vote.
+    FoundTogether,
 }
 
 /// A vector that a keyring has made, and what it made it of: for whoever judges from outside what a run gives away.

@@ -66,8 +66,9 @@ impl core::error::Error for FolderError {}
 
 /// What a node makes in its state folder, besides its databases, in the order in which it is removed: whatever is left by
 /// a removal that is cut short still shows whose folder it is.
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     zipnet_node::remembered::FILE,
+    zipnet_node::founding::FILE,
     crate::addresses::PORT,
     "refused-clients",
     "admin.sock",
@@ -105,8 +106,10 @@ impl Content {
                 for entry in fs::read_dir(entry.path())? {
                     inside.push(name.join(entry?.file_name()));
                 }
-                let databases = |path: &&PathBuf| path.to_string_lossy().ends_with(DATABASE);
-                let (known, foreign): (Vec<_>, Vec<_>) = inside.iter().partition(databases);
+                let a_nodes = |path: &&PathBuf| {
+                    path.to_string_lossy().ends_with(DATABASE) || path.ends_with(zipnet_node::founding::FILE)
+                };
+                let (known, foreign): (Vec<_>, Vec<_>) = inside.iter().partition(a_nodes);
                 content.is_of_a_node |= !known.is_empty();
                 content.known.extend(known.into_iter().cloned());
                 let whole = foreign.is_empty();

@@ -351,6 +351,7 @@ pub(crate) fn says(sentence: &str, cause: Cause) -> bool {
     match cause {
         Cause::TooFewClients => sentence.starts_with("too few clients"),
         Cause::NoLeader => sentence.starts_with("no leader"),
+        Cause::NotInCommittee => sentence.starts_with("not in the committee yet"),
         Cause::BundlesMissing => sentence.starts_with("bundles are not replicated"),
         Cause::AwaitingServer => {
             sentence.contains("waiting for the header signature of")

@@ -218,6 +218,9 @@ impl<T: Transport> Calls<T> {
         check_transfer(&request, known)?;
         let is_fresh = metrics.current_term == 0 && metrics.last_log_index.is_none();
         check_numbers(&request, Bounds::at((!is_fresh).then_some(metrics.current_term)))?;
+        if is_fresh && state.believed.holds_vote && Office::of(&request) == Office::Candidate {
+            return Err(Refusal::Busy);
+        }
         if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request
             && !known.believes(from)
         {

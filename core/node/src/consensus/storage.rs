@@ -28,7 +28,7 @@ use crate::world::World;
 /// The file.
 pub const FILE: &str = "log.redb";
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-const VOTE: &str = "vote";
+pub(super) const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 pub(super) const COMMITTED: &str = "committed";
 

@@ -123,7 +123,8 @@ impl<W: World, C: Checks> Node<W, C> {
             view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
         }
         if let Part::Server(part) = &self.config.part {
-            view.first_voters = part.first_voters;
+            view.first_voters = u32::try_from(self.first_voters).unwrap_or(u32::MAX).min(part.first_voters);
+            view.astray = self.says_astray(now);
             view.patience = part.round_period.saturating_add(part.round_deadline);
             view.min_participants = view.min_participants.max(part.floors.participants);
         }
