@@ -20,7 +20,7 @@ use zipnet_node::node::{self, Handle};
 use zipnet_node::world::{Address, Link};
 use zipnet_world::addresses;
 use zipnet_world::environment;
-use zipnet_world::ground::{Ground, GroundError, remember};
+use zipnet_world::ground::{Ground, GroundError};
 use zipnet_world::network::{FAREWELL, QuicLink};
 use zipnet_world::world::{RealWorld, run as run_node};
 
@@ -298,13 +298,6 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
         drop(tokio::spawn(observation::serve(listener, pages().with_state(observed))));
     }
     stop_on_signals(&handle).map_err(|reason| failed("listen for signals", reason))?;
-    let lines = journal.clone();
-    let unsaved = move |text| {
-        if let Some(line) = Event::Warned(text).line() {
-            lines.write(&line);
-        }
-    };
-    drop(tokio::spawn(remember(handle.clone(), folder.clone(), config.announce_interval, unsaved)));
     if let Some(refusals) = refusals {
         let lines = journal.clone();
         let warn = move |text| {

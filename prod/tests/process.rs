@@ -241,6 +241,45 @@ fn a_server_that_is_killed_at_any_moment_loses_nothing() {
 }
 
 #[test]
+fn everything_that_was_stopped_comes_up_again_whatever_it_is_told_to_start_from() {
+    let mut instance = Instance::start(3, |_| {});
+    // As the page on deploying advises: bootstrap peers everywhere, the first server's own included.
+    let peers: Vec<String> = instance.servers.iter().map(|server| server.peer.clone()).collect();
+    for node in instance.nodes_mut() {
+        node.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), peers.join(","));
+    }
+    let secrets = [COMMITTEE_SECRET.to_owned(), secret_of("another committee"), secret_of("a third one")];
+    for (turn, secret) in secrets.into_iter().enumerate() {
+        let mut nodes: Vec<&mut Node> = instance.nodes_mut().collect();
+        for (place, node) in nodes.iter_mut().enumerate() {
+            if (place + turn) % 2 == 0 {
+                node.process_mut().kill();
+            } else {
+                node.process_mut().signal(Signal::SIGTERM);
+                assert_eq!(node.process_mut().code(), 0, "{}", node.process().tail());
+            }
+            if node.role == "server" {
+                node.variables.insert("ZIPNET_COMMITTEE_SECRET".to_owned(), secret.clone());
+            }
+        }
+        let count = nodes.len();
+        nodes.rotate_left(turn * 2 % count);
+        if turn % 2 == 1 {
+            nodes.reverse();
+        }
+        for node in nodes {
+            node.start();
+        }
+        let started = Instant::now();
+        instance.wait_rounds(1);
+        let took = started.elapsed();
+        // Two deadlines of a round, and what a busy machine adds.
+        assert!(took < Duration::from_secs(2 * 5 + 10), "turn {turn}: it took {took:?}");
+        instance.leader();
+    }
+}
+
+#[test]
 fn strangers_and_copies_are_refused_and_the_committee_goes_on() {
     let mut instance = Instance::start(2, |_| {});
     let bootstrap = instance.servers[0].peer.clone();

@@ -192,6 +192,12 @@ words! {
         ClientBarred = "client-barred",
         /// `departing: finishing the round and saying goodbye`
         Departing = "departing",
+        /// A server founds a log with the others that had a vote in the one that was set aside.
+        Founding = "founding",
+        /// A committee begins its log.
+        LogStarted = "log-started",
+        /// What else an operator should know.
+        Warning = "warning",
         /// This server's log has no records and yields to another.
         LogYielded = "log-yielded",
         /// This node refuses a peer; the line says whom and why.
@@ -521,6 +527,8 @@ words! {
         ServersHaveLogs = "servers-have-logs",
         /// An aggregator serves a log once a majority of its voters have approved it.
         MajorityApproves = "majority-approves",
+        /// Servers whose log was set aside found another one together, by a majority of those who had a vote.
+        FoundTogether = "found-together",
     }
 }
 

@@ -452,6 +452,7 @@ impl Cluster {
 
     /// Deletes the state folder of a machine on which nothing runs.
     pub(crate) fn empty_disk(&mut self, node: NodeId) {
+        self.get_mut(node).refused.clear();
         let host = &self.get(node).host;
         host.platter().replace();
         self.witness.disk_lost(host.index(), self.simulation.now());

@@ -51,6 +51,7 @@ const RULES: &[(Check, &str)] = &[
     (Check::NamedJudges, "zipnet-canary:named-judges"),
     (Check::ServersHaveLogs, "zipnet-canary:servers-have-logs"),
     (Check::MajorityApproves, "zipnet-canary:majority-approves"),
+    (Check::FoundTogether, "zipnet-canary:found-together"),
 ];
 
 /// The engine reads the clock of the machine that it runs on.

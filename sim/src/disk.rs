@@ -233,15 +233,42 @@ impl Disk for SimDisk {
         self.act(|state| Ok(state.files.contains_key(name)))
     }
 
-    fn set_aside(&self) -> io::Result<()> {
+    /// The power may fail before each of the files.
+    fn set_aside(&self, names: &[&str]) -> io::Result<()> {
         self.act(|state| {
             let number = state.files.keys().filter(|name| name.starts_with("aside-")).count();
-            let files = core::mem::take(&mut state.files);
-            for (name, file) in files {
-                let name = if name.starts_with("aside-") { name } else { format!("aside-{number}/{name}") };
-                state.files.insert(name, file);
+            for name in names {
+                if !state.files.contains_key(*name) {
+                    continue;
+                }
+                state.counts.writes += 1;
+                state.power()?;
+                if let Some(file) = state.files.remove(*name) {
+                    state.files.insert(format!("aside-{number}/{name}"), file);
+                }
+                state.note(Kind::DiskWrite, &format!("set aside {name}"));
             }
-            state.note(Kind::DiskWrite, "set aside");
+            Ok(())
+        })
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        self.act(|state| state.files.get(name).map(File::text).transpose())
+    }
+
+    /// What a temporary file, written, synced and renamed, leaves: before the power fails the old text, or the new one.
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        self.act(|state| {
+            state.counts.writes += 1;
+            state.counts.bytes += u64::try_from(text.len()).expect("lengths fit 64 bits");
+            state.record(Kind::DiskWrite, name, b"replace", &[text.as_bytes()], || {
+                format!("{name} replace {}", text.len())
+            });
+            if let Some(history) = &mut state.history {
+                history.extend_from_slice(text.as_bytes());
+            }
+            state.power()?;
+            state.files.insert(name.to_owned(), File::whole(text.as_bytes()));
             Ok(())
         })
     }

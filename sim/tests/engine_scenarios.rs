@@ -192,3 +192,26 @@ fn a_defect_is_found_under_the_name_of_its_property() {
     let (code, _) = run(&[&path, "--seed", "0", "--defect", "no-such-thing"]);
     assert_eq!(code, Some(78));
 }
+
+#[test]
+fn what_a_server_refuses_lasts_as_long_as_its_disk() {
+    let refuse = "[[step]]\nid = \"refuse\"\nsay = \"A client is refused.\"\n\
+         do.refuse = { node = \"server-3\", client = \"client-4\" }\nuntil.registered = { clients = 3, within = \"60s\" }\n";
+    let again = |wipe: &str| {
+        format!(
+            "[[step]]\nid = \"again\"\nsay = \"The server is started anew.\"\n\
+             do = [{{ stop = {{ node = \"server-3\" }} }}, {wipe} {{ start = {{ node = \"server-3\" }} }}]\n"
+        )
+    };
+    let kept = "until.rounds-finalized = { count = 20, within = \"150s\" }\n\
+                check.registry = { servers = 3, clients = 3 }\n";
+    let lost = "until.registered = { servers = 3, clients = 4, within = \"240s\" }\n";
+    let wipe = "{ wipe = { node = \"server-3\" } },";
+    for (name, steps) in
+        [("kept", format!("{}{kept}", again(""))), ("lost", format!("{}{lost}", again(wipe)))]
+    {
+        let path = scenario(&format!("state-{name}"), &format!("{refuse}{steps}"));
+        let (code, lines) = run(&[&path, "--seed", "0"]);
+        assert_eq!(code, Some(0), "{name}: {}", lines[0]["failure"]);
+    }
+}

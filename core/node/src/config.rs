@@ -61,9 +61,6 @@ pub struct Config {
     pub secret: Option<Arc<NodeSecret>>,
     /// `ZIPNET_BOOTSTRAP`, in the order given.
     pub bootstrap: Vec<PeerAddress>,
-    /// Whom the driver remembers from earlier processes of this node. They are dialled as well, and nothing follows from
-    /// them: a first server still starts a log, and what they refuse does not stop this node.
-    pub known: Vec<PeerAddress>,
     /// `ZIPNET_LISTEN`; port 0 means that the system chooses.
     pub listen: Address,
     /// `ZIPNET_ADVERTISE`; `None`: derived from where the node listens.
@@ -261,7 +258,6 @@ impl Config {
                     universe,
                     secret,
                     bootstrap,
-                    known: Vec::new(),
                     listen,
                     advertise,
                     state_dir,

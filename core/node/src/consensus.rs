@@ -283,7 +283,7 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         let fresh = log.is_pristine();
         let entropy = world.entropy();
         let first = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes contain 8"));
-        let calls = Calls::new(me, transport, first, settings.snapshot_timeout, &checks);
+        let calls = Calls::new(me, transport, first, settings.snapshot_timeout, log.committed(), &checks);
         let raft = Raft::<W, M>::new(NodeId(me), config, Network(calls.clone()), log.clone(), store)
             .await
             .map_err(|error| OpenError::Inconsistent(error.to_string()))?;
@@ -372,6 +372,10 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         for (id, acked) in metrics.heartbeat.iter().flatten() {
             followers.entry(id.0).or_default().acked = acked.map(|acked| acked.elapsed());
         }
+        let members = Members::from(metrics.membership_config.membership());
+        // openraft counts what others answer, and whoever votes alone needs nobody's answer.
+        let alone = metrics.state == ServerState::Leader && members.voters == [metrics.id.0].into();
+        let quorum_acked = metrics.last_quorum_acked.map(|acked| acked.elapsed());
         State {
             term: metrics.current_term,
             role: if stopped { Role::Stopped } else { metrics.state.into() },
@@ -380,10 +384,10 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
             committed: index(&metrics.local_committed),
             last_log: metrics.last_log_index,
             snapshot: index(&metrics.snapshot),
-            members: Members::from(metrics.membership_config.membership()),
+            members,
             members_committed: metrics.membership_config.log_id()
                 == metrics.committed_membership_config.log_id(),
-            quorum_acked: metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+            quorum_acked: if alone { Some(Duration::ZERO) } else { quorum_acked },
             followers,
             failure,
         }
@@ -394,8 +398,18 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     /// # Errors
     /// If it is part of a group, or stopped.
     pub async fn start_group(&self) -> Result<(), ChangeError> {
-        let me = BTreeSet::from([NodeId(self.0.raft.node_id().0)]);
-        self.0.raft.initialize(me).await.map_err(|error| match error {
+        self.found_group(BTreeSet::from([self.0.raft.node_id().0])).await
+    }
+
+    /// Makes a node that has never been part of a group a member of one with these voters, of which it is one itself, and
+    /// has it stand for election. Any number of them may do so, as long as all name the same voters: the first entry is the
+    /// same at each, and a majority of these voters decides about the others.
+    ///
+    /// # Errors
+    /// If it is part of a group, has given a vote, or is stopped.
+    pub async fn found_group(&self, voters: BTreeSet<RaftId>) -> Result<(), ChangeError> {
+        let voters: BTreeSet<NodeId> = voters.into_iter().map(NodeId).collect();
+        self.0.raft.initialize(voters).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => ChangeError::AlreadyStarted,
             RaftError::APIError(InitializeError::NotInMembers(error)) => {
                 ChangeError::Refused(error.to_string())

@@ -152,6 +152,11 @@ pub enum Event {
     },
     /// Rounds were stalled, and are no more.
     GoesOn,
+    /// This server founds a log with the servers that had a vote in the one that was set aside.
+    Founding {
+        /// Its voters.
+        voters: Vec<PeerId>,
+    },
     /// This server found another log of its committee and gives up its own, which has no records.
     LogYielded {
         /// What it gave up.
@@ -372,6 +377,13 @@ impl Event {
                 (Warn, target::COMMON, "stalled", text)
             }
             Self::GoesOn => (Info, target::COMMON, "goes-on", "rounds go on".to_owned()),
+            Self::Founding { voters } => {
+                let text = format!(
+                    "founding a log with the servers that had a vote in the one that was set aside{}",
+                    list("voters", voters)
+                );
+                (Info, target::SERVER_ROLE, "founding", text)
+            }
             Self::LogYielded { own, other, store } => {
                 let text = format!(
                     "this server's log={} has no records and yields to log={}; joining as store={:x}",
@@ -893,6 +905,7 @@ mod tests {
             Event::MembershipChange(Change::ReplaceStore { old: raft(4, 10), new: raft(4, 11) }),
             Event::MembershipChange(Change::RemoveVoter(raft(4, 11))),
             Event::MembershipChange(Change::RemoveLearner(raft(4, 10))),
+            Event::Founding { voters: vec![peer(1), peer(2), peer(3)] },
             Event::LogYielded { own: LogId([2; 32]), other: LogId([1; 32]), store: StoreId(12) },
             Event::Departing,
             Event::Exiting { code: 0, reason: "stopped".to_owned() },

@@ -13,6 +13,8 @@
 //! - [`meeting`]: who comes and leaves; the decisions, without the doing.
 //! - [`allowance`]: how much of one peer is taken and answered in a while.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
+//! - [`remembered`]: where they were, for the next process.
+//! - [`founding`]: how a committee whose log was set aside begins another one.
 //! - [`config`]: what an operator sets.
 //! - [`event`], [`metrics`], [`status`], [`plan`]: what an operator sees.
 #![forbid(unsafe_code)]
@@ -22,11 +24,13 @@ pub mod believed;
 pub mod config;
 pub mod consensus;
 pub mod event;
+pub mod founding;
 pub mod frame;
 pub mod gossip;
 pub mod meeting;
 pub mod metrics;
 pub mod node;
 pub mod plan;
+pub mod remembered;
 pub mod status;
 pub mod world;

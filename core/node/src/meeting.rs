@@ -332,6 +332,8 @@ pub struct Membership {
     pub allowed: Option<BTreeSet<PeerId>>,
     /// The entry that made the present voters.
     pub members_at: u64,
+    /// Those for whom the log was founded, once they have had the time to come.
+    pub founders: BTreeSet<RaftId>,
 }
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
@@ -445,14 +447,17 @@ pub fn farther_reaching(
 }
 
 impl Membership {
-    /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable.
+    /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable. And of those that had a
+    /// vote from the beginning and did not come.
     fn removable_voters(&self, checks: &impl Checks) -> impl Iterator<Item = RaftId> {
         self.voters.iter().copied().filter(|id| {
             let gone = match self.servers.get(&id.peer) {
                 Some(ServerState::Retired) => true,
                 Some(ServerState::Leaving) => !self.is_linked(*id),
                 Some(ServerState::Departed) => !checks.enforce(Check::AnnouncedRemoval),
-                Some(ServerState::Registered) | None => false,
+                Some(ServerState::Registered) => false,
+                // It had a vote in the log that was set aside, and has never been here.
+                None => self.founders.contains(id) && !self.is_linked(*id),
             };
             // A leader that retires hands over first.
             gone && *id != self.leader
@@ -905,7 +910,26 @@ mod tests {
             committed: 1000,
             allowed: None,
             members_at: 900,
+            founders: BTreeSet::new(),
         }
+    }
+
+    #[test]
+    fn whoever_had_a_vote_from_the_beginning_and_never_came_has_none() {
+        let mut absent = three();
+        absent.linked.remove(&peer(3));
+        absent.servers.remove(&peer(3));
+        assert_eq!(membership_plan(&absent, &Strict), None, "others gave it that vote");
+        absent.founders = absent.voters.clone();
+        assert_eq!(membership_plan(&absent, &Strict), Some(Change::RemoveVoter(raft(3, 1))));
+        let mut late = absent.clone();
+        late.linked.insert(peer(3), StoreId(1));
+        assert_eq!(membership_plan(&late, &Strict), None, "it is here, and has not registered yet");
+        let mut away = absent.clone();
+        away.servers.insert(peer(3), ServerState::Registered);
+        assert_eq!(membership_plan(&away, &Strict), None, "it was here, and is expected back");
+        absent.linked.clear();
+        assert_eq!(membership_plan(&absent, &Strict), None, "no majority would be left");
     }
 
     #[test]

@@ -211,6 +211,7 @@ impl Metrics {
             | Event::GossipAlive { .. }
             | Event::GossipDead { .. }
             | Event::MembershipChange(_)
+            | Event::Founding { .. }
             | Event::LogYielded { .. }
             | Event::Departing
             | Event::Exiting { .. }

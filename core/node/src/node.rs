@@ -4,6 +4,7 @@
 //! happens to a node goes through one queue; whatever decides is in a machine ([`zipnet_core`]) or in a pure rule
 //! ([`crate::meeting`], [`crate::frame`]); the loop only connects them.
 //!
+//! - `astray`: what a server without a log does
 //! - `believed`: whom an aggregator believed, across its restarts
 //! - `connections`: from a fresh connection to a link, and what arrives
 //! - `control`: how the node's owner talks to it
@@ -14,6 +15,7 @@
 //! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
+mod astray;
 mod believed;
 mod connections;
 mod control;
@@ -25,6 +27,7 @@ mod peers;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem::Discriminant;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,12 +60,14 @@ use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
 use crate::event::Event;
+use crate::founding::Step;
 use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
-use crate::meeting::{Admission, ConnectionId, Duplicates};
+use crate::meeting::{Admission, ConnectionId, Duplicates, majority};
+use crate::remembered;
 use crate::status::Finalized;
-use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
+use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
 /// How often the loop looks after links, peers and membership.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -120,6 +125,8 @@ enum Happening<N> {
     Done(Done),
     /// What an aggregator keeps of whom it believes was written, or not.
     Kept(Result<(), String>),
+    /// The address book was written, or not.
+    Remembered(Result<(), String>),
     /// The member machine has effects.
     Effects,
     /// Consensus has another leader, or none.
@@ -155,7 +162,7 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
         };
         let exit = match end {
             End::Exit(exit) => exit,
-            End::Yield(peers) => match set_aside(&world) {
+            End::Yield(peers) => match identity::set_aside(&world).await {
                 Ok(()) => {
                     // Whom the operator named is not forgotten for whoever has the other log.
                     let others = config.bootstrap.iter().filter(|named| !peers.contains(named));
@@ -163,7 +170,7 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
                     yields = yields.saturating_add(1);
                     continue;
                 }
-                Err(exit) => exit,
+                Err(error) => store_failed(error),
             },
         };
         world.observe(Event::Exiting { code: exit.code, reason: exit.reason.clone() });
@@ -229,6 +236,16 @@ struct Node<W: World, C: Checks> {
     dials: BTreeMap<Address, Dial>,
     store: Option<StoreId>,
     steadfast: bool,
+    /// The voters of the log that this server founds with others, if it has none; see [`crate::founding`].
+    founders: BTreeSet<RaftId>,
+    /// How many voters the first round of a log waits for.
+    first_voters: usize,
+    /// Since when this server has had no log.
+    astray_since: Time,
+    /// What it then waits for.
+    astray: Option<Step>,
+    /// The operator was told about it.
+    warned_astray: Option<Discriminant<Step>>,
     /// Who leads, as the machine was told last.
     leader: Option<PeerId>,
     changing: bool,
@@ -264,6 +281,14 @@ struct Node<W: World, C: Checks> {
     kept: Believed,
     /// It is being written.
     keeping: bool,
+    /// Where others were, as an earlier process knew. They are dialled, and nothing else follows.
+    known: BTreeMap<PeerId, Address>,
+    /// What of the address book is on disk, or about to be.
+    remembered: BTreeMap<PeerId, Address>,
+    /// It is being written.
+    remembering: bool,
+    /// When to look at it again.
+    remember_at: Time,
     housekeeping_at: Time,
     announce_at: Time,
     sender: mpsc::UnboundedSender<Happening<Conn<W>>>,
@@ -316,32 +341,48 @@ impl<W: World, C: Checks> Node<W, C> {
         let (sender, queue) = mpsc::unbounded();
         let (arrivals, inbound) = mpsc::channel(INBOUND_MAX);
         let links = Links::new();
+        let mut known = remembered::load(world).await;
+        // What the operator wrote goes before what was known.
+        known.retain(|peer, _| *peer != me && !bootstrap.iter().any(|named| named.peer == *peer));
         let mut steadfast = false;
         let mut store = None;
+        let mut founders = BTreeSet::new();
+        let mut first_voters = 0;
         let mut kept = Believed::default();
         let machine = match &config.part {
             Part::Server(part) => {
                 let group = group.expect("servers have a committee secret");
                 steadfast = part.new_log && !joins;
                 if steadfast {
-                    set_aside(world)?;
+                    identity::set_aside(world).await.map_err(store_failed)?;
                 }
                 let mut entropy = world.entropy();
                 if !checks.enforce(Check::FreshStore) {
                     entropy = me.0;
                 }
-                let id = match identity::store_id(world, me, group, entropy).await {
-                    Err(identity::StoreError::OtherGroup) => {
-                        set_aside(world)?;
-                        let text = "the state folder is of another committee secret, machine or round parameters: \
-                                    it was set aside, and this server joins as a new one";
-                        world.observe(Event::Warned(text.to_owned()));
-                        identity::store_id(world, me, group, entropy).await
+                let settled = identity::settle(world, me, group, entropy).await.map_err(store_failed)?;
+                let (id, former) = (settled.store, settled.former);
+                if let Some(read) = settled.moved {
+                    let text = "the state folder is of another committee secret, machine or round parameters: \
+                                it was set aside, and this server joins as a new one";
+                    world.observe(Event::Warned(text.to_owned()));
+                    if let Err(reason) = read {
+                        world.observe(Event::Warned(format!(
+                            "what was set aside names no voters: failed to {reason}"
+                        )));
                     }
-                    id => id,
-                };
-                let id = id.map_err(store_failed)?;
+                }
                 store = Some(id);
+                founders = former.map(|former| former.founders()).unwrap_or_default();
+                if !founders.contains(&RaftId { peer: me, store: id }) {
+                    founders.clear();
+                }
+                // There are no two majorities of those who had a vote, so nobody else has to be waited for. Whoever was alone
+                // has not had a committee yet.
+                first_voters = usize::try_from(part.first_voters).unwrap_or(usize::MAX);
+                if founders.len() > 1 {
+                    first_voters = first_voters.min(majority(founders.len()));
+                }
                 let server = server::Config {
                     committee: committee::Config { instance: own.instance, group, params: build.params },
                     me,
@@ -349,7 +390,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     round_period: part.round_period,
                     round_deadline: part.round_deadline,
                     aggregator: part.aggregator,
-                    first_round_voters: usize::try_from(part.first_voters).unwrap_or(usize::MAX),
+                    first_round_voters: first_voters,
                     resend: RESEND,
                     rekey_after: REKEY,
                     key_age_max: REKEY + REKEY_GRACE.max(part.round_deadline.saturating_mul(4)),
@@ -375,7 +416,13 @@ impl<W: World, C: Checks> Node<W, C> {
                 let state = group.state();
                 world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
                 lock(&member).opened(state.last_log.unwrap_or(0));
-                if group.was_fresh() && bootstrap.is_empty() && !joins {
+                // Whoever belonged to a committee begins anew with that one, unless its operator says otherwise.
+                let alone = if checks.enforce(Check::FoundTogether) {
+                    bootstrap.is_empty() && founders.is_empty()
+                } else {
+                    bootstrap.is_empty() || !founders.is_empty()
+                };
+                if group.was_fresh() && (alone && !joins || steadfast) {
                     group
                         .start_group()
                         .await
@@ -465,6 +512,11 @@ impl<W: World, C: Checks> Node<W, C> {
             dials: BTreeMap::new(),
             store,
             steadfast,
+            founders,
+            first_voters,
+            astray_since: now,
+            astray: None,
+            warned_astray: None,
             leader: None,
             changing: false,
             told_voters: (None, BTreeSet::new()),
@@ -484,6 +536,10 @@ impl<W: World, C: Checks> Node<W, C> {
             rounds_seen: 0,
             kept,
             keeping: false,
+            remembered: BTreeMap::new(),
+            known,
+            remembering: false,
+            remember_at: now,
             housekeeping_at: now,
             announce_at: now,
             sender,
@@ -493,6 +549,7 @@ impl<W: World, C: Checks> Node<W, C> {
             acceptor,
         };
         node.announce();
+        node.look_whom_to_believe();
         Ok(node)
     }
 
@@ -596,6 +653,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
             Happening::Done(done) => self.feed(Feed::Done(done)),
             Happening::Kept(result) => self.believed_kept(result),
+            Happening::Remembered(result) => self.has_remembered(result),
             Happening::Effects => {}
             Happening::Led(leader) => self.led(leader),
             Happening::Failed { fault, reason } => {
@@ -886,6 +944,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.trust_aggregator();
         self.look_after_book(now);
         self.keep_believed();
+        self.remember(now);
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
@@ -901,6 +960,7 @@ impl<W: World, C: Checks> Node<W, C> {
             }
         }
         self.dial(now);
+        self.look_after_founding(now);
         self.look_after_members();
         self.look_after_reach(now);
         if self.own.role == Role::Client {
@@ -923,6 +983,10 @@ impl<W: World, C: Checks> Node<W, C> {
         self.links.close_all(farewell);
         if let Machine::Server { group, .. } = &self.machine {
             group.shutdown().await;
+        }
+        // Whoever takes the state folder next finds nobody writing to it.
+        while self.remembering {
+            self.remembering = !matches!(self.queue.next().await, Some(Happening::Remembered(_)) | None);
         }
     }
 }
@@ -980,11 +1044,6 @@ fn data_failed(reason: String) -> Exit {
     let advice = "keep the state folder for whoever looks into it, and start with an empty one if the other servers \
                   are a majority without this one: the server then joins as a new one";
     Exit { code: 65, reason: format!("failed to {reason}; {advice}") }
-}
-
-/// Moves the state folder's files out of the way. Nothing is deleted: a person may want them back.
-fn set_aside<W: World>(world: &W) -> Result<(), Exit> {
-    world.disk().set_aside().map_err(|error| disk_failed(format!("set the old state aside: {error}")))
 }
 
 fn store_failed(error: identity::StoreError) -> Exit {

@@ -53,6 +53,8 @@ pub struct View {
     pub linked: BTreeSet<PeerId>,
     /// How many voters the first round waits for.
     pub first_voters: u32,
+    /// What a server that has had no log for some time waits for.
+    pub astray: Option<String>,
     /// The aggregator of the log, or the one that a client uses.
     pub aggregator: Option<PeerId>,
     /// The only aggregator that a server's `ZIPNET_AGGREGATOR` allows.
@@ -195,6 +197,7 @@ impl View {
             servers: BTreeMap::new(),
             linked: BTreeSet::new(),
             first_voters: 3,
+            astray: None,
             aggregator: None,
             configured: None,
             open: None,

@@ -185,11 +185,24 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// What the file system says.
     fn exists(&self, name: &str) -> std::io::Result<bool>;
 
-    /// Moves every file of the folder out of the way (an archive in production, so that nothing is lost by mistake).
+    /// Moves these files out of the way, in this order and as far as they exist (an archive in production, so that nothing
+    /// is lost by mistake). A crash leaves what comes later in its place.
     ///
     /// # Errors
     /// What the file system says.
-    fn set_aside(&self) -> std::io::Result<()>;
+    fn set_aside(&self, names: &[&str]) -> std::io::Result<()>;
+
+    /// The text of a small file; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn read(&self, name: &str) -> std::io::Result<Option<String>>;
+
+    /// Replaces a small file durably and at once: after a crash it holds the old text or the new one.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn write(&self, name: &str, text: &str) -> std::io::Result<()>;
 
     /// Whether the storage below was switched off under the node. A frozen node must never answer: consensus parks
     /// the task that sees this. Always false in production.

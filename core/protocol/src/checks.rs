@@ -78,6 +78,8 @@ pub enum Check {
     ServersHaveLogs,
     /// An aggregator serves a log once a majority of its voters have approved it.
     MajorityApproves,
+    /// Servers whose log was set aside found another one together, by a majority of those who had a vote.
+    FoundTogether,
 }
 
 /// A vector that a keyring has made, and what it made it of: for whoever judges from outside what a run gives away.

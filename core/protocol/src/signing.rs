@@ -105,6 +105,8 @@ contexts! {
     ClientBatch = "zipnet v1 client batch",
     /// [`ClientRefusal`], signed.
     ClientRefusal = "zipnet v1 client refusal",
+    /// The disk of a voter of a log that was set aside, in the log that takes its place, which is `zipnet_node`'s.
+    FounderStore = "zipnet v1 founder store",
     /// Where a peer is reached, signed: an entry of the address book, which is `zipnet_node`'s.
     PeerEntry = "zipnet v1 peer entry",
 }

@@ -13,7 +13,7 @@ use zipnet_node::config::Config as NodeConfig;
 use zipnet_node::event::Event;
 use zipnet_node::frame::Refusal;
 use zipnet_node::node::{self, Exit, Handle};
-use zipnet_world::ground::{Ground, GroundError, remember};
+use zipnet_world::ground::{Ground, GroundError};
 use zipnet_world::network::FAREWELL;
 use zipnet_world::world::{RealWorld, run};
 
@@ -105,7 +105,6 @@ impl core::error::Error for Ended {}
 pub(crate) struct Running {
     pub(crate) handle: Handle,
     task: Option<JoinHandle<Exit>>,
-    remembering: JoinHandle<()>,
 }
 
 /// What concerns the first link.
@@ -145,17 +144,15 @@ impl Running {
             }
             sink(&event);
         };
-        let world = RealWorld::new(link.clone(), folder.clone(), Arc::new(observe));
+        let world = RealWorld::new(link.clone(), folder, Arc::new(observe));
         let (handle, controls) = node::control();
-        // What was not saved is looked up anew at the next start.
-        let remembering = tokio::spawn(remember(handle.clone(), folder, config.announce_interval, |_| ()));
         let task = tokio::spawn(async move {
             let exit = run(world, config, controls).await;
             link.shut_down(FAREWELL).await;
             passing.forget();
             exit
         });
-        let mut running = Self { handle, task: Some(task), remembering };
+        let mut running = Self { handle, task: Some(task) };
         let mut refused = None;
         let linked = async {
             loop {
@@ -184,9 +181,6 @@ impl Running {
     pub(crate) async fn end(&mut self) -> Result<(), Ended> {
         self.handle.stop();
         let Some(task) = self.task.take() else { return Ok(()) };
-        // It holds the state folder as well.
-        self.remembering.abort();
-        drop((&mut self.remembering).await);
         let exit = match task.await {
             Ok(exit) => exit,
             Err(reason) => Exit { code: 70, reason: format!("an invariant broke: {reason}") },
@@ -197,7 +191,6 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.remembering.abort();
         self.handle.stop();
     }
 }

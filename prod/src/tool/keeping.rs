@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 use zipnet_node::config::parse_peer_address;
+use zipnet_node::remembered;
 use zipnet_world::addresses;
 use zipnet_world::disk::{Content, Folder};
 
@@ -57,7 +58,7 @@ pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
         zipnet_backup: FORMAT,
         node: read(addresses::OWN).map(|line| line.trim().to_owned()),
         port: read(addresses::PORT).and_then(|port| port.trim().parse().ok()),
-        peers: read(addresses::PEERS).unwrap_or_default().lines().map(str::to_owned).collect(),
+        peers: read(remembered::FILE).unwrap_or_default().lines().map(str::to_owned).collect(),
     };
     let text = backup.text();
     match matches.get_one::<String>("to") {
@@ -91,8 +92,8 @@ pub(super) fn restore(matches: &ArgMatches) -> Outcome {
     if let Some(port) = backup.port {
         folder.write(addresses::PORT, &format!("{port}\n")).map_err(|reason| failed(reason.to_string()))?;
     }
-    let peers: BTreeMap<_, _> = backup.peers.iter().filter_map(|line| addresses::entry(line)).collect();
-    addresses::save(&folder, &peers).map_err(|reason| failed(reason.to_string()))?;
+    let peers: BTreeMap<_, _> = backup.peers.iter().filter_map(|line| remembered::entry(line)).collect();
+    folder.write(remembered::FILE, &remembered::text(&peers)).map_err(|reason| failed(reason.to_string()))?;
     flags::say(&format!(
         "restored: start the node with the secrets of {}. A server joins as a new member and gets the log from the others",
         backup.node.as_deref().unwrap_or("before")

@@ -1,4 +1,4 @@
-//! What a state folder remembers of the network: the port of this node, and where its peers were.
+//! What a state folder remembers of the network beside the address book: the port of this node, and where it was reached.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zipnet_core::id::{PeerId, UniqueId};
 use zipnet_core::key::Identity;
-use zipnet_node::config::{PeerAddress, parse_peer_address};
+use zipnet_node::config::PeerAddress;
+use zipnet_node::remembered;
 use zipnet_node::world::Address;
 
 use crate::disk::Folder;
@@ -16,9 +17,6 @@ use crate::network::{Limits, QuicLink};
 pub const OWN: &str = "address";
 /// The file that holds the port that the system chose.
 pub const PORT: &str = "port";
-/// The file that holds the address book.
-pub const PEERS: &str = "peers";
-
 /// Listens. Without a port, the one that this folder was given before is used again, if it is free.
 ///
 /// # Errors
@@ -69,41 +67,15 @@ pub fn leave_note(folder: &Folder, peer: PeerId, address: &Address) -> std::io::
     folder.write(OWN, &format!("{peer}@{address}\n"))
 }
 
-/// Replaces the address book.
-///
-/// # Errors
-/// What the file system says.
-pub fn save(folder: &Folder, peers: &BTreeMap<PeerId, Address>) -> std::io::Result<()> {
-    let lines: String = peers.iter().map(|(peer, address)| format!("{peer}@{address}\n")).collect();
-    folder.write(PEERS, &lines)
-}
-
-/// The saved address book. Lines that can not be read are left out: it is a hint.
-#[must_use]
-pub fn load(folder: &Folder) -> BTreeMap<PeerId, Address> {
-    let text = folder.read(PEERS).ok().flatten().unwrap_or_default();
-    text.lines().filter_map(entry).collect()
-}
-
-/// A line of the address book.
-#[must_use]
-pub fn entry(line: &str) -> Option<(PeerId, Address)> {
-    let PeerAddress { peer, address } = parse_peer_address(line.trim()).ok()?;
-    Some((peer, address?))
-}
-
-/// Whom a node dials: those that were asked for, each with an address, and apart from them those that it knew before.
+/// The peers that a node was told to start from, each with an address.
 ///
 /// A bare peer id is looked up in the saved address book, then among the nodes whose state folders lie beside this one.
 ///
 /// # Errors
 /// For a bare peer id that is found nowhere, the sentence that says what to write.
-pub fn bootstrap(
-    folder: &Folder,
-    me: PeerId,
-    asked: &[PeerAddress],
-) -> Result<(Vec<PeerAddress>, Vec<PeerAddress>), String> {
-    let saved = load(folder);
+pub fn bootstrap(folder: &Folder, asked: &[PeerAddress]) -> Result<Vec<PeerAddress>, String> {
+    let saved = folder.read(remembered::FILE).ok().flatten();
+    let saved = saved.map(|text| remembered::peers(&text)).unwrap_or_default();
     let mut all = Vec::new();
     for PeerAddress { peer, address } in asked {
         let found =
@@ -118,9 +90,7 @@ pub fn bootstrap(
         };
         all.push(PeerAddress { peer: *peer, address: Some(address) });
     }
-    let more =
-        saved.into_iter().filter(|(peer, _)| *peer != me && !asked.iter().any(|asked| asked.peer == *peer));
-    Ok((all, more.map(|(peer, address)| PeerAddress { peer, address: Some(address) }).collect()))
+    Ok(all)
 }
 
 /// Where a node is reached whose state folder has the same parent.
@@ -128,7 +98,10 @@ fn beside(folder: &Path, wanted: &PeerId) -> Option<Address> {
     let siblings = std::fs::read_dir(folder.parent()?).ok()?;
     let notes = siblings.filter_map(Result::ok).map(|sibling| sibling.path().join(OWN));
     let notes = notes.filter_map(|note| std::fs::read_to_string(note).ok());
-    notes.filter_map(|note| entry(&note)).find(|(peer, _)| peer == wanted).map(|(_, address)| address)
+    notes
+        .filter_map(|note| remembered::entry(&note))
+        .find(|(peer, _)| peer == wanted)
+        .map(|(_, address)| address)
 }
 
 /// The state folder of a node that was given none: below the user's state folder, by instance and peer.
@@ -194,34 +167,19 @@ mod tests {
     fn bare_peers_are_found_in_the_book_and_beside_or_refused_with_what_to_write() {
         let scratch = tempfile::tempdir().unwrap();
         let folder = Folder::open(&scratch.path().join("me")).unwrap();
-        let refused = bootstrap(&folder, peer(1), &[asked(2, None)]).expect_err("nobody knows it");
+        let refused = bootstrap(&folder, &[asked(2, None)]).expect_err("nobody knows it");
         assert!(refused.contains("write 0202020202…@host:port"), "{refused}");
 
         let other = Folder::open(&scratch.path().join("other")).unwrap();
         leave_note(&other, peer(2), &Address("127.0.0.1:7".to_owned())).unwrap();
-        let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
-        assert_eq!(found, (vec![asked(2, Some("127.0.0.1:7"))], Vec::new()));
+        let found = bootstrap(&folder, &[asked(2, None)]).unwrap();
+        assert_eq!(found, [asked(2, Some("127.0.0.1:7"))]);
 
-        let book = [(peer(1), "a:1"), (peer(2), "b:2"), (peer(3), "c:3")];
-        let book = book.into_iter().map(|(peer, address)| (peer, Address(address.to_owned()))).collect();
-        save(&folder, &book).unwrap();
-        assert_eq!(load(&folder), book);
-        let found = bootstrap(&folder, peer(1), &[asked(2, None)]).unwrap();
-        assert_eq!(
-            found,
-            (vec![asked(2, Some("b:2"))], vec![asked(3, Some("c:3"))]),
-            "the book goes first, and is used whole"
-        );
-        let found = bootstrap(&folder, peer(1), &[asked(2, Some("d:4"))]).unwrap();
-        assert_eq!(found.0, [asked(2, Some("d:4"))], "what was written wins");
-    }
-
-    #[test]
-    fn a_damaged_book_is_only_a_hint() {
-        let scratch = tempfile::tempdir().unwrap();
-        let folder = Folder::open(scratch.path()).unwrap();
-        folder.write("peers", &format!("rubbish\n{}@a:1\n{}\n", peer(2), peer(3))).unwrap();
-        assert_eq!(load(&folder).len(), 1);
+        folder.write(remembered::FILE, &format!("rubbish\n{}@b:2\n{}@c:3\n", peer(2), peer(3))).unwrap();
+        let found = bootstrap(&folder, &[asked(2, None)]).unwrap();
+        assert_eq!(found, [asked(2, Some("b:2"))], "the book goes first");
+        let found = bootstrap(&folder, &[asked(2, Some("d:4"))]).unwrap();
+        assert_eq!(found, [asked(2, Some("d:4"))], "what was written wins");
     }
 
     #[test]

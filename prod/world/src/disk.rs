@@ -66,8 +66,9 @@ impl core::error::Error for FolderError {}
 
 /// What a node makes in its state folder, besides its databases, in the order in which it is removed: whatever is left by
 /// a removal that is cut short still shows whose folder it is.
-const FILES: [&str; 6] = [
-    crate::addresses::PEERS,
+const FILES: [&str; 7] = [
+    zipnet_node::remembered::FILE,
+    zipnet_node::founding::FILE,
     crate::addresses::PORT,
     "refused-clients",
     "admin.sock",
@@ -105,8 +106,10 @@ impl Content {
                 for entry in fs::read_dir(entry.path())? {
                     inside.push(name.join(entry?.file_name()));
                 }
-                let databases = |path: &&PathBuf| path.to_string_lossy().ends_with(DATABASE);
-                let (known, foreign): (Vec<_>, Vec<_>) = inside.iter().partition(databases);
+                let a_nodes = |path: &&PathBuf| {
+                    path.to_string_lossy().ends_with(DATABASE) || path.ends_with(zipnet_node::founding::FILE)
+                };
+                let (known, foreign): (Vec<_>, Vec<_>) = inside.iter().partition(a_nodes);
                 content.is_of_a_node |= !known.is_empty();
                 content.known.extend(known.into_iter().cloned());
                 let whole = foreign.is_empty();
@@ -123,7 +126,7 @@ impl Content {
             content.is_of_a_node |= database
                 || finished == crate::addresses::OWN
                     && fs::read_to_string(entry.path())
-                        .is_ok_and(|note| crate::addresses::entry(&note).is_some());
+                        .is_ok_and(|note| zipnet_node::remembered::entry(&note).is_some());
             content.known.push(name);
         }
         let rank = |path: &PathBuf| FILES.iter().position(|file| path.as_os_str() == *file);
@@ -242,7 +245,7 @@ impl Disk for Folder {
         self.0.path.join(name).try_exists()
     }
 
-    fn set_aside(&self) -> io::Result<()> {
+    fn set_aside(&self, names: &[&str]) -> io::Result<()> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut aside = self.0.path.join(format!("{ASIDE}{seconds}"));
         let mut number = 1;
@@ -250,15 +253,31 @@ impl Disk for Folder {
             number += 1;
             aside = self.0.path.join(format!("{ASIDE}{seconds}-{number}"));
         }
-        fs::DirBuilder::new().mode(0o700).create(&aside)?;
-        for entry in fs::read_dir(&self.0.path)? {
-            let entry = entry?;
-            // The databases; what belongs to the process, such as its lock and its socket, stays.
-            if entry.path().extension().is_some_and(|extension| extension == "redb") {
-                fs::rename(entry.path(), aside.join(entry.file_name()))?;
+        let mut exist = Vec::new();
+        for name in names {
+            if self.exists(name)? {
+                exist.push(name);
             }
         }
-        File::open(&self.0.path)?.sync_all()
+        if exist.is_empty() {
+            return Ok(());
+        }
+        fs::DirBuilder::new().mode(0o700).create(&aside)?;
+        for name in exist {
+            fs::rename(self.0.path.join(name), aside.join(name))?;
+            // One after the other: whatever the power failure leaves, the order holds.
+            File::open(&aside)?.sync_all()?;
+            File::open(&self.0.path)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        Self::read(self, name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        Self::write(self, name, text)
     }
 }
 
@@ -317,7 +336,7 @@ mod tests {
         for _ in 0..2 {
             drop(folder.open("log.redb").unwrap());
             folder.write("port", "4000").unwrap();
-            folder.set_aside().unwrap();
+            folder.set_aside(&["log.redb"]).unwrap();
             assert!(!folder.exists("log.redb").unwrap());
         }
         assert_eq!(folder.read("port").unwrap().as_deref(), Some("4000"));
@@ -337,7 +356,7 @@ mod tests {
         assert!(!Content::of(&path).unwrap().is_state(), "or one called address");
         folder.open("log.redb").unwrap();
         assert!(Content::of(&path).unwrap().is_state());
-        folder.set_aside().unwrap();
+        folder.set_aside(&["log.redb"]).unwrap();
         folder.open("log.redb").unwrap();
         fs::write(path.join("thesis.txt"), "mine").unwrap();
         fs::create_dir(path.join("photos")).unwrap();
@@ -352,7 +371,7 @@ mod tests {
 
         let folder = Folder::open(&path).unwrap();
         folder.open("log.redb").unwrap();
-        folder.set_aside().unwrap();
+        folder.set_aside(&["log.redb"]).unwrap();
         assert!(Content::of(&path).unwrap().is_state(), "what was set aside is a node's");
         assert_eq!(folder.wipe().unwrap(), Content::default());
         assert!(!path.exists());

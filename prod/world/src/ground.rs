@@ -4,13 +4,11 @@ use core::fmt;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use zipnet_core::id::PeerId;
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::message::Role;
 use zipnet_node::config::{Config, is_wildcard};
-use zipnet_node::node::Handle;
 use zipnet_node::world::Link;
 
 use crate::addresses;
@@ -18,13 +16,10 @@ use crate::disk::{Folder, FolderError};
 use crate::network::{Limits, QuicLink};
 use crate::world::random;
 
-/// The longest time between two looks at the address book of a node.
-const LOOK_MAX: Duration = Duration::from_secs(2);
-
 /// A node that could begin.
 #[derive(Debug)]
 pub struct Ground {
-    /// With a secret, with an address for every peer to start from, and with those that the folder remembers.
+    /// With a secret, and with an address for every peer to start from.
     pub config: Config,
     /// Held until the last clone of it is dropped.
     pub folder: Folder,
@@ -116,8 +111,7 @@ impl Ground {
     }
 
     fn reach(config: &mut Config, identity: &Identity, folder: &Folder) -> Result<QuicLink, GroundError> {
-        (config.bootstrap, config.known) = addresses::bootstrap(folder, identity.peer(), &config.bootstrap)
-            .map_err(GroundError::Bootstrap)?;
+        config.bootstrap = addresses::bootstrap(folder, &config.bootstrap).map_err(GroundError::Bootstrap)?;
         let limits = Limits { vector_bytes: config.build.params.vector_bytes() };
         let link = addresses::listen(identity, folder, &config.listen, config.advertise.clone(), limits)
             .map_err(GroundError::Listen)?;
@@ -144,21 +138,5 @@ impl Ground {
                 self.link.address()
             )
         })
-    }
-}
-
-/// Keeps the address book in the state folder, until the node has ended. `failed` is told why it could not be saved.
-pub async fn remember(handle: Handle, folder: Folder, interval: Duration, failed: impl Fn(String) + Send) {
-    let mut saved = addresses::load(&folder);
-    loop {
-        tokio::time::sleep(interval.min(LOOK_MAX)).await;
-        let Some(view) = handle.view().await else { return };
-        if view.addresses.is_empty() || view.addresses == saved {
-            continue;
-        }
-        match addresses::save(&folder, &view.addresses) {
-            Ok(()) => saved = view.addresses,
-            Err(reason) => failed(format!("the address book could not be saved: {reason}")),
-        }
     }
 }

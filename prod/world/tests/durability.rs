@@ -154,8 +154,16 @@ impl Disk for SlowDisk {
         self.folder.exists(name)
     }
 
-    fn set_aside(&self) -> io::Result<()> {
-        self.folder.set_aside()
+    fn set_aside(&self, names: &[&str]) -> io::Result<()> {
+        self.folder.set_aside(names)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        self.folder.read(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        self.folder.write(name, text)
     }
 }
 

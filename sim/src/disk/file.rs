@@ -49,6 +49,21 @@ enum Piece {
 }
 
 impl File {
+    /// A file with this content, which is durable.
+    pub(super) fn whole(content: &[u8]) -> Self {
+        let mut file = Self::default();
+        file.write(0, content);
+        file.sync();
+        file
+    }
+
+    /// The whole of it as text.
+    pub(super) fn text(&self) -> io::Result<String> {
+        let mut bytes = vec![0; usize::try_from(self.len).map_err(io::Error::other)?];
+        self.read(0, &mut bytes)?;
+        String::from_utf8(bytes).map_err(io::Error::other)
+    }
+
     pub(super) const fn len(&self) -> u64 {
         self.len
     }

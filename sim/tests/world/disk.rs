@@ -145,10 +145,10 @@ fn a_file_is_open_once_and_set_aside_without_loss() {
         assert!(disk.open("log").is_err());
         drop(backend);
         drop(disk.open("log").unwrap());
-        disk.set_aside().unwrap();
+        disk.set_aside(&["node", "log"]).unwrap();
         assert!(!disk.exists("log").unwrap());
         drop(disk.open("log").unwrap());
-        disk.set_aside().unwrap();
+        disk.set_aside(&["node", "log"]).unwrap();
         assert_eq!(platter.names(), ["aside-0/log", "aside-1/log"]);
     });
 }

@@ -161,25 +161,13 @@ impl Name {
 /// Refuses a file of another kind, format or node; marks a fresh one.
 fn check(file: &redb::Database, name: &'static str, owner: RaftId) -> Result<(), OpenError> {
     let failed = |error| OpenError::from_redb(name, error);
-    let foreign = |found: String| OpenError::Foreign { file: name, found };
-    let read = |key: &str| -> Result<Option<Vec<u8>>, redb::Error> {
-        let transaction = file.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        Ok(meta.get(key)?.map(|value| value.value().to_vec()))
-    };
-    let kind = [&[FORMAT], name.as_bytes()].concat();
-    let tables: Vec<String> = (|| {
-        let tables = file.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
-        Ok(tables)
-    })()
-    .map_err(failed)?;
-    if tables.is_empty() {
+    if !is_kind(file, name)? {
         let mark = || {
             let mut transaction = file.begin_write()?;
             transaction.set_two_phase_commit(true);
             {
                 let mut meta = transaction.open_table(META)?;
-                meta.insert(KIND, kind.as_slice())?;
+                meta.insert(KIND, kind(name).as_slice())?;
                 meta.insert(OWNER, codec::encode_node(&owner).as_slice())?;
             }
             transaction.commit()?;
@@ -187,22 +175,51 @@ fn check(file: &redb::Database, name: &'static str, owner: RaftId) -> Result<(),
         };
         return mark().map_err(failed);
     }
+    let found = value(file, OWNER).map_err(failed)?.unwrap_or_default();
+    match codec::decode_node(&found) {
+        Ok(found) if found == owner => Ok(()),
+        Ok(found) => {
+            let found = format!("the state of node {found}, this is {owner}");
+            Err(OpenError::Foreign { file: name, found })
+        }
+        Err(reason) => Err(OpenError::Corrupt { file: name, reason: reason.to_string() }),
+    }
+}
+
+/// Whether this is such a file, whoever made it. Without anything in it, it is none yet; another one is refused.
+pub(super) fn is_kind(file: &redb::Database, name: &'static str) -> Result<bool, OpenError> {
+    let failed = |error| OpenError::from_redb(name, error);
+    let foreign = |found: String| OpenError::Foreign { file: name, found };
+    let tables: Vec<String> = (|| {
+        let tables = file.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+        Ok(tables)
+    })()
+    .map_err(failed)?;
+    if tables.is_empty() {
+        return Ok(false);
+    }
     if !tables.iter().any(|table| table == META.name()) {
         return Err(foreign("other tables".to_owned()));
     }
-    match read(KIND).map_err(failed)? {
-        Some(found) if found == kind => {}
+    match value(file, KIND).map_err(failed)? {
+        Some(found) if found == kind(name) => Ok(true),
         Some(found) if found.get(1..) == Some(name.as_bytes()) => {
-            return Err(foreign(format!("format {}, only {FORMAT} is known", found[0])));
+            Err(foreign(format!("format {}, only {FORMAT} is known", found[0])))
         }
-        Some(_) | None => return Err(foreign("another kind of file".to_owned())),
+        Some(_) | None => Err(foreign("another kind of file".to_owned())),
     }
-    let found = read(OWNER).map_err(failed)?.unwrap_or_default();
-    match codec::decode_node(&found) {
-        Ok(found) if found == owner => Ok(()),
-        Ok(found) => Err(foreign(format!("the state of node {found}, this is {owner}"))),
-        Err(reason) => Err(OpenError::Corrupt { file: name, reason: reason.to_string() }),
-    }
+}
+
+/// What stands under [`KIND`].
+fn kind(name: &str) -> Vec<u8> {
+    [&[FORMAT], name.as_bytes()].concat()
+}
+
+/// What stands under a name of [`META`].
+fn value(file: &redb::Database, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+    let transaction = file.begin_read()?;
+    let meta = transaction.open_table(META)?;
+    Ok(meta.get(key)?.map(|value| value.value().to_vec()))
 }
 
 /// Reads a named value of [`META`].

@@ -123,6 +123,9 @@ pub struct Believed {
     pub named: BTreeSet<RaftId>,
     /// Identities that the committee has barred for good.
     pub retired: BTreeSet<PeerId>,
+    /// Whether this node gives nobody a vote as long as it has neither given one nor has an entry: it is about to make
+    /// the first entry itself, and could not do so afterwards.
+    pub holds_vote: bool,
 }
 
 /// What the sender of a request must be.
@@ -508,6 +511,7 @@ mod tests {
             pointed: [id(7), id(9)].into(),
             named: [id(8), id(10)].into(),
             retired: [PeerId([9; 32]), PeerId([10; 32]), PeerId([11; 32])].into(),
+            holds_vote: false,
         };
         let known = Known { me: id(1), effective: &effective, committed: &committed, believed: &believed };
         let old_disk = RaftId { store: StoreId(2), ..id(2) };

@@ -295,9 +295,7 @@ fn load(transaction: &ReadTransaction) -> Result<(Option<Snapshot>, Option<u64>)
 }
 
 pub(super) fn newest(transaction: &ReadTransaction) -> Result<Option<Snapshot>, redb::Error> {
-    let Some(meta) = meta(&transaction.open_table(META)?, COVERS, codec::decode_snapshot_meta)? else {
-        return Ok(None);
-    };
+    let Some(meta) = covered(transaction)? else { return Ok(None) };
     let missing = || redb::Error::Corrupted("the bytes of the snapshot are missing".to_owned());
     let snapshots = match transaction.open_table(SNAPSHOT) {
         Ok(snapshots) => snapshots,
@@ -306,6 +304,11 @@ pub(super) fn newest(transaction: &ReadTransaction) -> Result<Option<Snapshot>, 
     };
     let bytes = snapshots.get(NEWEST)?.map(|value| Bytes::copy_from_slice(value.value()));
     Ok(Some(Snapshot { meta, snapshot: bytes.ok_or_else(missing)? }))
+}
+
+/// What the newest snapshot covers.
+pub(super) fn covered(transaction: &ReadTransaction) -> Result<Option<SnapshotMeta>, redb::Error> {
+    meta(&transaction.open_table(META)?, COVERS, codec::decode_snapshot_meta)
 }
 
 impl<W, M> fmt::Debug for MachineStore<W, M> {

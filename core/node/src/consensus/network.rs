@@ -65,6 +65,9 @@ struct Inner<T> {
     install_patience: Duration,
     /// Whether it matters who sends a request. It does, unless a defect is tried.
     knows_leaders: bool,
+    /// What this node knew to be committed when it started. openraft says nothing of that before it has committed something
+    /// as a leader, and a follower that lacks the word takes no membership on top of another.
+    committed_before: Option<LogId>,
 }
 
 struct State {
@@ -110,6 +113,7 @@ impl<T: Transport> Calls<T> {
         transport: T,
         first: u64,
         install_patience: Duration,
+        committed_before: Option<LogId>,
         checks: &C,
     ) -> Self {
         let state = State {
@@ -127,6 +131,7 @@ impl<T: Transport> Calls<T> {
             installing: AtomicBool::new(false),
             install_patience,
             knows_leaders: checks.enforce(Check::KnownLeader),
+            committed_before,
         }))
     }
 
@@ -213,6 +218,9 @@ impl<T: Transport> Calls<T> {
         check_transfer(&request, known)?;
         let is_fresh = metrics.current_term == 0 && metrics.last_log_index.is_none();
         check_numbers(&request, Bounds::at((!is_fresh).then_some(metrics.current_term)))?;
+        if is_fresh && state.believed.holds_vote && Office::of(&request) == Office::Candidate {
+            return Err(Refusal::Busy);
+        }
         if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request
             && !known.believes(from)
         {
@@ -554,6 +562,7 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         let AppendEntriesRequest { vote, prev_log_id: prev, mut entries, leader_commit: commit } = request;
+        let commit = commit.max(self.calls.0.committed_before);
         let asked = entries.len();
         entries.truncate(self.pace.fits(entries.iter().map(len)));
         let ids: Vec<LogId> = entries.iter().map(|entry| entry.log_id).collect();

@@ -1,16 +1,19 @@
 //! What a stopped node has on its disk: the newest snapshot and the entries after it, for whoever wants to apply them once
-//! more elsewhere.
+//! more elsewhere; and whose votes counted, for whoever begins another log in the place of this one.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use redb::{ReadOnlyDatabase, ReadableDatabase, TableError};
+use redb::{ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableError};
 use zipnet_core::id::RaftId;
 
 use super::OpenError;
 use super::codec;
-use super::database::{META, corrupted, meta};
-use super::machine::{FILE as MACHINE_FILE, newest};
-use super::storage::{COMMITTED, FILE as LOG_FILE, LOG};
-use super::types::{Command, Members, Payload};
+use super::database::{META, corrupted, is_kind, meta};
+use super::machine::{FILE as MACHINE_FILE, covered, newest};
+use super::storage::{COMMITTED, FILE as LOG_FILE, LOG, VOTE};
+use super::types::{Command, Members, Membership, Payload};
+use crate::world::Disk;
 
 /// A committed entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +84,79 @@ fn entries(log: &ReadOnlyDatabase, covered: Option<u64>) -> Result<Vec<Recorded>
     Ok(entries)
 }
 
+/// Whose votes counted at the end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Voters {
+    /// Nothing was ever written, neither an entry nor a vote.
+    Pristine,
+    /// There are entries or a vote, and no membership.
+    Unknown,
+    /// The voters of the last membership, committed or not; of one in transition, those that it leads to.
+    Known(BTreeSet<RaftId>),
+}
+
+/// Reads the voters from the files of a state folder, whoever they belonged to.
+///
+/// # Errors
+/// If a file is in use, damaged, or of another format.
+pub fn voters(disk: &impl Disk) -> Result<Voters, OpenError> {
+    let snapshot = open(disk, MACHINE_FILE, covered)?.flatten();
+    // What a snapshot covers may still stand in the log, also if it was replaced.
+    let last = snapshot.as_ref().and_then(|meta| meta.last_log_id);
+    let first = last.map_or(0, |last| last.index.saturating_add(1));
+    let log = open(disk, LOG_FILE, |transaction| {
+        let table = transaction.open_table(META)?;
+        let voted = meta(&table, VOTE, codec::decode_vote)?.is_some();
+        let log = match transaction.open_table(LOG) {
+            Ok(log) => log,
+            Err(TableError::TableDoesNotExist(_)) => return Ok((None, voted)),
+            Err(error) => return Err(error.into()),
+        };
+        let mut wrote = voted;
+        for row in log.range(first..)?.rev() {
+            let (index, value) = row?;
+            wrote = true;
+            let entry = codec::decode_entry(value.value())
+                .map_err(|reason| corrupted(format_args!("entry {}", index.value()), reason))?;
+            if let Payload::Membership(membership) = entry.payload {
+                return Ok((Some(membership), wrote));
+            }
+        }
+        Ok((None, wrote))
+    })?;
+    let (membership, wrote) = log.unwrap_or((None, false));
+    let membership = membership.or_else(|| snapshot.map(|meta| meta.last_membership.membership().clone()));
+    Ok(match membership.as_ref().map(Membership::get_joint_config).and_then(|halves| halves.last()) {
+        Some(voters) => Voters::Known(voters.iter().map(|id| id.0).collect()),
+        None if wrote => Voters::Unknown,
+        None => Voters::Pristine,
+    })
+}
+
+/// Opens a file, if it exists and something was written to it, and reads.
+fn open<T>(
+    disk: &impl Disk,
+    name: &'static str,
+    read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+) -> Result<Option<T>, OpenError> {
+    let failed = |error| OpenError::Disk { file: name, error };
+    if !disk.exists(name).map_err(failed)? {
+        return Ok(None);
+    }
+    let backend = disk.open(name).map_err(failed)?;
+    let file = redb::Builder::new().set_cache_size(1 << 16).create_with_backend(backend);
+    let file = file.map_err(|error| OpenError::from_redb(name, error.into()))?;
+    if !is_kind(&file, name)? {
+        return Ok(None);
+    }
+    let transaction = file.begin_read().map_err(|error| OpenError::from_redb(name, error.into()))?;
+    read(&transaction).map(Some).map_err(|error| OpenError::from_redb(name, error))
+}
+
 impl Members {
     /// The voters by name.
     #[must_use]
-    pub fn peers(&self) -> std::collections::BTreeSet<zipnet_core::id::PeerId> {
+    pub fn peers(&self) -> BTreeSet<zipnet_core::id::PeerId> {
         self.voters.iter().map(|RaftId { peer, .. }| *peer).collect()
     }
 }

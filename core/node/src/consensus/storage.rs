@@ -28,7 +28,7 @@ use crate::world::World;
 /// The file.
 pub const FILE: &str = "log.redb";
 pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-const VOTE: &str = "vote";
+pub(super) const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 pub(super) const COMMITTED: &str = "committed";
 
@@ -133,6 +133,11 @@ impl<W: World> LogStore<W> {
     pub fn is_pristine(&self) -> bool {
         let memory = lock(&self.inner.memory);
         memory.vote.is_none() && memory.last.is_none()
+    }
+
+    /// What is known to be committed.
+    pub(super) fn committed(&self) -> Option<LogId> {
+        lock(&self.inner.memory).committed
     }
 
     /// The vote that is stored, or about to be.

@@ -149,8 +149,16 @@ mod tests {
             Ok(self.lock().is_some())
         }
 
-        fn set_aside(&self) -> io::Result<()> {
+        fn set_aside(&self, _: &[&str]) -> io::Result<()> {
             unreachable!("an aggregator sets nothing aside")
+        }
+
+        fn read(&self, _: &str) -> io::Result<Option<String>> {
+            unreachable!("it is a database")
+        }
+
+        fn write(&self, _: &str, _: &str) -> io::Result<()> {
+            unreachable!("it is a database")
         }
     }
 

@@ -165,13 +165,18 @@ impl<W: World, C: Checks> Node<W, C> {
             .collect();
         let pointers = self.pointers(&self.bootstrap, !voters.is_empty());
         let pointed = pointers.pointed(&linked.keys().copied().collect());
-        let named = named(&linked, &voters, &pointed);
+        let mut named = named(&linked, &voters, &pointed);
+        let is_fresh = voters.is_empty();
+        if is_fresh {
+            let listed = |id: &&RaftId| self.allowed().is_none_or(|allowed| allowed.contains(&id.peer));
+            named.extend(self.founders.iter().filter(listed));
+        }
         let retired = if self.checks.enforce(Check::RetiredBarred) {
             lock(member).server.committee().retired().iter().copied().collect()
         } else {
             BTreeSet::new()
         };
-        group.believe(Believed { pointed, named, retired });
+        group.believe(Believed { pointed, named, retired, holds_vote: is_fresh && self.holds_vote() });
     }
 
     /// Says so once when somebody speaks as a member whom this server does not know, and nobody leads whom it knows: its
@@ -193,6 +198,7 @@ impl<W: World, C: Checks> Node<W, C> {
 
     /// Tells the machine how consensus stands; the leader also looks after the membership.
     pub(super) fn look_after_members(&mut self) {
+        let now = self.world.now();
         self.tell_voters();
         self.look_whom_to_believe();
         let Machine::Server { group, .. } = &self.machine else { return };
@@ -246,6 +252,11 @@ impl<W: World, C: Checks> Node<W, C> {
             committed: state.committed.unwrap_or(0),
             allowed: self.allowed().cloned(),
             members_at: group.voters().0.unwrap_or(0),
+            founders: if now.since(self.started) >= DESERTED {
+                self.founders.clone()
+            } else {
+                BTreeSet::new()
+            },
         };
         // A change of voters that another leader left half done comes first.
         let change = if state.members.joint { None } else { membership_plan(&membership, &self.checks) };

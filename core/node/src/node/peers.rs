@@ -1,6 +1,6 @@
 //! Where the others are: signed entries, gossip, and whom to dial.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +18,12 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::gossip;
 use crate::gossip::book::{ENTRIES_LEN_MAX, EntryRefused, PeerEntry, Source};
+use crate::remembered;
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
-use crate::world::{Address, Channel, Connection, Link, LinkError, World};
+use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
+
+/// How often the address book is looked at for the next process, at least.
+const REMEMBER: Duration = Duration::from_secs(2);
 
 /// How many entries are taken over one link in an announce interval: as many as one answer has. Entries of the other end
 /// itself, and of peers that matter, are counted apart, so that strangers do not keep them out.
@@ -259,11 +263,10 @@ impl<W: World, C: Checks> Node<W, C> {
         let lacks_server = matches!(self.machine, Machine::Reader(_))
             && self.links.linked().all(|(_, hello)| hello.role != Role::Server);
         let searches = self.own.role == Role::Client && (lacks_server || !self.finds_aggregator());
-        for peer in self.bootstrap.iter().chain(&self.config.known) {
-            let needed = self.own.role != Role::Client || searches;
-            if let (true, Some(address)) = (needed, &peer.address) {
-                wanted.insert((peer.peer, address.clone()));
-            }
+        if self.own.role != Role::Client || searches {
+            let named = self.bootstrap.iter().filter_map(|named| Some((named.peer, named.address.clone()?)));
+            let known = self.known.iter().map(|(peer, address)| (*peer, address.clone()));
+            wanted.extend(named.chain(known));
         }
         for entry in self.book.iter() {
             let needed = match (self.own.role, entry.role) {
@@ -342,9 +345,53 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     fn peers_at<'a>(&'a self, address: &'a Address) -> impl Iterator<Item = PeerId> + 'a {
-        let listed = self.bootstrap.iter().chain(&self.config.known);
-        let listed = listed.filter(|peer| peer.address.as_ref() == Some(address)).map(|peer| peer.peer);
-        let known = self.book.iter().filter(|entry| entry.address.as_ref() == Some(address));
-        listed.chain(known.map(|entry| entry.peer))
+        let named = self.bootstrap.iter().filter(|peer| peer.address.as_ref() == Some(address));
+        let known = self.known.iter().filter(move |(_, known)| *known == address);
+        let listed = named.map(|peer| peer.peer).chain(known.map(|(peer, _)| *peer));
+        let told = self.book.iter().filter(|entry| entry.address.as_ref() == Some(address));
+        listed.chain(told.map(|entry| entry.peer))
+    }
+
+    /// Where others can be dialled, as far as this node would hand that on; without itself.
+    pub(super) fn addresses(&self) -> BTreeMap<PeerId, Address> {
+        let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
+        let known = known.filter(|entry| self.book.hands_on(&entry.peer));
+        known.filter_map(|entry| Some((entry.peer, entry.address.clone()?))).collect()
+    }
+
+    /// Keeps for the next process where others are, when that has changed. One write at a time, away from the loop.
+    pub(super) fn remember(&mut self, now: Time) {
+        if self.remembering || now < self.remember_at {
+            return;
+        }
+        self.remember_at = now.after(self.config.announce_interval.min(REMEMBER));
+        let addresses = self.addresses();
+        if addresses.is_empty() || addresses == self.remembered {
+            return;
+        }
+        self.remembering = true;
+        let text = remembered::text(&addresses);
+        self.remembered = addresses;
+        let (disk, sender) = (self.world.disk().clone(), self.sender.clone());
+        drop(W::Runtime::spawn(async move {
+            let frozen = disk.clone();
+            let written = W::Runtime::spawn_blocking(move || disk.write(remembered::FILE, &text)).await;
+            if frozen.is_frozen() {
+                std::future::pending::<()>().await;
+            }
+            let result = written.map_err(|error| error.to_string());
+            let result = result.and_then(|written| written.map_err(|error| error.to_string()));
+            // Nobody waits for the result of a node that has ended.
+            drop(sender.unbounded_send(Happening::Remembered(result)));
+        }));
+    }
+
+    /// A write of the address book has come to its end.
+    pub(super) fn has_remembered(&mut self, result: Result<(), String>) {
+        self.remembering = false;
+        if let Err(reason) = result {
+            self.remembered.clear();
+            self.world.observe(Event::Warned(format!("the address book could not be saved: {reason}")));
+        }
     }
 }

@@ -36,11 +36,7 @@ impl<W: World, C: Checks> Node<W, C> {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
-        // What is kept for the next process is what would be handed on.
-        let known = self.book.iter().filter(|entry| entry.peer != self.own.peer);
-        let known = known.filter(|entry| self.book.hands_on(&entry.peer));
-        let known = known.filter_map(|entry| Some((entry.peer, entry.address.clone()?)));
-        view.addresses = known.collect();
+        view.addresses = self.addresses();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
@@ -190,8 +186,9 @@ impl<W: World, C: Checks> Node<W, C> {
             view.finalized_count = self.rounds_seen;
         }
         if let Part::Server(part) = &self.config.part {
-            view.first_voters = part.first_voters;
             view.configured = part.aggregator;
+            view.first_voters = u32::try_from(self.first_voters).unwrap_or(u32::MAX).min(part.first_voters);
+            view.astray = self.says_astray(now);
             view.patience = part.round_period.saturating_add(part.round_deadline);
             view.min_participants = view.min_participants.max(part.floors.participants);
         }

@@ -16,7 +16,10 @@ use crate::meeting::{ServerState, majority};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// A server has no log.
-    NotInCommittee,
+    NotInCommittee {
+        /// What it waits for, once it has waited for some time.
+        astray: Option<String>,
+    },
     /// Too few voters are reachable to agree on anything.
     NoQuorum {
         /// Whether somebody leads all the same, as far as this node knows.
@@ -206,7 +209,7 @@ impl Cause {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::NotInCommittee => "not-in-committee",
+            Self::NotInCommittee { .. } => "not-in-committee",
             Self::NoQuorum { .. } => "no-quorum",
             Self::Election => "election",
             Self::LinkCut { .. } => "link-cut",
@@ -261,7 +264,7 @@ fn of_server(view: &View) -> Vec<Cause> {
     let alive = view.voters.iter().filter(|voter| view.can_vote(voter)).count();
     let led = view.leader.is_some();
     if view.voters.is_empty() {
-        causes.push(Cause::NotInCommittee);
+        causes.push(Cause::NotInCommittee { astray: view.astray.clone() });
     } else if alive < majority(view.voters.len()) && (!led || view.is_stalled()) {
         let absent = view.voters.iter().filter(|voter| !view.answers(voter)).copied().collect();
         let forgot = view.old_disks.iter().copied().collect();
@@ -481,7 +484,8 @@ fn envelopes(f: &mut fmt::Formatter<'_>, floor: u32, turnout: &Turnout, away: &[
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInCommittee => {
+            Self::NotInCommittee { astray: Some(astray) } => f.write_str(astray),
+            Self::NotInCommittee { astray: None } => {
                 f.write_str("not in the committee yet: waiting for a leader to send the log")
             }
             Self::NoQuorum { led, alive, voters, absent, forgot } => {
@@ -651,7 +655,7 @@ mod tests {
         let turnout =
             Turnout { round, header: Digest::default(), envelopes: 1, absent: 0, declined: Vec::new() };
         vec![
-            Cause::NotInCommittee,
+            Cause::NotInCommittee { astray: None },
             Cause::NoQuorum { led: false, alive: 1, voters: 3, absent: vec![peer(2)], forgot: Vec::new() },
             Cause::Election,
             Cause::LinkCut { one: peer(1), other: peer(2) },

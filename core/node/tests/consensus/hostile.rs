@@ -13,7 +13,7 @@ use zipnet_node::consensus::guard::{COUNTER_MAX, TERM_AHEAD_MAX};
 use zipnet_node::consensus::types::{
     Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, Vote,
 };
-use zipnet_node::consensus::{Believed, Command, Consensus, Event, NodeId, Refusal, Role};
+use zipnet_node::consensus::{Believed, ChangeError, Command, Consensus, Event, NodeId, Refusal, Role};
 
 use crate::world::{Memory, lock};
 use crate::{FOLLOW, Group, Journal, Wire, block_on, change, eventually, id};
@@ -58,6 +58,35 @@ fn whoever_is_no_member_is_refused_and_changes_nothing() {
         group.propose(10..20).await;
         group.settle(&[1, 2, 3], 20).await;
         group.check_events();
+    });
+}
+
+#[test]
+fn whoever_is_about_to_found_a_group_gives_no_vote_before() {
+    block_on(async {
+        let group = Group::default();
+        group.open(1).await;
+        let voters: BTreeSet<_> = (1..=3).map(id).collect();
+        let named = || Believed { named: voters.clone(), ..Believed::default() };
+        group.node(1).believe(Believed { holds_vote: true, ..named() });
+        let ballot = Ballot { vote: Vote::new(1, NodeId(id(2))), last: None, transfer: false };
+        for request in [Request::Vote(ballot), Request::PreVote(ballot)] {
+            assert_eq!(send(&group.node(1), 2, request), Err(Refusal::Busy));
+        }
+        group.node(1).found_group(voters.clone()).await.expect("it has given none");
+        let later = Ballot {
+            vote: Vote::new(9, NodeId(id(2))),
+            last: Some(LogId::new_term_index(0, 0)),
+            transfer: false,
+        };
+        eventually("it votes", || send(&group.node(1), 2, Request::Vote(later)).is_ok()).await;
+
+        // Whoever has voted can not found any more: this is what the rule is for.
+        group.open(3).await;
+        group.node(3).believe(named());
+        send(&group.node(3), 2, Request::Vote(ballot)).expect("nothing holds it back");
+        eventually("it has voted", || group.node(3).state().term == 1).await;
+        assert_eq!(group.node(3).found_group(voters.clone()).await, Err(ChangeError::AlreadyStarted));
     });
 }
 

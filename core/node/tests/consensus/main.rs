@@ -15,10 +15,12 @@ use openraft_rt_tokio::TokioRuntime;
 use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::id::{PeerId, RaftId, StoreId};
 use zipnet_node::consensus::codec::{Ballot, Frame, Reply, Request, encode_frame};
+use zipnet_node::consensus::recording::Voters;
 use zipnet_node::consensus::types::{Entry, LogId, Membership, Payload, Vote};
 use zipnet_node::consensus::{
     Believed, ChangeError, Command, Consensus, CorruptSnapshot, Event, LOG_FILE, LogStore, Machine,
     MachineStore, Members, NodeId, OnEvent, OpenError, Refusal, Role, Settings, Source, Transport, Types,
+    recording,
 };
 use zipnet_node::world::{Channel, LinkError};
 
@@ -255,6 +257,121 @@ fn a_group_elects_replicates_and_hands_over() {
 }
 
 #[test]
+fn whoever_votes_alone_is_a_majority_for_as_long_as_it_leads() {
+    block_on(async {
+        let group = Group::start(1).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(group.node(1).state().quorum_acked, Some(Duration::ZERO));
+    });
+}
+
+#[test]
+fn any_number_found_one_group_and_each_disk_tells_who_voted() {
+    block_on(async {
+        let group = Group::default();
+        let voters: BTreeSet<_> = (1..=5).map(id).collect();
+        for number in 1..=4 {
+            group.open(number).await;
+        }
+        assert_eq!(recording::voters(&Memory::default().disk).unwrap(), Voters::Pristine);
+        // Three found it, one has not heard of it before and only votes, and one never comes.
+        for number in [1, 2, 4] {
+            let named = voters.clone();
+            group.node(number).believe(Believed { named, holds_vote: true, ..Believed::default() });
+        }
+        for number in [1, 2, 4] {
+            group.node(number).found_group(voters.clone()).await.expect("the node is fresh");
+        }
+        group.node(3).believe(Believed { named: voters.clone(), ..Believed::default() });
+        group.propose(0..10).await;
+        group.settle(&[1, 2, 3, 4], 10).await;
+        assert_eq!(group.node(3).found_group(voters.clone()).await, Err(ChangeError::AlreadyStarted));
+
+        let fewer: BTreeSet<_> = (1..=4).map(id).collect();
+        change(async || {
+            let leader = group.leading().unwrap_or(1);
+            group.node(leader).change_voters(fewer.clone(), false).await
+        })
+        .await;
+        eventually("all know it", || {
+            (1..=4).all(|number| group.node(number).state().members.voters == fewer)
+        })
+        .await;
+        for number in 1..=4 {
+            group.node(number).shutdown().await;
+            assert_eq!(
+                recording::voters(&group.disk(number)).unwrap(),
+                Voters::Known(fewer.clone()),
+                "{number}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_was_restarted_says_what_it_knew_to_be_committed() {
+    block_on(async {
+        let group = Group::default();
+        // The first server has a change of voters that nobody else has; the others lack the word that what is before it is
+        // committed. Two of three have to agree to each half of it, and one of the others is not there.
+        let founding = |index, halves: &[&[u64]]| {
+            let nodes = |numbers: &&[u64]| numbers.iter().map(|number| NodeId(id(*number))).collect();
+            let members = Membership::new_with_defaults(halves.iter().map(nodes).collect(), []);
+            Entry::new(LogId::new_term_index(u64::from(index > 0), index), Payload::Membership(members))
+        };
+        for number in 1..=2 {
+            let world = Memory::default();
+            let mut log = LogStore::open(&world, &Strict, id(number), deaf()).await.unwrap();
+            log.blocking_append([founding(0, &[&[1, 2, 3]])]).await.unwrap();
+            if number == 1 {
+                log.blocking_append([founding(1, &[&[1, 2, 3], &[1, 2]])]).await.unwrap();
+                log.save_vote(&Vote::new(1, NodeId(id(1)))).await.unwrap();
+            }
+            log.close().await;
+            group.place(number, world);
+            group.open(number).await;
+        }
+        eventually("the change is agreed on", || group.node(2).state().committed >= Some(1)).await;
+        group.check_events();
+    });
+}
+
+#[test]
+fn the_voters_of_a_log_are_those_of_its_end_or_of_the_snapshot_that_goes_beyond_it() {
+    block_on(async {
+        let world = Memory::default();
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        log.save_vote(&Vote::new(3, NodeId(id(2)))).await.unwrap();
+        log.close().await;
+        assert_eq!(recording::voters(&world.disk).unwrap(), Voters::Unknown, "it has voted");
+
+        let voters =
+            |numbers: &[u64]| numbers.iter().map(|number| NodeId(id(*number))).collect::<BTreeSet<_>>();
+        let change = |index, halves: &[&[u64]]| {
+            let halves = halves.iter().map(|numbers| voters(numbers)).collect();
+            Entry::new(log_id(index), Payload::Membership(Membership::new_with_defaults(halves, [])))
+        };
+        let known = |numbers: &[u64]| Voters::Known(numbers.iter().map(|number| id(*number)).collect());
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        log.blocking_append([change(0, &[&[1, 2]])]).await.unwrap();
+        log.blocking_append(entries(1..5)).await.unwrap();
+        log.close().await;
+        assert_eq!(recording::voters(&world.disk).unwrap(), known(&[1, 2]));
+        let mut log = LogStore::open(&world, &Strict, id(1), deaf()).await.unwrap();
+        log.blocking_append([change(5, &[&[1, 2], &[1, 2, 3]])]).await.unwrap();
+        log.close().await;
+        assert_eq!(
+            recording::voters(&world.disk).unwrap(),
+            known(&[1, 2, 3]),
+            "where a change under way leads to"
+        );
+
+        world.disk.overwrite(LOG_FILE, &[7; 5000]);
+        assert!(recording::voters(&world.disk).is_err(), "rubbish");
+    });
+}
+
+#[test]
 fn a_late_learner_gets_a_snapshot_and_is_promoted() {
     block_on(async {
         let group = Group::start(1).await;
@@ -460,6 +577,11 @@ impl Group {
 
     fn member(&self, number: u64) -> Member {
         lock(&self.0)[&id(number)].clone()
+    }
+
+    /// Gives a node a world in which something happened before.
+    fn place(&self, number: u64, world: Memory) {
+        lock(&self.0).entry(id(number)).or_default().world = world;
     }
 
     fn node(&self, number: u64) -> Consensus<Memory, Journal, Wire> {

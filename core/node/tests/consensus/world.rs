@@ -114,8 +114,21 @@ impl Disk for Files {
         Ok(lock(&self.0.files).contains_key(name))
     }
 
-    fn set_aside(&self) -> io::Result<()> {
-        lock(&self.0.files).clear();
+    fn set_aside(&self, names: &[&str]) -> io::Result<()> {
+        lock(&self.0.files).retain(|name, _| !names.contains(&name.as_str()));
+        Ok(())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        let files = lock(&self.0.files);
+        files
+            .get(name)
+            .map(|content| String::from_utf8(content.view.clone()).map_err(io::Error::other))
+            .transpose()
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        self.overwrite(name, text.as_bytes());
         Ok(())
     }
 

@@ -1,0 +1,72 @@
+//! A server without a log: whether it founds one, and what its operator should know.
+
+use core::mem;
+
+use openraft_rt::AsyncRuntime;
+use zipnet_core::checks::Checks;
+use zipnet_core::id::RaftId;
+use zipnet_core::message::Role;
+use zipnet_core::time::Time;
+
+use super::{Happening, Machine, Node};
+use crate::event::Event;
+use crate::founding::{PATIENCE, Sight, Step, explain, step};
+use crate::world::World;
+
+impl<W: World, C: Checks> Node<W, C> {
+    /// Founds a log with the others that had a vote in the one that was set aside, once that is possible.
+    pub(super) fn look_after_founding(&mut self, now: Time) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        if self.stopping || !group.voters().1.is_empty() {
+            (self.astray, self.warned_astray, self.astray_since) = (None, None, now);
+            return;
+        }
+        let next = step(&self.sight());
+        // Whoever has given a vote waits for whom it chose.
+        if next == Step::Found && !self.changing && group.state().term == 0 {
+            self.world.observe(Event::Founding { voters: self.founders.iter().map(|id| id.peer).collect() });
+            self.changing = true;
+            let (group, sender, founders) = (group.clone(), self.sender.clone(), self.founders.clone());
+            drop(W::Runtime::spawn(async move {
+                // A vote may have come in between; what the disk refuses, it says elsewhere.
+                drop(group.found_group(founders).await);
+                drop(sender.unbounded_send(Happening::Changed));
+            }));
+        }
+        let kind = mem::discriminant(&next);
+        if now.since(self.astray_since) >= PATIENCE
+            && self.warned_astray != Some(kind)
+            && let Some(text) = explain(&next)
+        {
+            self.warned_astray = Some(kind);
+            self.world.observe(Event::Warned(text));
+        }
+        self.astray = Some(next);
+    }
+
+    /// What the operator of a server that has had no log for some time should know.
+    pub(super) fn says_astray(&self, now: Time) -> Option<String> {
+        let lasts = now.since(self.astray_since) >= PATIENCE;
+        self.astray.as_ref().filter(|_| lasts).and_then(explain)
+    }
+
+    /// Whether this server gives nobody a vote before it has made the first entry of a log.
+    pub(super) fn holds_vote(&self) -> bool {
+        !self.founders.is_empty() && !matches!(self.astray, Some(Step::Follow(_)))
+    }
+
+    /// What this server sees of those that may have a log, or found one with it.
+    fn sight(&self) -> Sight {
+        let linked = self.links.linked_entries().filter(|(_, _, hello)| hello.role == Role::Server);
+        let linked = linked.filter_map(|(_, entry, hello)| {
+            let id = RaftId { peer: entry.peer, store: hello.store? };
+            let others = entry.named.as_ref().is_some_and(|(_, voters)| *voters != self.founders);
+            Some((id, hello.log.is_some() || others))
+        });
+        Sight {
+            me: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
+            founders: self.founders.clone(),
+            linked: linked.collect(),
+        }
+    }
+}
