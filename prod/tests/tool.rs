@@ -616,3 +616,21 @@ fn a_client_is_refused_by_the_operator_of_one_server() {
     let none = ask(&instance.servers[0], &["refuse", "--withdraw", &"ab".repeat(32)]);
     assert!(none.code == 0 && none.stderr.contains("was not on the list"), "{}", none.stderr);
 }
+
+#[test]
+fn another_aggregator_is_approved_by_its_id() {
+    let instance = Instance::start(2, |_| {});
+    let server = &instance.servers[0];
+    refused(&ask(server, &["approve", "aggregator-2"]), "aggregator-2 is no peer id");
+    refused(&ask(&instance.aggregator, &["approve", &"ab".repeat(32)]), "only a server does that");
+    let present = ask(server, &["approve", instance.aggregator.id()]);
+    assert_eq!(present.code, 0, "{}", present.stderr);
+    assert!(present.stderr.contains("it is the aggregator of the log already"), "{}", present.stderr);
+    let other = ask(server, &["approve", &"ab".repeat(32)]);
+    assert_eq!(other.code, 0, "{}", other.stderr);
+    for text in ["approved: it becomes the aggregator", "is not linked with it yet", "set ZIPNET_AGGREGATOR"]
+    {
+        assert!(other.stderr.contains(text), "{text}: {}", other.stderr);
+    }
+    instance.wait_rounds(2);
+}
