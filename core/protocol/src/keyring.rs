@@ -25,6 +25,9 @@ use crate::random::Random;
 use crate::seal::seal;
 use crate::slot::Payload;
 
+/// The most pair keys that are kept: more than twice the largest registry never helps.
+const PAIRS_MAX: usize = 2 << 18;
+
 /// Pair keys that were not used in this many rounds are wiped.
 const KEEP_ROUNDS: u64 = 16;
 
@@ -737,6 +740,11 @@ impl Pairs {
         if self.group == group {
             let job = self.job;
             self.keys.extend(fresh.into_iter().map(|(end, pair)| (end, (pair, job))));
+            // As long as no partial is made, nothing is wiped, and clients may come with new keys without end. What is
+            // dropped here is derived again if it is needed.
+            while self.keys.len() > PAIRS_MAX {
+                self.keys.pop_first();
+            }
         }
     }
 
@@ -764,5 +772,29 @@ impl Pairs {
         }
         self.wipe();
         Some(pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_come_with_new_keys_without_end_fill_no_memory() {
+        let end = |number: u64| {
+            let mut peer = PeerId::default();
+            peer.0[..8].copy_from_slice(&number.to_be_bytes());
+            End { peer, round_key: PublicKey([9; 32]) }
+        };
+        let me = End { peer: PeerId([1; 32]), round_key: PublicKey([8; 32]) };
+        let pair = pair_key(&[7; 32], &end(0), &me, &GroupId::default());
+        let mut pairs = Pairs::default();
+        let batch = u64::try_from(PAIRS_MAX / 4).expect("few");
+        for turn in 0..9 {
+            let fresh = (0..batch).map(|number| (end(turn * batch + number), pair.clone()));
+            pairs.add(GroupId::default(), fresh.collect());
+            assert!(pairs.keys.len() <= PAIRS_MAX, "in turn {turn}");
+        }
+        assert!(pairs.keys.contains_key(&end(9 * batch - 1)), "the newest are there");
     }
 }

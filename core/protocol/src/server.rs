@@ -1070,7 +1070,7 @@ impl<C: Checks> Server<C> {
             }
             Report::RoundAbandoned { header, missing, reason, .. } => {
                 let lacked = self.turnout.as_ref().is_some_and(|turnout| turnout.header == *header);
-                if lacked && *reason == Abandonment::NoAggregate {
+                if lacked && self.held.is_none() && *reason == Abandonment::NoAggregate {
                     *reason = Abandonment::TooFewEnvelopes;
                 }
                 if let Some(promise) = self.promise.take() {

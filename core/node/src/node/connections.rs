@@ -164,8 +164,12 @@ impl<W: World, C: Checks> Node<W, C> {
             Frame::Peers { entries } => self.learn(peer, entries),
             Frame::Members { log, index, voters } => self.voters_named(id, log, index, voters),
             Frame::Reach { servers } => {
-                if let Some(entry) = self.links.get_mut(id) {
+                let Some(entry) = self.links.get_mut(id) else { return };
+                // Nobody else has proven the committee secret, and nothing of a stranger is kept.
+                if entry.hello.as_ref().is_some_and(|hello| hello.role == Role::Server) {
                     entry.reach = servers;
+                } else {
+                    self.rejected("reach", "wrong-role", peer);
                 }
             }
         }

@@ -117,7 +117,14 @@ fn settle_on(disk: &impl Disk, me: PeerId, group: GroupId, entropy: [u8; 32]) ->
             moved.get_or_insert(Ok(()));
             read_or_create(disk, me, group, fresh(&former))?
         }
-        store => store?,
+        store => {
+            let store = store?;
+            if former.as_ref().is_some_and(|former| former.group != group) {
+                // A rotation was begun and taken back. The log has gone on, perhaps with other voters.
+                disk.set_aside(&[founding::FILE]).map_err(failed)?;
+            }
+            store
+        }
     };
     let mut former = former.filter(|former| former.group == group);
     if let Some(former) = &mut former
@@ -361,6 +368,21 @@ mod tests {
         let voters = [RaftId { peer: ME, store }].into_iter().chain(others).collect();
         write_log(&folder, RaftId { peer: ME, store }, &voters);
         (folder, store, voters)
+    }
+
+    #[test]
+    fn a_rotation_that_was_taken_back_is_forgotten() {
+        let (folder, store, voters) = used();
+        // It was begun, and the process died before the log was set aside.
+        let note = Former { group: group(2), voters, taken: false };
+        folder.write(founding::FILE, &note.text()).unwrap();
+        let back = settled(&folder, group(1), 8).unwrap();
+        assert_eq!((back.store, back.former), (store, None));
+        // The log goes on with other voters. At the next rotation to that secret those count.
+        let more = [4, 5].map(|number| RaftId { peer: PeerId([number; 32]), store: StoreId(9) });
+        let grown: BTreeSet<_> = [RaftId { peer: ME, store }].into_iter().chain(more).collect();
+        write_log(&folder, RaftId { peer: ME, store }, &grown);
+        assert_eq!(settled(&folder, group(2), 9).unwrap().former.map(|former| former.voters), Some(grown));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::believed::named;
 use crate::consensus::{self, Believed};
 use crate::event::Event;
 use crate::frame::{Frame, VOTERS_LEN_MAX};
-use crate::meeting::{Change, ConnectionId, Membership, farther_reaching, membership_plan};
+use crate::meeting::{CAUGHT_UP_LAG, Change, ConnectionId, Membership, farther_reaching, membership_plan};
 use crate::world::World;
 
 impl<W: World, C: Checks> Node<W, C> {
@@ -114,6 +114,18 @@ impl<W: World, C: Checks> Node<W, C> {
         }
         let state = group.state();
         let leads = state.role == consensus::Role::Leader && !self.stopping;
+        // Only who can take over: with the disk that has the vote, and with the log.
+        let committed = state.committed.unwrap_or(0);
+        let can_lead = |peer: &PeerId| {
+            let store =
+                self.links.linked().find(|(linked, _)| *linked == peer).and_then(|(_, hello)| hello.store);
+            let voter = store.map(|store| RaftId { peer: *peer, store });
+            let matched = voter.and_then(|voter| state.followers.get(&voter)?.matched);
+            matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_LAG) >= committed)
+        };
+        if leads {
+            reach.retain(|peer, _| can_lead(peer));
+        }
         let better = if leads { farther_reaching(self.own.peer, &own, &reach, &state.members) } else { None };
         let Some(better) = better else {
             self.outreached = None;

@@ -105,7 +105,7 @@ impl<W: World, C: Checks> Node<W, C> {
                         (Abandonment::MissingPartial, missing) => Awaits::Partials(missing),
                     },
                 });
-                view.turnout = member.server.turnout().cloned();
+                view.turnout = member.server.turnout().filter(|_| !member.server.holds_aggregate()).cloned();
                 view.roster_floor = committee.roster_floor();
                 view.reach = self.reach();
                 view.clients = committee.clients().len();

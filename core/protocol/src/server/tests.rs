@@ -989,6 +989,16 @@ fn a_turnout_is_told_to_operators_and_changes_nothing() {
     };
     assert_eq!(reports(&effects).into_iter().filter(lacked).count(), 1);
 
+    // Enough have come after all, and the log does not take it.
+    let mut play = Play::at(Step::Live);
+    let open = play.server.committee().open().unwrap().clone();
+    say(&mut play, aggregator, &turnout(open.digest, 1));
+    let aggregate = play.cast.fold(&open, &[0, 1], b"text");
+    play.hear(aggregator, &Message::Aggregate(aggregate));
+    play.feed(Input::Stop);
+    let effects = play.settle();
+    assert_eq!(reports(&effects).into_iter().filter(lacked).count(), 0);
+
     let mut play = Play::at(Step::Live);
     let open = play.server.committee().open().unwrap().clone();
     say(&mut play, aggregator, &turnout(open.digest, 1));
