@@ -23,6 +23,8 @@ mod identity;
 mod links;
 mod member;
 mod membership;
+#[cfg(test)]
+mod memory;
 mod peers;
 mod view;
 

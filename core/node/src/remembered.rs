@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
 
 use crate::config::{PeerAddress, parse_peer_address};
-use crate::world::{Address, Disk, World};
+use crate::world::{Address, Disk, World, on_disk};
 
 /// The file.
 pub const FILE: &str = "peers";
@@ -35,12 +34,7 @@ pub fn entry(line: &str) -> Option<(PeerId, Address)> {
 
 /// What an earlier process left; nothing if there is none, or if it can not be read.
 pub(crate) async fn load<W: World>(world: &W) -> BTreeMap<PeerId, Address> {
-    let disk = world.disk().clone();
-    let frozen = disk.clone();
-    let read = W::Runtime::spawn_blocking(move || disk.read(FILE)).await;
-    if frozen.is_frozen() {
-        std::future::pending::<()>().await;
-    }
+    let read = on_disk::<W, _>(world.disk().clone(), |disk| disk.read(FILE)).await;
     let text = read.ok().and_then(Result::ok).flatten().unwrap_or_default();
     peers(&text)
 }

@@ -210,3 +210,19 @@ pub trait Disk: Clone + Send + Sync + 'static {
         false
     }
 }
+
+/// Does something with the disk, away from the loop. Whoever waits for it on a disk that was switched off waits for ever.
+///
+/// # Errors
+/// If the work was given up or broke, in words.
+pub(crate) async fn on_disk<W: World, T: Send + 'static>(
+    disk: W::Disk,
+    work: impl FnOnce(&W::Disk) -> T + Send + 'static,
+) -> Result<T, String> {
+    let frozen = disk.clone();
+    let done = W::Runtime::spawn_blocking(move || work(&disk)).await;
+    if frozen.is_frozen() {
+        core::future::pending::<()>().await;
+    }
+    done.map_err(|error| error.to_string())
+}

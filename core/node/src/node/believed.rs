@@ -10,7 +10,7 @@ use zipnet_core::id::{PeerId, UniqueId};
 
 use super::{Happening, Machine, Node};
 use crate::event::Event;
-use crate::world::{Disk, World};
+use crate::world::{Disk, World, on_disk};
 
 /// The file.
 const FILE: &str = "believed.redb";
@@ -25,13 +25,7 @@ const NAMED: &str = "named";
 
 /// What an earlier process kept; nothing if there is none, or if it can not be read.
 pub(super) async fn load<W: World>(world: &W, instance: UniqueId) -> Believed {
-    let disk = world.disk().clone();
-    let frozen = disk.clone();
-    let read = W::Runtime::spawn_blocking(move || read(&disk, instance)).await;
-    if frozen.is_frozen() {
-        std::future::pending::<()>().await;
-    }
-    let read = read.map_err(|error| error.to_string()).and_then(|read| read);
+    let read = on_disk::<W, _>(world.disk().clone(), move |disk| read(disk, instance)).await.flatten();
     read.unwrap_or_else(|reason| {
         let text = format!(
             "failed to read whom this aggregator believed: {reason}; it believes as at its first start"
@@ -98,8 +92,7 @@ impl<W: World, C: Checks> Node<W, C> {
         self.kept = believed.clone();
         let (disk, instance, sender) = (self.world.disk().clone(), self.own.instance, self.sender.clone());
         drop(W::Runtime::spawn(async move {
-            let written = W::Runtime::spawn_blocking(move || write(&disk, instance, &believed)).await;
-            let result = written.map_err(|error| error.to_string()).and_then(|written| written);
+            let result = on_disk::<W, _>(disk, move |disk| write(disk, instance, &believed)).await.flatten();
             // Nobody waits for the result of a node that has ended.
             drop(sender.unbounded_send(Happening::Kept(result)));
         }));
@@ -119,79 +112,14 @@ impl<W: World, C: Checks> Node<W, C> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex, MutexGuard};
-
+    use super::super::memory::Folder;
     use super::*;
-
-    /// A folder for one file, in memory.
-    #[derive(Clone, Debug, Default)]
-    struct Folder(Arc<Mutex<Option<Vec<u8>>>>);
-
-    impl Folder {
-        fn lock(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
-            self.0.lock().expect("nobody panics while holding the lock")
-        }
-
-        fn with<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
-            Ok(act(self.lock().get_or_insert_default()))
-        }
-    }
-
-    impl Disk for Folder {
-        type Backend = Self;
-
-        fn open(&self, _: &str) -> io::Result<Self> {
-            self.with(|_| self.clone())
-        }
-
-        fn exists(&self, _: &str) -> io::Result<bool> {
-            Ok(self.lock().is_some())
-        }
-
-        fn set_aside(&self, _: &[&str]) -> io::Result<()> {
-            unreachable!("an aggregator sets nothing aside")
-        }
-
-        fn read(&self, _: &str) -> io::Result<Option<String>> {
-            unreachable!("it is a database")
-        }
-
-        fn write(&self, _: &str, _: &str) -> io::Result<()> {
-            unreachable!("it is a database")
-        }
-    }
-
-    impl redb::StorageBackend for Folder {
-        fn len(&self) -> io::Result<u64> {
-            self.with(|file| file.len() as u64)
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            self.with(|file| out.copy_from_slice(&file[start..start + out.len()]))
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            let len = usize::try_from(len).map_err(io::Error::other)?;
-            self.with(|file| file.resize(len, 0))
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            self.with(|file| file[start..start + data.len()].copy_from_slice(data))
-        }
-    }
 
     #[test]
     fn what_was_kept_is_read_by_the_same_instance_only() {
         let (folder, instance) = (Folder::default(), UniqueId::from_text("an instance"));
         assert_eq!(read(&folder, instance), Ok(Believed::default()));
-        assert!(folder.lock().is_none(), "reading makes no file");
+        assert!(folder.names().is_empty(), "reading makes no file");
         for servers in [1..=3, 2..=250, 9..=9] {
             let servers: Vec<PeerId> = servers.map(|number| PeerId([number; 32])).collect();
             let believed = Believed { named: servers[..1].to_vec(), servers };
@@ -204,7 +132,7 @@ mod tests {
     #[test]
     fn a_file_that_is_none_is_said_and_believed_in_nothing() {
         let folder = Folder::default();
-        *folder.lock() = Some(vec![7; 5000]);
+        folder.with(|inner| inner.files.insert(FILE.to_owned(), vec![7; 5000]));
         let refused = read(&folder, UniqueId::from_text("an instance")).expect_err("rubbish");
         assert!(refused.contains(FILE), "{refused}");
     }

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use openraft_rt::AsyncRuntime;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use zipnet_core::id::{GroupId, PeerId, StoreId};
 
 use crate::consensus::recording::{self, Voters};
 use crate::consensus::{Fault, LOG_FILE, MACHINE_FILE};
 use crate::founding::{self, Former};
-use crate::world::{Disk, World};
+use crate::world::{Disk, World, on_disk};
 
 /// The file.
 const FILE: &str = "node.redb";
@@ -59,27 +58,15 @@ pub(super) async fn settle<W: World>(
     group: GroupId,
     entropy: [u8; 32],
 ) -> Result<Settled, StoreError> {
-    on_disk(world, move |disk| settle_on(disk, me, group, entropy)).await
+    let settled = on_disk::<W, _>(world.disk().clone(), move |disk| settle_on(disk, me, group, entropy));
+    settled.await.map_err(StoreError::Disk).flatten()
 }
 
 /// Moves everything that belongs to a log out of the way. Nothing is deleted: a person may want it back.
 pub(super) async fn set_aside<W: World>(world: &W) -> Result<(), StoreError> {
     let failed = |error| StoreError::Disk(format!("set the old state aside: {error}"));
-    on_disk(world, move |disk| disk.set_aside(&OF_A_PLACE).map_err(failed)).await
-}
-
-/// Does something with the disk, away from the loop.
-async fn on_disk<W: World, T: Send + 'static>(
-    world: &W,
-    work: impl FnOnce(&W::Disk) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let disk = world.disk().clone();
-    let frozen = disk.clone();
-    let done = W::Runtime::spawn_blocking(move || work(&disk)).await;
-    if frozen.is_frozen() {
-        std::future::pending::<()>().await;
-    }
-    done.map_err(|error| StoreError::Disk(error.to_string()))?
+    let aside = on_disk::<W, _>(world.disk().clone(), |disk| disk.set_aside(&OF_A_PLACE));
+    aside.await.map_err(StoreError::Disk)?.map_err(failed)
 }
 
 fn settle_on(disk: &impl Disk, me: PeerId, group: GroupId, entropy: [u8; 32]) -> Result<Settled, StoreError> {
@@ -210,126 +197,13 @@ fn damaged(reason: String) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
-
     use openraft::entry::RaftEntry;
     use zipnet_core::id::RaftId;
 
+    use super::super::memory::Folder;
     use super::*;
     use crate::consensus::codec::{FORMAT as LOG_FORMAT, encode_entry, encode_node};
     use crate::consensus::types::{Entry, LogId, Membership, NodeId, Payload};
-
-    /// A folder in memory whose power fails before the n-th change of a name.
-    #[derive(Clone, Debug, Default)]
-    struct Folder(Arc<Mutex<Inner>>);
-
-    #[derive(Debug, Default)]
-    struct Inner {
-        files: BTreeMap<String, Vec<u8>>,
-        left: Option<usize>,
-    }
-
-    impl Folder {
-        fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
-            act(&mut self.0.lock().expect("nobody panics while holding the lock"))
-        }
-
-        fn copy(&self) -> Inner {
-            self.with(|inner| Inner { files: inner.files.clone(), left: None })
-        }
-
-        fn names(&self) -> Vec<String> {
-            self.with(|inner| inner.files.keys().cloned().collect())
-        }
-    }
-
-    impl Inner {
-        fn power(&mut self) -> io::Result<()> {
-            match &mut self.left {
-                Some(0) => Err(io::Error::other("the power failed")),
-                Some(left) => {
-                    *left -= 1;
-                    Ok(())
-                }
-                None => Ok(()),
-            }
-        }
-    }
-
-    impl Disk for Folder {
-        type Backend = File;
-
-        fn open(&self, name: &str) -> io::Result<File> {
-            self.with(|inner| {
-                inner.files.entry(name.to_owned()).or_default();
-            });
-            Ok(File(self.clone(), name.to_owned()))
-        }
-
-        fn exists(&self, name: &str) -> io::Result<bool> {
-            Ok(self.with(|inner| inner.files.contains_key(name)))
-        }
-
-        fn set_aside(&self, names: &[&str]) -> io::Result<()> {
-            self.with(|inner| {
-                for name in names {
-                    if inner.files.contains_key(*name) {
-                        inner.power()?;
-                        inner.files.remove(*name);
-                    }
-                }
-                Ok(())
-            })
-        }
-
-        fn read(&self, name: &str) -> io::Result<Option<String>> {
-            let bytes = self.with(|inner| inner.files.get(name).cloned());
-            bytes.map(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).transpose()
-        }
-
-        fn write(&self, name: &str, text: &str) -> io::Result<()> {
-            self.with(|inner| {
-                inner.power()?;
-                inner.files.insert(name.to_owned(), text.as_bytes().to_vec());
-                Ok(())
-            })
-        }
-    }
-
-    #[derive(Debug)]
-    struct File(Folder, String);
-
-    impl File {
-        fn with<T>(&self, act: impl FnOnce(&mut Vec<u8>) -> T) -> io::Result<T> {
-            Ok(self.0.with(|inner| act(inner.files.entry(self.1.clone()).or_default())))
-        }
-    }
-
-    impl redb::StorageBackend for File {
-        fn len(&self) -> io::Result<u64> {
-            self.with(|file| file.len() as u64)
-        }
-
-        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            self.with(|file| out.copy_from_slice(&file[start..start + out.len()]))
-        }
-
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            let len = usize::try_from(len).map_err(io::Error::other)?;
-            self.with(|file| file.resize(len, 0))
-        }
-
-        fn sync_data(&self) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            let start = usize::try_from(offset).map_err(io::Error::other)?;
-            self.with(|file| file[start..start + data.len()].copy_from_slice(data))
-        }
-    }
 
     const ME: PeerId = PeerId([1; 32]);
 
@@ -400,7 +274,7 @@ mod tests {
         assert_eq!((again.store, again.former, again.moved), (moved.store, Some(former.clone()), None));
 
         // Whoever has lost what it promised is somebody else.
-        let lost = Folder(Arc::new(Mutex::new(folder.copy())));
+        let lost = folder.copy();
         lost.with(|inner| inner.files.retain(|name, _| name == founding::FILE));
         assert_eq!(settled(&lost, group(2), 10).unwrap().store, StoreId(u64::from_le_bytes([10; 8])));
 
@@ -426,7 +300,7 @@ mod tests {
             }
             crashes += 1;
             folder.with(|inner| inner.left = None);
-            let other_way = Folder(Arc::new(Mutex::new(folder.copy())));
+            let other_way = folder.copy();
             let found = settled(&folder, group(2), 10).unwrap();
             assert_eq!(Some(found.store), expected.store_of(&ME), "{changes}");
             assert_eq!(found.former, Some(expected), "{changes}");

@@ -20,7 +20,7 @@ use crate::gossip;
 use crate::gossip::book::{ENTRIES_LEN_MAX, EntryRefused, PeerEntry, Source};
 use crate::remembered;
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
-use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
+use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World, on_disk};
 
 /// How often the address book is looked at for the next process, at least.
 const REMEMBER: Duration = Duration::from_secs(2);
@@ -374,13 +374,8 @@ impl<W: World, C: Checks> Node<W, C> {
         self.remembered = addresses;
         let (disk, sender) = (self.world.disk().clone(), self.sender.clone());
         drop(W::Runtime::spawn(async move {
-            let frozen = disk.clone();
-            let written = W::Runtime::spawn_blocking(move || disk.write(remembered::FILE, &text)).await;
-            if frozen.is_frozen() {
-                std::future::pending::<()>().await;
-            }
-            let result = written.map_err(|error| error.to_string());
-            let result = result.and_then(|written| written.map_err(|error| error.to_string()));
+            let written = on_disk::<W, _>(disk, move |disk| disk.write(remembered::FILE, &text)).await;
+            let result = written.and_then(|written| written.map_err(|error| error.to_string()));
             // Nobody waits for the result of a node that has ended.
             drop(sender.unbounded_send(Happening::Remembered(result)));
         }));
