@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zipnet_core::id::{GroupId, PeerId, RaftId, StoreId};
 use zipnet_core::signing::{Context, Fields};
 
+use crate::config::parse_peer;
 use crate::meeting::majority;
 
 /// The file of the state folder that names the former voters.
@@ -92,26 +93,14 @@ impl Former {
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.lines().peekable();
-        let group = GroupId(bytes(lines.next()?.strip_prefix("group ")?)?);
+        let group = GroupId(parse_peer(lines.next()?.strip_prefix("group ")?)?.0);
         let taken = lines.next_if_eq(&TAKEN).is_some();
         let voter = |line: &str| {
             let (peer, store) = line.split_once(' ')?;
-            Some(RaftId { peer: PeerId(bytes(peer)?), store: StoreId(store.parse().ok()?) })
+            Some(RaftId { peer: parse_peer(peer)?, store: StoreId(store.parse().ok()?) })
         };
         Some(Self { group, voters: lines.map(voter).collect::<Option<_>>()?, taken })
     }
-}
-
-/// 64 hexadecimal digits.
-fn bytes(digits: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// What a server without a log knows.

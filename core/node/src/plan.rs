@@ -123,6 +123,15 @@ fn rounds(view: &View, remaining: usize, going: Going, consequences: &mut Vec<St
     outcome
 }
 
+/// What rounds do until a server is back.
+fn without(view: &View, server: PeerId, consequences: &mut Vec<String>) -> Rounds {
+    if view.roster.contains(&server) {
+        rounds(view, view.roster.len().saturating_sub(1), Going::Departs, consequences)
+    } else {
+        Rounds::GoOn
+    }
+}
+
 fn stop(view: &View, server: PeerId) -> Plan {
     let (voters, name) = (view.voters.len(), server.short());
     let mut consequences = Vec::new();
@@ -146,13 +155,7 @@ fn stop(view: &View, server: PeerId) -> Plan {
             majority(voters)
         ));
     }
-    let rounds = if !quorum {
-        Rounds::Stop
-    } else if view.roster.contains(&server) {
-        rounds(view, view.roster.len().saturating_sub(1), Going::Departs, &mut consequences)
-    } else {
-        Rounds::GoOn
-    };
+    let rounds = if quorum { without(view, server, &mut consequences) } else { Rounds::Stop };
     consequences.push(format!("the vote of server {name} still counts while it is away"));
     Plan { safe: quorum, rounds, consequences, may_leave: spare(left, voters) }
 }
@@ -188,11 +191,7 @@ fn replace_disk(view: &View, server: PeerId) -> Plan {
             majority(voters)
         ));
     }
-    let rounds = if view.roster.contains(&server) {
-        rounds(view, view.roster.len().saturating_sub(1), Going::Departs, &mut consequences)
-    } else {
-        Rounds::GoOn
-    };
+    let rounds = without(view, server, &mut consequences);
     consequences.push(format!(
         "server {name} comes back as a new one: it gets the log first, and then the vote moves to the new disk"
     ));

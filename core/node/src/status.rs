@@ -11,13 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
-use zipnet_core::message::{Role, Turnout};
+use zipnet_core::message::{Record, Role, Turnout};
 use zipnet_core::refused::Refused;
 
 pub use self::cause::{Cause, causes};
 use crate::config::role_name;
 use crate::meeting::{Removal, ServerState};
-use crate::world::Address;
 
 /// What a node knows of itself and the others.
 #[derive(Clone, Debug)]
@@ -92,8 +91,6 @@ pub struct View {
     pub finalized_count: u64,
     /// The newest finalised rounds that a server holds, oldest first.
     pub records: Vec<RecordView>,
-    /// Where servers and the aggregator can be dialled, as far as this node knows; without itself.
-    pub addresses: BTreeMap<PeerId, Address>,
     /// How long a round may take: period and deadline together.
     pub patience: Duration,
     /// Whether an aggregator is linked with servers, and believes none of them.
@@ -177,6 +174,22 @@ pub struct RecordView {
     pub confirmed: bool,
 }
 
+impl RecordView {
+    /// What is shown of a record.
+    #[must_use]
+    pub fn of(record: &Record, digest: Digest, confirmed: bool) -> Self {
+        Self {
+            log: record.log,
+            round: record.round,
+            digest,
+            previous: record.previous,
+            participants: record.participants.count_ones(),
+            servers: record.servers.clone(),
+            confirmed,
+        }
+    }
+}
+
 impl View {
     /// A node that has just started and has not met anybody.
     #[must_use]
@@ -216,7 +229,6 @@ impl View {
             finalized: None,
             finalized_count: 0,
             records: Vec::new(),
-            addresses: BTreeMap::new(),
             patience: Duration::from_secs(18),
             strangers_only: false,
             enrolled: false,

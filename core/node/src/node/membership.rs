@@ -113,21 +113,20 @@ impl<W: World, C: Checks> Node<W, C> {
             }
         }
         let state = group.state();
-        let leads = state.role == consensus::Role::Leader && !self.stopping;
+        if state.role != consensus::Role::Leader || self.stopping {
+            self.outreached = None;
+            return;
+        }
         // Only who can take over: with the disk that has the vote, and with the log.
         let committed = state.committed.unwrap_or(0);
         let can_lead = |peer: &PeerId| {
-            let store =
-                self.links.linked().find(|(linked, _)| *linked == peer).and_then(|(_, hello)| hello.store);
-            let voter = store.map(|store| RaftId { peer: *peer, store });
-            let matched = voter.and_then(|voter| state.followers.get(&voter)?.matched);
+            let store = self.links.hello(peer).and_then(|hello| hello.store);
+            let matched =
+                store.and_then(|store| state.followers.get(&RaftId { peer: *peer, store })?.matched);
             matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP_LAG) >= committed)
         };
-        if leads {
-            reach.retain(|peer, _| can_lead(peer));
-        }
-        let better = if leads { farther_reaching(self.own.peer, &own, &reach, &state.members) } else { None };
-        let Some(better) = better else {
+        reach.retain(|peer, _| can_lead(peer));
+        let Some(better) = farther_reaching(self.own.peer, &own, &reach, &state.members) else {
             self.outreached = None;
             return;
         };
@@ -223,8 +222,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 state.quorum_acked.is_none_or(|ago| ago <= DESERTED)
             } else {
                 // One that came back with another disk leads nothing.
-                let mut linked = self.links.linked();
-                linked.any(|(peer, hello)| *peer == leader.peer && hello.store == Some(leader.store))
+                self.links.hello(&leader.peer).is_some_and(|hello| hello.store == Some(leader.store))
             }
         });
         if leader.map(|leader| leader.peer) != self.leader {

@@ -19,9 +19,9 @@ use crate::world::World;
 impl<W: World, C: Checks> Node<W, C> {
     /// Tells operators why rounds stall, whenever that changes, and that they go on.
     pub(super) fn look_after_causes(&mut self) {
-        let view = self.view();
-        let causes = if view.is_stalled() { causes(&view) } else { Vec::new() };
-        if causes.is_empty() && view.is_stalled() {
+        let stalled = self.pace().is_stalled();
+        let causes = if stalled { causes(&self.view()) } else { Vec::new() };
+        if causes.is_empty() && stalled {
             // The next round was opened just now.
             return;
         }
@@ -32,11 +32,30 @@ impl<W: World, C: Checks> Node<W, C> {
         }
     }
 
-    pub(super) fn view(&self) -> View {
+    /// How rounds go at present, without anything that takes longer to find out.
+    fn pace(&self) -> View {
         let now = self.world.now();
         let mut view = View::lonely(self.config.instance.name(), self.own.peer, self.own.role);
         view.uptime = now.since(self.started);
-        view.addresses = self.addresses();
+        if let Machine::Server { member, .. } = &self.machine {
+            let server = &lock(member).server;
+            let newest = server.newest();
+            view.finalized =
+                newest.map(|(round, participants, at)| Finalized { round, participants, age: now.since(at) });
+            view.finalized_count = server.rounds();
+        } else {
+            view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
+            view.finalized_count = self.rounds_seen;
+        }
+        if let Part::Server(part) = &self.config.part {
+            view.patience = part.round_period.saturating_add(part.round_deadline);
+        }
+        view
+    }
+
+    pub(super) fn view(&self) -> View {
+        let now = self.world.now();
+        let mut view = self.pace();
         let known = self.links.linked().filter(|(_, hello)| hello.role != Role::Client);
         view.linked = known.map(|(peer, _)| *peer).collect();
         let aggregator = self.links.linked().find(|(_, hello)| hello.role == Role::Aggregator);
@@ -55,10 +74,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 let member = lock(member);
                 view.leader = member.server.leader();
                 let state = group.state();
-                view.members_settled = state.members_committed && !state.members.joint && !self.changing;
+                let is_agreed = state.members_committed && !state.members.joint;
+                view.members_settled = is_agreed && !self.changing;
                 view.voters = state.members.voters.iter().map(|voter| voter.peer).collect();
                 view.learners = state.members.learners.iter().map(|learner| learner.peer).collect();
-                let is_agreed = state.members_committed && !state.members.joint;
                 let linked = self
                     .links
                     .linked()
@@ -73,15 +92,8 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.group =
                     secret.map(|secret| secret.group_id(&self.config.instance, &self.own.machine_signature));
                 view.log = committee.log();
-                let records = committee.records().iter().map(|kept| RecordView {
-                    log: kept.record.log,
-                    round: kept.record.round,
-                    digest: kept.digest,
-                    previous: kept.record.previous,
-                    participants: kept.record.participants.count_ones(),
-                    servers: kept.record.servers.clone(),
-                    confirmed: kept.confirmed(),
-                });
+                let records = committee.records().iter();
+                let records = records.map(|kept| RecordView::of(&kept.record, kept.digest, kept.confirmed()));
                 view.records = records.collect();
                 view.servers = server_states(committee);
                 // What stands in the registry of this server is of an earlier process as long as its own is not there.
@@ -123,13 +135,6 @@ impl<W: World, C: Checks> Node<W, C> {
                 let floors = committee.servers().values().filter_map(|entry| entry.bundle.floors);
                 let set = floors.into_iter().any(|floors| floors.servers.is_some());
                 view.min_servers = u32::try_from(committee.roster_floor()).ok().filter(|_| set);
-                let newest = member.server.newest();
-                view.finalized = newest.map(|(round, participants, at)| Finalized {
-                    round,
-                    participants,
-                    age: now.since(at),
-                });
-                view.finalized_count = member.server.rounds();
             }
             Machine::Aggregator(aggregator) => {
                 view.aggregator = aggregator.registry().map(|_| self.own.peer);
@@ -150,15 +155,9 @@ impl<W: World, C: Checks> Node<W, C> {
                         awaits,
                     });
                 }
-                let records = aggregator.records().map(|(record, digest, confirmed)| RecordView {
-                    log: record.log,
-                    round: record.round,
-                    digest,
-                    previous: record.previous,
-                    participants: record.participants.count_ones(),
-                    servers: record.servers.clone(),
-                    confirmed,
-                });
+                let records = aggregator.records();
+                let records =
+                    records.map(|(record, digest, confirmed)| RecordView::of(record, digest, confirmed));
                 view.records = records.collect();
                 let has_servers = self.links.linked().any(|(_, hello)| hello.role == Role::Server);
                 view.strangers_only = has_servers && !aggregator.knows_server();
@@ -181,15 +180,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 view.log = reader.tip().map(|(log, ..)| log);
             }
         }
-        if !matches!(self.machine, Machine::Server { .. }) {
-            view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
-            view.finalized_count = self.rounds_seen;
-        }
         if let Part::Server(part) = &self.config.part {
             view.configured = part.aggregator;
             view.first_voters = u32::try_from(self.first_voters).unwrap_or(u32::MAX).min(part.first_voters);
             view.astray = self.says_astray(now);
-            view.patience = part.round_period.saturating_add(part.round_deadline);
             view.min_participants = view.min_participants.max(part.floors.participants);
         }
         view

@@ -330,16 +330,13 @@ fn awaited(view: &View, round: Round, awaits: &Awaits) -> Vec<Cause> {
         |missing: &[PeerId]| missing.iter().map(|peer| (*peer, view.answers(peer))).collect::<Vec<_>>();
     // Whoever misses a server that others reach sees half of the matter.
     let cut = |missing: &[PeerId]| missing.iter().find_map(|peer| cut_to(view, *peer));
+    let servers = |cause: Cause, missing: &[PeerId]| [cause].into_iter().chain(cut(missing)).collect();
     match awaits {
         Awaits::HeaderSignatures(missing) => {
-            let mut causes = vec![Cause::Unsigned { round, missing: linked(missing) }];
-            causes.extend(cut(missing));
-            causes
+            servers(Cause::Unsigned { round, missing: linked(missing) }, missing)
         }
         Awaits::Partials(missing) => {
-            let mut causes = vec![Cause::MissingPartial { round, missing: linked(missing) }];
-            causes.extend(cut(missing));
-            causes
+            servers(Cause::MissingPartial { round, missing: linked(missing) }, missing)
         }
         Awaits::Aggregate => match &view.turnout {
             Some(turnout) => vec![lacking(view, turnout)],
