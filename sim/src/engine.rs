@@ -50,7 +50,7 @@ mod select;
 mod workload;
 
 pub(crate) use act::gives;
-pub(crate) use condition::{fits, says};
+pub(crate) use condition::{fits, tells};
 pub(crate) use fault::{exponential, mean_gap};
 
 use condition::Wait;

@@ -331,13 +331,7 @@ impl Run<'_> {
         let name = self.cluster.name(node);
         let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.peer(named).short());
-        let causes = status.causes.iter().zip(status.cause_names.iter().map(|name| Some(*name)));
-        let told = causes.chain(status.notes.iter().map(|note| (note, None)));
-        let fits = |(sentence, word): (&String, Option<&str>)| {
-            says(word, sentence, cause)
-                && named.as_ref().is_none_or(|named| sentence.contains(named.as_str()))
-        };
-        if told.into_iter().any(fits) {
+        if tells(&status.causes, &status.cause_names, &status.notes, cause, named.as_deref()) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
@@ -369,7 +363,31 @@ pub(crate) fn fits(name: &str, reason: Reason) -> bool {
     }
 }
 
-/// Whether what a status says is about this cause: by its name, or in words.
-pub(crate) fn says(name: Option<&str>, sentence: &str, cause: Cause) -> bool {
-    name == Some(cause.name()) || cause.says().iter().any(|words| sentence.contains(words))
+/// Whether a status names a cause, by its name or in words, in a sentence with this in it.
+pub(crate) fn tells(
+    causes: &[String],
+    names: &[impl AsRef<str>],
+    notes: &[String],
+    cause: Cause,
+    named: Option<&str>,
+) -> bool {
+    let is_named = |sentence: &String| named.is_none_or(|named| sentence.contains(named));
+    let says = |sentence: &String| cause.says().iter().any(|words| sentence.contains(words));
+    let mut causes = causes.iter().zip(names);
+    causes.any(|(sentence, name)| (name.as_ref() == cause.name() || says(sentence)) && is_named(sentence))
+        || notes.iter().any(|note| says(note) && is_named(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use zipnet_node::status;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_of_a_node_can_be_asked_for() {
+        for name in status::Cause::NAMES {
+            assert!(Cause::ALL.iter().any(|(_, word, _)| *word == name), "no scenario can ask for {name}");
+        }
+    }
 }

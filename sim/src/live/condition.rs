@@ -10,7 +10,7 @@ use super::select::Purpose;
 use super::witness::{Fate, Mark, short};
 use super::{Going, Run, duration};
 use crate::cluster::NodeId;
-use crate::engine::{fits, says};
+use crate::engine::{fits, tells};
 
 /// A condition with its nodes, from the moment on from which it is waited for.
 #[derive(Clone, Debug)]
@@ -291,12 +291,8 @@ impl Run<'_> {
         let name = self.cluster.name(node);
         let Some(status) = self.cluster.status(node) else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.get(named).peer.to_string());
-        let causes = status.causes.iter().zip(status.cause_names.iter().map(|name| Some(name.as_str())));
-        let told = causes.chain(status.notes.iter().map(|note| (note, None)));
-        let fits = |(sentence, word): (&String, Option<&str>)| {
-            says(word, sentence, cause) && named.as_ref().is_none_or(|named| sentence.contains(short(named)))
-        };
-        if told.into_iter().any(fits) {
+        let named = named.as_deref().map(short);
+        if tells(&status.causes, &status.cause_names, &status.notes, cause, named) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
