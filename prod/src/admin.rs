@@ -147,7 +147,7 @@ async fn judged(
 
 async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Response {
     let Some(peer): Option<PeerId> = parse_peer(&peer) else {
-        return wrong(&format!("{peer} is no peer id: write its 64 hexadecimal digits"));
+        return no_peer(&peer);
     };
     let handle = desk.observed.handle.clone();
     match judged(&handle, |view| view.removal(peer, true)).await {
@@ -160,10 +160,14 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
     }
 }
 
+fn no_peer(written: &str) -> Response {
+    wrong(&format!("{written} is no peer id: write its 64 hexadecimal digits"))
+}
+
 /// The aggregator may be known by rumour only, or not yet: whoever is named is waited for.
 async fn approve(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Response {
     let Some(peer): Option<PeerId> = parse_peer(&peer) else {
-        return wrong(&format!("{peer} is no peer id: write its 64 hexadecimal digits"));
+        return no_peer(&peer);
     };
     let handle = desk.observed.handle.clone();
     let Some(view) = handle.view().await else { return gone() };

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use clap::ArgMatches;
-use serde_json::Value;
 
 use super::Outcome;
-use crate::{admin, flags};
+use super::node::order;
+use crate::flags;
 
 /// Has a server approve an aggregator, for as long as its process runs.
 ///
@@ -14,12 +14,9 @@ use crate::{admin, flags};
 /// If nobody answers, or the node is no server.
 pub(super) async fn approve(folder: &Path, matches: &ArgMatches) -> Outcome {
     let peer = matches.get_one::<String>("aggregator").expect("it is required");
-    let answer = admin::ask(folder, &format!("/approve/{peer}"), Some(Vec::new())).await?;
-    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    if answer.status != 200 {
-        let sentence = page["refused"].as_str().or(page["error"].as_str()).unwrap_or(answer.body.trim());
-        return Err(format!("failed to {sentence}"));
-    }
+    let page = order(folder, &format!("/approve/{peer}"))
+        .await?
+        .map_err(|sentence| format!("failed to {sentence}"))?;
     if page["aggregator"].as_str() == Some(peer) {
         flags::say("it is the aggregator of the log already");
     } else {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use zipnet_world::disk::{Content, Folder};
 
 use super::Outcome;
-use super::node::page;
+use super::node::{order, page};
 use super::standing::server;
 use crate::{admin, flags};
 
@@ -37,12 +37,7 @@ pub(super) async fn retire(folder: &Path, matches: &ArgMatches) -> Outcome {
         ));
     }
     let path = if dead { format!("/retire/{peer}") } else { "/retire".to_owned() };
-    let answer = admin::ask(folder, &path, Some(Vec::new())).await?;
-    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    if answer.status != 200 {
-        let sentence = page["refused"].as_str().or(page["error"].as_str()).unwrap_or(answer.body.trim());
-        return Err(format!("failed to {sentence}"));
-    }
+    let page = order(folder, &path).await?.map_err(|sentence| format!("failed to {sentence}"))?;
     if let Some(advice) = page["advice"].as_str() {
         flags::say(&format!("advice: {advice}"));
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::admin;
 use zipnet_world::addresses::instance_folder;
@@ -105,7 +106,7 @@ fn only(mut found: Vec<PathBuf>, what: &str) -> Result<PathBuf, String> {
 
 /// Whether the node that runs there is of this instance, by its own word.
 async fn belongs(folder: &Path, instance: &str) -> Result<(), String> {
-    let status: serde_json::Value = page(folder, "/status").await?;
+    let status: Value = page(folder, "/status").await?;
     match status["instance"].as_str() {
         Some(said) if said == instance => Ok(()),
         said => Err(format!(
@@ -127,4 +128,18 @@ pub(super) async fn page<T: DeserializeOwned>(folder: &Path, path: &str) -> Resu
     }
     serde_json::from_str(&answer.body)
         .map_err(|reason| format!("failed to read the answer of the node: {reason}"))
+}
+
+/// Gives a node an order. What it says about it, or why it refuses.
+///
+/// # Errors
+/// The sentence that says that nobody answers.
+pub(super) async fn order(folder: &Path, path: &str) -> Result<Result<Value, String>, String> {
+    let answer = admin::ask(folder, path, Some(Vec::new())).await?;
+    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    if answer.status != 200 {
+        let sentence = page["refused"].as_str().or(page["error"].as_str()).unwrap_or(answer.body.trim());
+        return Ok(Err(sentence.to_owned()));
+    }
+    Ok(Ok(page))
 }

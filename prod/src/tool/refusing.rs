@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Outcome;
-use super::node::page;
-use crate::{admin, flags};
+use super::node::{order, page};
+use crate::flags;
 
 /// What a server says of the clients that its operator refuses.
 #[derive(Debug, Deserialize)]
@@ -38,12 +38,7 @@ pub(super) async fn refuse(folder: &Path, matches: &ArgMatches) -> Outcome {
         ));
     }
     let path = format!("/{}/{client}", if withdraw { "unrefuse" } else { "refuse" });
-    let answer = admin::ask(folder, &path, Some(Vec::new())).await?;
-    let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    if answer.status != 200 {
-        let sentence = page["refused"].as_str().or(page["error"].as_str()).unwrap_or(answer.body.trim());
-        return Err(sentence.to_owned());
-    }
+    let page = order(folder, &path).await??;
     let client = page["client"].as_str().unwrap_or(client);
     flags::say(&match (page["changed"] == true, withdraw) {
         (true, false) => format!(
