@@ -112,6 +112,8 @@ pub struct Sight {
     pub founders: BTreeSet<RaftId>,
     /// The servers that are linked, and whether each has a log of this group that is not theirs to found.
     pub linked: BTreeMap<RaftId, bool>,
+    /// Whether it has given a vote, and can not make a first entry any more.
+    pub voted: bool,
 }
 
 /// What a server without a log does about it.
@@ -121,6 +123,8 @@ pub enum Step {
     Found,
     /// It waits for the log that this server has.
     Follow(PeerId),
+    /// It has given a vote, and waits for the log of whom it chose.
+    Chose,
     /// It waits for former voters: so many are needed, and these are not reached.
     Wait {
         /// Itself included.
@@ -147,7 +151,7 @@ pub fn step(sight: &Sight) -> Step {
     if here.len() < needed {
         return Step::Wait { needed, missing: away.into_iter().map(|id| id.peer).collect() };
     }
-    Step::Found
+    if sight.voted { Step::Chose } else { Step::Found }
 }
 
 /// What an operator should know of a server that has been without a log for some time.
@@ -155,7 +159,16 @@ pub fn step(sight: &Sight) -> Step {
 pub fn explain(step: &Step) -> Option<String> {
     let decide = "restart one of the servers, and only one, with ZIPNET_NEW_LOG=true";
     match step {
-        Step::Found | Step::Follow(_) => None,
+        Step::Found => None,
+        Step::Follow(peer) => Some(format!(
+            "not in the committee yet: server {} has a log, and this server has not got it from the leader. Compare \
+             ZIPNET_ALLOWED_SERVERS there; if that log is nobody's any more, stop that server and {decide}",
+            peer.short()
+        )),
+        Step::Chose => Some(format!(
+            "not in the committee yet: this server has given another one its vote, and has not got the log from it. Start \
+             the servers that had a log; if they are lost for good, {decide}"
+        )),
         Step::Wait { needed, missing } => {
             let missing: Vec<_> = missing.iter().map(PeerId::short).collect();
             Some(format!(
@@ -232,6 +245,7 @@ mod tests {
             me: raft(3, 1),
             founders: founders.clone(),
             linked: linked.iter().copied().collect(),
+            voted: false,
         };
         let (first, second, strange) = ((raft(1, 1), false), (raft(2, 1), false), (raft(9, 1), false));
         let missing = |numbers: &[u8]| numbers.iter().map(|number| PeerId([*number; 32])).collect();
@@ -253,6 +267,7 @@ mod tests {
         assert_eq!(step(&Sight { founders: BTreeSet::new(), ..sight(&[first, second]) }), Step::Ask);
         let alone = Sight { founders: [raft(3, 1)].into(), ..sight(&[]) };
         assert_eq!(step(&alone), Step::Found);
+        assert_eq!(step(&Sight { voted: true, ..alone }), Step::Chose);
     }
 
     #[test]
@@ -260,6 +275,9 @@ mod tests {
         let waits = explain(&Step::Wait { needed: 2, missing: vec![PeerId([2; 32])] }).expect("it waits");
         assert!(waits.contains("0202020202") && waits.contains("ZIPNET_NEW_LOG=true"), "{waits}");
         assert!(explain(&Step::Ask).expect("it waits").contains("ZIPNET_NEW_LOG=true"));
-        assert_eq!(explain(&Step::Follow(PeerId([2; 32]))), None);
+        assert!(explain(&Step::Chose).expect("it waits").contains("ZIPNET_NEW_LOG=true"));
+        let follows = explain(&Step::Follow(PeerId([2; 32]))).expect("it waits");
+        assert!(follows.contains("0202020202") && follows.contains("ZIPNET_ALLOWED_SERVERS"), "{follows}");
+        assert_eq!(explain(&Step::Found), None);
     }
 }

@@ -123,8 +123,8 @@ pub struct Believed {
     pub named: BTreeSet<RaftId>,
     /// Identities that the committee has barred for good.
     pub retired: BTreeSet<PeerId>,
-    /// Whether this node gives nobody a vote as long as it has neither given one nor has an entry: it is about to make
-    /// the first entry itself, and could not do so afterwards.
+    /// Whether this node, as long as it has neither given a vote nor has an entry, takes nothing but a log: it is about to
+    /// make the first entry itself, and could not do so once it has followed anybody.
     pub holds_vote: bool,
 }
 
@@ -209,6 +209,18 @@ pub(super) fn check_sender(me: RaftId, from: RaftId, request: &Request) -> Resul
         return Err(Refusal::Impersonation);
     }
     Ok(())
+}
+
+/// Whether a request brings a node that has nothing the log from its beginning, and with it who is in the group. Every other
+/// one would only leave a vote behind.
+pub(super) fn brings_log(request: &Request) -> bool {
+    match request {
+        Request::Append { prev: None, entries, .. } => {
+            entries.first().is_some_and(|entry| matches!(entry.payload, Payload::Membership(_)))
+        }
+        Request::Snapshot(..) => true,
+        Request::Append { .. } | Request::Vote(_) | Request::PreVote(_) | Request::Transfer { .. } => false,
+    }
 }
 
 /// Only a voter can be asked to take over.

@@ -24,7 +24,7 @@ use zipnet_core::id::RaftId;
 use super::codec::{self, Ballot, Frame, Reply, Request};
 use super::database::lock;
 use super::guard::{
-    Believed, Bounds, Installation, Known, Office, Refusal, Standing, check_numbers, check_reply,
+    Believed, Bounds, Installation, Known, Office, Refusal, Standing, brings_log, check_numbers, check_reply,
     check_sender, check_transfer, judge_append, judge_snapshot, may_send, one_leader,
 };
 use super::machine::{Machine, MachineStore};
@@ -218,7 +218,7 @@ impl<T: Transport> Calls<T> {
         check_transfer(&request, known)?;
         let is_fresh = metrics.current_term == 0 && metrics.last_log_index.is_none();
         check_numbers(&request, Bounds::at((!is_fresh).then_some(metrics.current_term)))?;
-        if is_fresh && state.believed.holds_vote && Office::of(&request) == Office::Candidate {
+        if is_fresh && state.believed.holds_vote && !brings_log(&request) {
             return Err(Refusal::Busy);
         }
         if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request

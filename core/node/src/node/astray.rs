@@ -21,9 +21,8 @@ impl<W: World, C: Checks> Node<W, C> {
             (self.astray, self.warned_astray, self.astray_since) = (None, None, now);
             return;
         }
-        let next = step(&self.sight());
-        // Whoever has given a vote waits for whom it chose.
-        if next == Step::Found && !self.changing && group.state().term == 0 {
+        let next = step(&self.sight(group.state().term > 0));
+        if next == Step::Found && !self.changing {
             self.world.observe(Event::Founding { voters: self.founders.iter().map(|id| id.peer).collect() });
             self.changing = true;
             let (group, sender, founders) = (group.clone(), self.sender.clone(), self.founders.clone());
@@ -56,7 +55,7 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     /// What this server sees of those that may have a log, or found one with it.
-    fn sight(&self) -> Sight {
+    fn sight(&self, voted: bool) -> Sight {
         let linked = self.links.linked_entries().filter(|(_, _, hello)| hello.role == Role::Server);
         let linked = linked.filter_map(|(_, entry, hello)| {
             let id = RaftId { peer: entry.peer, store: hello.store? };
@@ -67,6 +66,7 @@ impl<W: World, C: Checks> Node<W, C> {
             me: RaftId { peer: self.own.peer, store: self.store.unwrap_or_default() },
             founders: self.founders.clone(),
             linked: linked.collect(),
+            voted,
         }
     }
 }

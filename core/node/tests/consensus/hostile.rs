@@ -73,6 +73,14 @@ fn whoever_is_about_to_found_a_group_gives_no_vote_before() {
         for request in [Request::Vote(ballot), Request::PreVote(ballot)] {
             assert_eq!(send(&group.node(1), 2, request), Err(Refusal::Busy));
         }
+        // The same goes for the word of a leader that brings no log, or one that begins with nobody in the group.
+        let leads = Vote::new_committed(1, NodeId(id(2)));
+        let blank = Entry::new(LogId::new_term_index(1, 0), Payload::Blank);
+        for entries in [vec![], vec![blank]] {
+            let append = Request::Append { vote: leads, prev: None, entries, commit: None };
+            assert_eq!(send(&group.node(1), 2, append), Err(Refusal::Busy));
+        }
+        assert_eq!(group.node(1).state().term, 0);
         group.node(1).found_group(voters.clone()).await.expect("it has given none");
         let later = Ballot {
             vote: Vote::new(9, NodeId(id(2))),

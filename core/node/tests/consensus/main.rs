@@ -274,7 +274,7 @@ fn any_number_found_one_group_and_each_disk_tells_who_voted() {
             group.open(number).await;
         }
         assert_eq!(recording::voters(&Memory::default().disk).unwrap(), Voters::Pristine);
-        // Three found it, one has not heard of it before and only votes, and one never comes.
+        // Three found it, one gets it from them before it would do so itself, and one never comes.
         for number in [1, 2, 4] {
             let named = voters.clone();
             group.node(number).believe(Believed { named, holds_vote: true, ..Believed::default() });
@@ -282,7 +282,8 @@ fn any_number_found_one_group_and_each_disk_tells_who_voted() {
         for number in [1, 2, 4] {
             group.node(number).found_group(voters.clone()).await.expect("the node is fresh");
         }
-        group.node(3).believe(Believed { named: voters.clone(), ..Believed::default() });
+        let named = voters.clone();
+        group.node(3).believe(Believed { named, holds_vote: true, ..Believed::default() });
         group.propose(0..10).await;
         group.settle(&[1, 2, 3, 4], 10).await;
         assert_eq!(group.node(3).found_group(voters.clone()).await, Err(ChangeError::AlreadyStarted));
