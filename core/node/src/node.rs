@@ -375,6 +375,7 @@ impl<W: World, C: Checks> Node<W, C> {
                     }
                 }
                 store = Some(id);
+                let had_place = former.is_some();
                 founders = former.map(|former| former.founders()).unwrap_or_default();
                 if !founders.contains(&RaftId { peer: me, store: id }) {
                     founders.clear();
@@ -418,9 +419,10 @@ impl<W: World, C: Checks> Node<W, C> {
                 let state = group.state();
                 world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
                 lock(&member).opened(state.last_log.unwrap_or(0));
-                // Whoever belonged to a committee begins anew with that one, unless its operator says otherwise.
+                // Whoever belonged to a committee begins anew with that one, also if it can not tell any more who that was,
+                // unless its operator says otherwise.
                 let alone = if checks.enforce(Check::FoundTogether) {
-                    bootstrap.is_empty() && founders.is_empty()
+                    bootstrap.is_empty() && !had_place
                 } else {
                     bootstrap.is_empty() || !founders.is_empty()
                 };

@@ -87,17 +87,16 @@ fn settle_on(disk: &impl Disk, me: PeerId, group: GroupId, entropy: [u8; 32]) ->
             // What was noted for this group before a crash is whole; the log may be gone since.
             if former.as_ref().is_none_or(|former| former.group != group) {
                 let (voters, read) = match recording::voters(disk) {
-                    Ok(Voters::Known(voters)) => (voters, Ok(())),
-                    // Nothing has happened here since those voters were noted.
-                    Ok(Voters::Pristine) => {
-                        (former.map_or_else(BTreeSet::new, |former| former.voters), Ok(()))
-                    }
-                    Ok(Voters::Unknown) => (BTreeSet::new(), Ok(())),
-                    Err(error) => (BTreeSet::new(), Err(error.to_string())),
+                    Ok(Voters::Known(voters)) => (Some(voters), Ok(())),
+                    // Nothing has happened here since those voters were noted, or since the folder was new.
+                    Ok(Voters::Pristine) => (former.map(|former| former.voters), Ok(())),
+                    Ok(Voters::Unknown) => (Some(BTreeSet::new()), Ok(())),
+                    Err(error) => (Some(BTreeSet::new()), Err(error.to_string())),
                 };
-                let noted = Former { group, voters, taken: false };
-                disk.write(founding::FILE, &noted.text()).map_err(failed)?;
-                former = Some(noted);
+                former = voters.map(|voters| Former { group, voters, taken: false });
+                if let Some(noted) = &former {
+                    disk.write(founding::FILE, &noted.text()).map_err(failed)?;
+                }
                 moved = Some(read);
             }
             disk.set_aside(&OF_A_LOG).map_err(failed)?;
@@ -312,6 +311,15 @@ mod tests {
             assert_eq!(back.store == store, has_log, "{changes}");
         }
         assert_eq!(crashes, 4, "before the note, before the id, before the log, before the place is taken");
+    }
+
+    #[test]
+    fn a_folder_in_which_nothing_has_happened_is_as_good_as_a_new_one() {
+        let folder = Folder::default();
+        settled(&folder, group(1), 7).unwrap();
+        let moved = settled(&folder, group(2), 8).unwrap();
+        assert_eq!((moved.former, moved.moved), (None, Some(Ok(()))));
+        assert!(!folder.names().iter().any(|name| name == founding::FILE));
     }
 
     #[test]
