@@ -268,13 +268,18 @@ struct Node<W: World, C: Checks> {
     stopping: bool,
     end: Option<End>,
     started: Time,
+    /// Since when the present leader leads, as far as this server knows.
+    led_since: Time,
     /// When a client last had an aggregator, or a reader anybody to ask.
     bonded_at: Time,
     /// The publisher was told that nobody answers.
     timed_out: bool,
-    /// The newest rounds to which this process has given its part, or has said that it would not. A server asks its
-    /// committee machine instead, here and for the next two.
+    /// The newest rounds to which this process has given its part. A server asks its committee machine instead, here and
+    /// for the next three.
     own_rounds: VecDeque<Round>,
+    /// The newest rounds in which it takes no part. Anybody who calls himself an aggregator can name any, so they are kept
+    /// apart.
+    declined_rounds: VecDeque<Round>,
     /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
     /// How many there were.
@@ -533,9 +538,11 @@ impl<W: World, C: Checks> Node<W, C> {
             stopping: false,
             end: None,
             started: now,
+            led_since: now,
             bonded_at: now,
             timed_out: false,
             own_rounds: VecDeque::new(),
+            declined_rounds: VecDeque::new(),
             last_seen: None,
             rounds_seen: 0,
             kept,
@@ -865,14 +872,10 @@ impl<W: World, C: Checks> Node<W, C> {
                     Report::RecordSeen { record, .. } => {
                         self.saw_finalized(record.round, record.participants.count_ones());
                     }
-                    Report::AggregateForwarded { round, .. }
-                    | Report::Sealed { round, .. }
-                    | Report::HeaderUntrusted { round, .. } => {
-                        self.own_rounds.push_back(*round);
-                        if self.own_rounds.len() > OWN_ROUNDS {
-                            self.own_rounds.pop_front();
-                        }
+                    Report::AggregateForwarded { round, .. } | Report::Sealed { round, .. } => {
+                        remember(&mut self.own_rounds, *round);
                     }
+                    Report::HeaderUntrusted { round, .. } => remember(&mut self.declined_rounds, *round),
                     _ => {}
                 }
                 self.world.observe(Event::Core(report));
@@ -888,7 +891,8 @@ impl<W: World, C: Checks> Node<W, C> {
     fn saw_finalized(&mut self, round: Round, participants: u32) {
         let reads = matches!(self.machine, Machine::Reader(_));
         let is_known = self.last_seen.is_some_and(|(seen, _)| seen.round == round);
-        if !is_known && (reads || self.own_rounds.contains(&round)) {
+        let mut own = self.own_rounds.iter().chain(&self.declined_rounds);
+        if !is_known && (reads || own.any(|own| *own == round)) {
             self.rounds_seen = self.rounds_seen.saturating_add(1);
             let seen = Finalized { round, participants, age: Duration::ZERO };
             self.last_seen = Some((seen, self.world.now()));
@@ -1037,6 +1041,14 @@ fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>
             drop(sender.unbounded_send(happening));
         }
     })
+}
+
+/// Takes note of a round, and forgets the oldest of more than [`OWN_ROUNDS`].
+fn remember(rounds: &mut VecDeque<Round>, round: Round) {
+    rounds.push_back(round);
+    if rounds.len() > OWN_ROUNDS {
+        rounds.pop_front();
+    }
 }
 
 fn disk_failed(reason: String) -> Exit {

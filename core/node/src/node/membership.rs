@@ -35,6 +35,9 @@ impl<W: World, C: Checks> Node<W, C> {
     }
 
     pub(super) fn led(&mut self, leader: Option<PeerId>) {
+        if self.leader != leader {
+            self.led_since = self.world.now();
+        }
         self.leader = leader;
         let Machine::Server { member, .. } = &self.machine else { return };
         let mut member = lock(member);
@@ -262,7 +265,7 @@ impl<W: World, C: Checks> Node<W, C> {
             committed: state.committed.unwrap_or(0),
             allowed: self.allowed().cloned(),
             members_at: group.voters().0.unwrap_or(0),
-            founders: if now.since(self.started) >= DESERTED {
+            founders: if now.since(self.led_since) >= DESERTED {
                 self.founders.clone()
             } else {
                 BTreeSet::new()
