@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use zipnet_core::message::Role;
+use zipnet_core::id::Role;
 use zipnet_node::config::{VARIABLES, is_hidden, role_name};
 
 const EXIT_CODES: &str = "\

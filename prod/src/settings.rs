@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use zipnet_core::message::Role;
+use zipnet_core::id::Role;
 use zipnet_node::config::{Build, Config, ConfigError, is_path, is_plain_name, is_plain_value, read_files};
 use zipnet_world::environment::{self, Setting};
 

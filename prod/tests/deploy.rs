@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use zipnet_core::message::Role;
+use zipnet_core::id::Role;
 use zipnet_prod::flags;
 
 const METRICS: &str = include_str!("../../core/node/src/metrics/server.txt");

@@ -33,8 +33,7 @@ mod sample;
 use std::collections::BTreeMap;
 
 use zipnet_core::checks::Mixed;
-use zipnet_core::id::PeerId;
-use zipnet_core::message::Role;
+use zipnet_core::id::{PeerId, Role};
 use zipnet_core::time::Time;
 use zipnet_node::event::Event;
 
@@ -161,8 +160,7 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use zipnet_core::id::Round;
-    use zipnet_core::id::{Digest, RaftId, StoreId};
+    use zipnet_core::id::{Digest, RaftId, Round, StoreId};
     use zipnet_core::machine::{Abandonment, Report};
     use zipnet_node::consensus;
 

@@ -20,11 +20,11 @@ use openraft_rt::AsyncRuntime;
 use openraft_rt_tokio::TokioRuntime;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{Counter, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, StoreId};
+use zipnet_core::id::{Counter, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, StoreId};
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{Identity, NodeSecret, PublicKey, Signature};
 use zipnet_core::message::{
-    Bundle, Envelope, Header, HeaderSignature, LiveHeader, Message, Previous, Role, RosterServer,
+    Bundle, Envelope, Header, HeaderSignature, LiveHeader, Message, Previous, RosterServer,
 };
 use zipnet_core::registry::ClientRegistry;
 use zipnet_core::time::Time;

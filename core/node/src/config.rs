@@ -10,10 +10,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use zipnet_core::id::{PeerId, Round, UNIVERSE, UniqueId};
+use zipnet_core::id::{PeerId, Role, Round, UNIVERSE, UniqueId};
 use zipnet_core::instance::Instance;
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
-use zipnet_core::message::{Floors, Role};
+use zipnet_core::message::Floors;
 use zipnet_core::params::RoundParams;
 use zipnet_core::registry::CLIENTS_MAX;
 use zipnet_core::wire::SERVERS_MAX;

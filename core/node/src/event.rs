@@ -6,9 +6,8 @@
 use std::fmt::Write as _;
 
 use zipnet_core::evidence::Contradiction;
-use zipnet_core::id::{LogId, PeerId, StoreId, UniqueId};
+use zipnet_core::id::{LogId, PeerId, Role, StoreId, UniqueId};
 use zipnet_core::machine::{Abandonment, Outcome, Report};
-use zipnet_core::message::Role;
 use zipnet_core::refused::Refused;
 
 use crate::config::role_name;

@@ -24,8 +24,8 @@ use core::fmt::Write as _;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use zipnet_core::digest::{Context, Fields};
 use zipnet_core::id::{GroupId, PeerId, RaftId, StoreId};
-use zipnet_core::signing::{Context, Fields};
 
 use crate::config::parse_peer;
 use crate::meeting::majority;

@@ -24,9 +24,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::id::{Digest, LogId, PeerId, RaftId, StoreId, UniqueId};
+use zipnet_core::id::{Digest, LogId, PeerId, RaftId, Role, StoreId, UniqueId};
 use zipnet_core::key::CommitteeSecret;
-use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire::is_canonical;
 

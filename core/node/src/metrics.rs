@@ -8,9 +8,8 @@ use core::fmt::Write as _;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, Role};
 use zipnet_core::machine::Report;
-use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 
 use crate::consensus;

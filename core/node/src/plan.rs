@@ -272,7 +272,7 @@ impl fmt::Display for Plan {
 
 #[cfg(test)]
 mod tests {
-    use zipnet_core::message::Role;
+    use zipnet_core::id::Role;
 
     use super::*;
     use crate::meeting::ServerState;

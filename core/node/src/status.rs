@@ -10,8 +10,8 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round};
-use zipnet_core::message::{Record, Role, Turnout};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Role, Round};
+use zipnet_core::message::{Record, Turnout};
 use zipnet_core::refused::Refused;
 
 pub use self::cause::{Cause, causes};

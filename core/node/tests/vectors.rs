@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use zipnet_core::id::{Digest, LogId, PeerId, RaftId, StoreId, UNIVERSE, UniqueId};
+use zipnet_core::id::{Digest, LogId, PeerId, RaftId, Role, StoreId, UNIVERSE, UniqueId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
-use zipnet_core::message::Role;
 use zipnet_core::params::RoundParams;
 use zipnet_core::random::Random;
 use zipnet_core::time::Time;

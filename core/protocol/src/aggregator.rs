@@ -27,12 +27,12 @@ use crate::bitmap::{Bitmap, index};
 use crate::checks::{Check, Checks};
 use crate::committee::{FAREWELLS_KEPT, is_majority};
 use crate::fold::Fold;
-use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use crate::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Role, Round, UniqueId};
 use crate::key::Signature;
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
     Announcement, Bundle, ClientBatch, Command, Disclaimer, Envelope, Header, LiveHeader, Message, Record,
-    RecordSignature, Role, Standing, Turnout,
+    RecordSignature, Standing, Turnout,
 };
 use crate::params::RoundParams;
 use crate::refused::Refused;

@@ -21,15 +21,14 @@ use crate::aggregator::{reason, succeeding};
 use crate::bitmap::index;
 use crate::checks::{Check, Checks};
 use crate::committee::is_majority;
-use crate::id::{Digest, Epoch, LogId, PeerId, Round, UniqueId};
+use crate::id::{Digest, Epoch, LogId, PeerId, Role, Round, UniqueId};
 use crate::machine::{Deadline, Done, Effect, Job, Outbox, Outcome, Report, RequestId};
 use crate::message::{
-    Announcement, Bundle, Disclaimer, Envelope, Header, LiveHeader, Message, Record, RecordSignature, Role,
+    Announcement, Bundle, Disclaimer, Envelope, Header, LiveHeader, Message, Proof, Record, RecordSignature,
     Standing,
 };
 use crate::params::RoundParams;
 use crate::refused::Refused;
-use crate::registry::Proof;
 use crate::slot::{Payload, SlotContent, read_slots};
 use crate::time::Time;
 use crate::wire;

@@ -20,17 +20,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::bitmap::{Bitmap, index};
 use crate::checks::{Check, Checks};
+use crate::digest::{chain_digest, state_digest};
 use crate::fold::xor_into;
-use crate::id::{Counter, Digest, GroupId, LogId, PeerId, Round, UniqueId};
+use crate::id::{Counter, Digest, GroupId, LogId, PeerId, Role, Round, UniqueId};
 use crate::machine::{Abandonment, Report};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Command, Header, HeaderSignature,
-    LiveHeader, Partial, Previous, Record, RecordSignature, Role, RosterServer, Standing, Testimony,
+    LiveHeader, Partial, Previous, Record, RecordSignature, RosterServer, Standing, Testimony,
 };
 use crate::params::RoundParams;
 use crate::refused::Refused;
 use crate::registry::ClientRegistry;
-use crate::signing::{chain_digest, state_digest};
 
 mod snapshot;
 

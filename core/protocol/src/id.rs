@@ -126,6 +126,29 @@ impl fmt::Display for Round {
     }
 }
 
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// A committee server.
+    Server,
+    /// The aggregator.
+    Aggregator,
+    /// A client, who publishes or sends cover traffic.
+    Client,
+}
+
+impl Role {
+    /// The byte that stands for the role in digests.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Server => 0,
+            Self::Aggregator => 1,
+            Self::Client => 2,
+        }
+    }
+}
+
 /// The universe that nodes are in unless they are told another: the id of the text `mosaik.universe`.
 pub const UNIVERSE: UniqueId = UniqueId([
     0xb8, 0x2b, 0x6f, 0x3b, 0x4a, 0x1e, 0x53, 0xd2, 0xd5, 0x65, 0x23, 0xf5, 0xa7, 0xb1, 0x97, 0x4e, 0x38,

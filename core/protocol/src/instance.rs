@@ -3,9 +3,9 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::digest::{Context, Fields};
 use crate::id::{Digest, UniqueId};
 use crate::params::RoundParams;
-use crate::signing::{Context, Fields};
 
 /// A network by name. Nodes of different instances do not talk to each other.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,9 @@ use subtle::ConstantTimeEq;
 use x25519_dalek::StaticSecret;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::id::{Digest, GroupId, PeerId, UniqueId, decode_hex};
+use crate::digest::{Context, Fields};
+use crate::id::{Digest, GroupId, PeerId, Role, UniqueId, decode_hex};
 use crate::instance::Instance;
-use crate::message::Role;
-use crate::signing::{Context, Fields};
 
 /// A text secret with fewer characters than this can be guessed: operators are warned.
 pub const SECRET_CHARS_MIN: usize = 20;
@@ -337,17 +336,5 @@ impl CommitteeSecret {
         proof: &[u8; 32],
     ) -> bool {
         self.group_proof(exporter, role, prover, verifier).ct_eq(proof).into()
-    }
-}
-
-impl Role {
-    /// The byte that stands for the role in digests.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Server => 0,
-            Self::Aggregator => 1,
-            Self::Client => 2,
-        }
     }
 }

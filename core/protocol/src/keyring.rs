@@ -11,12 +11,12 @@ use zeroize::Zeroizing;
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks, Mixed, Mixture, Strict};
 use crate::fold::xor_into;
-use crate::id::{Digest, Epoch, GroupId, LogId, PeerId, Round, UniqueId};
+use crate::id::{Digest, Epoch, GroupId, LogId, PeerId, Role, Round, UniqueId};
 use crate::key::{Identity, NodeSecret, PublicKey, RoundSecret, Signature};
 use crate::machine::{Done, Job};
 use crate::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, Disclaimer, Envelope, Floors,
-    Header, HeaderSignature, Partial, RecordSignature, Role, Testimony,
+    Header, HeaderSignature, Partial, RecordSignature, Testimony,
 };
 use crate::pad::{End, PairKey, pair_key};
 use crate::params::RoundParams;

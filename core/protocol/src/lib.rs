@@ -27,6 +27,7 @@ pub mod bitmap;
 pub mod checks;
 pub mod client;
 pub mod committee;
+pub mod digest;
 pub mod evidence;
 pub mod fold;
 pub mod id;

@@ -8,22 +8,10 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bitmap::Bitmap;
-use crate::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use crate::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, UniqueId};
 use crate::key::{PublicKey, Signature};
 use crate::params::RoundParams;
 use crate::refused::Refused;
-use crate::registry::Proof;
-
-/// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// A committee server.
-    Server,
-    /// The aggregator.
-    Aggregator,
-    /// A client, who publishes or sends cover traffic.
-    Client,
-}
 
 /// The smallest rounds that a server takes part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,6 +74,17 @@ pub struct ClientSet {
     pub count: u32,
     /// Merkle root over the registry's entries.
     pub root: Digest,
+}
+
+/// A client's entry in a [`ClientSet`], with the digests that lead from it to the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The client's place.
+    pub index: u32,
+    /// Its bundle.
+    pub bundle: Bundle,
+    /// The other child at each level that has one, leaves first.
+    pub path: Vec<Digest>,
 }
 
 /// The state from which a header was made.

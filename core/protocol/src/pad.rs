@@ -10,11 +10,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::{Context, Fields};
 use crate::fold::xor_into;
-use crate::id::{Digest, GroupId, PeerId};
+use crate::id::{Digest, GroupId, PeerId, Role};
 use crate::key::{PublicKey, secret};
-use crate::message::{Bundle, Role, RosterServer};
-use crate::signing::{Context, Fields};
+use crate::message::{Bundle, RosterServer};
 
 /// One end of a pad: who, and the round key that it has announced.
 ///

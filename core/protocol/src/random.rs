@@ -4,7 +4,7 @@ use core::fmt;
 
 use zeroize::Zeroize;
 
-use crate::signing::Context;
+use crate::digest::Context;
 
 /// Output bytes made at a time.
 const BLOCK: usize = 224;

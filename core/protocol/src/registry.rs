@@ -8,9 +8,9 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bitmap::index;
+use crate::digest::{Context, Fields};
 use crate::id::{Counter, Digest, Epoch, PeerId, RegistryVersion};
-use crate::message::{Bundle, ClientSet};
-use crate::signing::{Context, Fields};
+use crate::message::{Bundle, ClientSet, Proof};
 
 /// The most clients of one log.
 pub const CLIENTS_MAX: u32 = 1 << 18;
@@ -231,17 +231,6 @@ impl fmt::Debug for ClientRegistry {
     }
 }
 
-/// A client's entry in a [`ClientSet`], with the digests that lead from it to the root.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proof {
-    /// The client's place.
-    pub index: u32,
-    /// Its bundle.
-    pub bundle: Bundle,
-    /// The other child at each level that has one, leaves first.
-    pub path: Vec<Digest>,
-}
-
 impl Proof {
     /// Whether the bundle stands at this place of the set. The set's version is not covered: it comes from the header.
     #[must_use]
@@ -268,7 +257,7 @@ impl Proof {
 }
 
 fn leaf(bundle: &Bundle) -> Digest {
-    Fields::new(Context::RegistryLeaf).bytes(&bundle.digest().0).signature(&bundle.signature).digest()
+    Fields::new(Context::RegistryLeaf).bytes(&bundle.digest().0).signature(&bundle.signature.0).digest()
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {

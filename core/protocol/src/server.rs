@@ -15,11 +15,11 @@ use bytes::Bytes;
 use crate::bitmap::Bitmap;
 use crate::checks::{Check, Checks};
 use crate::committee::{self, Committee, OpenRound, SignedRecord};
-use crate::id::{Digest, Epoch, LogId, PeerId, Round};
+use crate::id::{Digest, Epoch, LogId, PeerId, Role, Round};
 use crate::machine::{Abandonment, Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, Role,
-    RosterServer, Standing, Turnout,
+    Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, RosterServer,
+    Standing, Turnout,
 };
 use crate::pad::End;
 use crate::parts::Parts;

@@ -7,10 +7,10 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use crate::bitmap::index;
+use crate::digest::{Context, Fields};
 use crate::id::Digest;
 use crate::key::secret;
 use crate::params::RoundParams;
-use crate::signing::{Context, Fields};
 
 /// What a slot of a broadcast holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bitmap::{Bitmap, index};
 use crate::message::{
-    Bundle, ClientBatch, Command, Envelope, Header, HeaderSignature, LiveHeader, Message, Record,
+    Bundle, ClientBatch, Command, Envelope, Header, HeaderSignature, LiveHeader, Message, Proof, Record,
 };
 use crate::params::VECTOR_BYTES_MAX;
-use crate::registry::{CLIENTS_MAX, PATH_MAX, Proof};
+use crate::registry::{CLIENTS_MAX, PATH_MAX};
 
 /// The version of everything in this module and in [`crate::signing`]. Nodes of different versions refuse each other.
 pub const WIRE_VERSION: u8 = 1;

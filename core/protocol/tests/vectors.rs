@@ -9,22 +9,22 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use zipnet_core::bitmap::Bitmap;
+use zipnet_core::digest::{Context, chain_digest};
 use zipnet_core::fold::Fold;
 use zipnet_core::id::{
-    Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UNIVERSE, UniqueId,
+    Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, UNIVERSE, UniqueId,
 };
 use zipnet_core::instance::{Instance, machine_signature};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
     Aggregate, Boot, Bundle, ClientSet, Envelope, Floors, Header, HeaderSignature, Message, Partial,
-    Previous, Record, RecordSignature, Role, RosterServer,
+    Previous, Record, RecordSignature, RosterServer,
 };
 use zipnet_core::pad::{End, PairKey, pad_key, pair_key, xor_pad};
 use zipnet_core::params::RoundParams;
 use zipnet_core::partial::{finalise, partial_body};
 use zipnet_core::registry::ClientRegistry;
 use zipnet_core::seal::seal;
-use zipnet_core::signing::{Context, chain_digest};
 use zipnet_core::slot::tag;
 use zipnet_core::wire::{WIRE_VERSION, encode};
 

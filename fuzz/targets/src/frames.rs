@@ -5,9 +5,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{Digest, LogId, StoreId, UniqueId};
+use zipnet_core::id::{Digest, LogId, Role, StoreId, UniqueId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
-use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 use zipnet_node::frame::{Farewell, Frame, Own, Present, Refusal, judge_hello};
 use zipnet_node::gossip::book::{

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use zipnet_core::id::{Digest, Round};
+use zipnet_core::id::{Digest, Role, Round};
 use zipnet_core::machine::{Effect, Report, RequestId};
-use zipnet_core::message::{Command, Message, Role};
+use zipnet_core::message::{Command, Message};
 use zipnet_core::server;
 use zipnet_core::time::Time;
 use zipnet_core::wire;

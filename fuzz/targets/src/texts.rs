@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use zipnet_core::id::Role;
 use zipnet_core::key::{CommitteeSecret, Stretch};
-use zipnet_core::message::Role;
 use zipnet_node::config::{
     Build, Config, parse_address, parse_duration, parse_peer, parse_peer_address, read_files,
 };

@@ -8,9 +8,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use zipnet_core::id::{PeerId, Round, UniqueId};
+use zipnet_core::id::{PeerId, Role, Round, UniqueId};
 use zipnet_core::key::NodeSecret;
-use zipnet_core::message::Role;
 use zipnet_node::config::{Build, Config as NodeConfig, ConfigError, Part, PeerAddress, read_files};
 use zipnet_node::status::CONNECT_TIMEOUT;
 use zipnet_node::world::Address;

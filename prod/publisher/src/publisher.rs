@@ -11,9 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 use zipnet_core::client::PublishError;
-use zipnet_core::id::Round;
+use zipnet_core::id::{Role, Round};
 use zipnet_core::machine::{Outcome, Report, RequestId};
-use zipnet_core::message::Role;
 use zipnet_node::event::Event;
 
 use crate::config::Config;

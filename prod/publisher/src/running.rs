@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use zipnet_core::id::PeerId;
-use zipnet_core::message::Role;
+use zipnet_core::id::{PeerId, Role};
 use zipnet_node::config::Config as NodeConfig;
 use zipnet_node::event::Event;
 use zipnet_node::frame::Refusal;

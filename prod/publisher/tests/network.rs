@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use zipnet::{Broadcast, Config, ConnectError, Doubt, Outcome, Publisher, Reader, Refusal, Round, SendError};
-use zipnet_core::id::UniqueId;
-use zipnet_core::message::Role;
+use zipnet_core::id::{Role, UniqueId};
 use zipnet_core::params::RoundParams;
 use zipnet_node::config::{Build, Config as NodeConfig};
 use zipnet_node::node::{self, Exit, Handle};

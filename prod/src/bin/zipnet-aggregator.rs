@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use zipnet_core::message::Role;
+use zipnet_core::id::Role;
 
 fn main() -> ExitCode {
     zipnet_prod::process::main(Role::Aggregator)

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zipnet_core::id::PeerId;
+use zipnet_core::id::{PeerId, Role};
 use zipnet_core::key::{Identity, NodeSecret};
-use zipnet_core::message::Role;
 use zipnet_node::config::{Config, is_wildcard};
 use zipnet_node::world::Link;
 

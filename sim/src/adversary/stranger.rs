@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::id::{
-    Counter, Digest, Epoch, LogId, PeerId, RaftId, RegistryVersion, Round, StoreId, UniqueId,
+    Counter, Digest, Epoch, LogId, PeerId, RaftId, RegistryVersion, Role, Round, StoreId, UniqueId,
 };
 use zipnet_core::key::{Identity, NodeSecret, PublicKey, Signature};
 use zipnet_core::message::{
-    Header, HeaderSignature, LiveHeader, Message, Record, RecordSignature, Role, RosterServer,
+    Header, HeaderSignature, LiveHeader, Message, Record, RecordSignature, RosterServer,
 };
 use zipnet_core::wire;
 use zipnet_node::consensus::codec::{self, Reply};

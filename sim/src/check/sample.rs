@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::{Mixed, Mixture};
-use zipnet_core::id::{Digest, GroupId, LogId, PeerId, RegistryVersion, Round};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, RegistryVersion, Role, Round};
 use zipnet_core::machine::Report;
-use zipnet_core::message::{ClientSet, Header, Previous, Record, Role};
+use zipnet_core::message::{ClientSet, Header, Previous, Record};
 use zipnet_core::params::RoundParams;
 use zipnet_core::time::Time;
 use zipnet_node::event::Event;

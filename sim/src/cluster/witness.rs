@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zipnet_core::checks::Mixed;
-use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Round, StoreId};
+use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Role, Round, StoreId};
 use zipnet_core::machine::{Outcome, Report, RequestId};
-use zipnet_core::message::Role;
 use zipnet_core::time::Time;
 use zipnet_node::consensus::{self, Members};
 use zipnet_node::event::Event;

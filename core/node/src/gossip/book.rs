@@ -14,10 +14,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use zipnet_core::id::{Digest, PeerId, UniqueId};
+use zipnet_core::digest::{Context, Fields};
+use zipnet_core::id::{Digest, PeerId, Role, UniqueId};
 use zipnet_core::key::{Identity, Signature, verify};
-use zipnet_core::message::Role;
-use zipnet_core::signing::{Context, Fields};
 use zipnet_core::time::Time;
 
 use crate::config::ADDRESS_LEN_MAX;

@@ -4,8 +4,7 @@ use core::mem;
 
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::Checks;
-use zipnet_core::id::RaftId;
-use zipnet_core::message::Role;
+use zipnet_core::id::{RaftId, Role};
 use zipnet_core::time::Time;
 
 use super::{Happening, Machine, Node};

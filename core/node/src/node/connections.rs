@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::id::{LogId, PeerId, RaftId};
-use zipnet_core::message::Role;
+use zipnet_core::id::{LogId, PeerId, RaftId, Role};
 
 use super::links::{Entry, Gone};
 use super::{Conn, End, Feed, Machine, Node, lock, read};

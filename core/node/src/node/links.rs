@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipnet_core::id::{LogId, PeerId, RaftId};
-use zipnet_core::message::Role;
+use zipnet_core::id::{LogId, PeerId, RaftId, Role};
 use zipnet_core::time::Time;
 
 use crate::consensus::Transport;

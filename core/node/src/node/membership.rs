@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::{Check, Checks};
-use zipnet_core::id::{LogId, PeerId, RaftId};
-use zipnet_core::message::Role;
+use zipnet_core::id::{LogId, PeerId, RaftId, Role};
 use zipnet_core::server;
 use zipnet_core::time::Time;
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime;
 use zipnet_core::checks::Checks;
-use zipnet_core::id::PeerId;
-use zipnet_core::message::Role;
+use zipnet_core::id::{PeerId, Role};
 use zipnet_core::server;
 use zipnet_core::time::Time;
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Checks;
 use zipnet_core::committee;
-use zipnet_core::id::{PeerId, RaftId, StoreId};
+use zipnet_core::id::{PeerId, RaftId, Role, StoreId};
 use zipnet_core::machine::Abandonment;
-use zipnet_core::message::{Role, Standing};
+use zipnet_core::message::Standing;
 
 use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};

@@ -5,8 +5,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use zipnet_core::id::{PeerId, Round};
-use zipnet_core::message::{Role, Turnout};
+use zipnet_core::id::{PeerId, Role, Round};
+use zipnet_core::message::Turnout;
 use zipnet_core::refused::Refused;
 
 use super::{Awaits, CONNECT_TIMEOUT, View, connect_timeout, count, names};

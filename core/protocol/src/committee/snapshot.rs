@@ -13,8 +13,8 @@ use super::{
     CANDIDATES_MAX, Committee, FAREWELLS_KEPT, OpenRound, RECORDS_KEPT, Server, SignedRecord, State,
 };
 use crate::checks::{Check, Checks};
-use crate::id::{LogId, PeerId, Round};
-use crate::message::{Announcement, Bundle, Role, Standing};
+use crate::id::{LogId, PeerId, Role, Round};
+use crate::message::{Announcement, Bundle, Standing};
 use crate::params::RoundParams;
 use crate::wire::is_canonical;
 

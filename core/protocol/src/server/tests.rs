@@ -12,11 +12,11 @@ use super::*;
 use crate::checks::Strict;
 use crate::committee::BadSnapshot;
 use crate::committee::tests::cast::{Cast, LOG, OTHER_LOG, Step, Without};
+use crate::digest::chain_digest;
 use crate::id::{Counter, GroupId};
 use crate::key::PublicKey;
 use crate::machine::Abandonment;
 use crate::message::Previous;
-use crate::signing::chain_digest;
 
 const PERIOD: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use zipnet_core::aggregator::{Aggregator, Input};
 use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{Counter, Epoch, RegistryVersion, Round};
+use zipnet_core::id::{Counter, Epoch, RegistryVersion, Role, Round};
 use zipnet_core::machine::{Effect, Job};
-use zipnet_core::message::{ClientBatch, Command, LiveHeader, Message, Record, Role, Standing};
+use zipnet_core::message::{ClientBatch, Command, LiveHeader, Message, Record, Standing};
 use zipnet_core::refused::Refused;
 use zipnet_core::time::Time;
 

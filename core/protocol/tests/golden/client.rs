@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use zipnet_core::checks::Strict;
 use zipnet_core::client::{Client, Input};
-use zipnet_core::id::Epoch;
+use zipnet_core::id::{Epoch, Role};
 use zipnet_core::machine::{Effect, Job, RequestId};
-use zipnet_core::message::{LiveHeader, Message, Record, Role, Standing};
+use zipnet_core::message::{LiveHeader, Message, Record, Standing};
 use zipnet_core::refused::Refused;
 use zipnet_core::time::Time;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{LogId, PeerId, Round};
+use zipnet_core::id::{LogId, PeerId, Role, Round};
 use zipnet_core::machine::Effect;
-use zipnet_core::message::{Message, Record, Role};
+use zipnet_core::message::{Message, Record};
 use zipnet_core::reader::{Input, Reader};
 use zipnet_core::time::Time;
 

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{Counter, Epoch, GroupId, PeerId};
+use zipnet_core::id::{Counter, Epoch, GroupId, PeerId, Role};
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox, Report};
-use zipnet_core::message::{Command, Floors, Header, Message, Role, RosterServer, Standing};
+use zipnet_core::message::{Command, Floors, Header, Message, RosterServer, Standing};
 use zipnet_core::pad::End;
 use zipnet_core::server::{Config, Input, Server, kind};
 use zipnet_core::time::Time;

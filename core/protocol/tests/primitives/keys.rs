@@ -1,9 +1,8 @@
 //! Keys agree, prove and verify; and nothing from a peer makes them panic.
 
 use proptest::prelude::*;
-use zipnet_core::id::{Digest, GroupId, PeerId, UniqueId};
+use zipnet_core::id::{Digest, GroupId, PeerId, Role, UniqueId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, RoundSecret, Signature, verify};
-use zipnet_core::message::Role;
 use zipnet_core::pad::{End, pair_key};
 
 fn identity(name: &str) -> Identity {

@@ -1,8 +1,8 @@
 //! The client registry: its order, its versions, its root and the proofs under it.
 
 use proptest::prelude::*;
-use zipnet_core::id::{Counter, Epoch, RegistryVersion};
-use zipnet_core::message::{Bundle, Role};
+use zipnet_core::id::{Counter, Epoch, RegistryVersion, Role};
+use zipnet_core::message::Bundle;
 use zipnet_core::registry::{ClientRegistry, Disordered};
 
 use crate::sample::{bundle, identities, registry};

@@ -1,12 +1,14 @@
 //! One of everything, small enough to try every prefix and every bit.
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use zipnet_core::id::{
+    Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, UniqueId,
+};
 use zipnet_core::key::{Identity, NodeSecret, RoundSecret, Signature};
 use zipnet_core::message::{
     Aggregate, Announcement, Approval, Bundle, ClientBatch, ClientRefusal, ClientSet, Command, Disclaimer,
     Envelope, Floors, Header, HeaderSignature, LiveHeader, Message, Partial, Previous, Record,
-    RecordSignature, Role, RosterServer, Standing, Testimony, Turnout,
+    RecordSignature, RosterServer, Standing, Testimony, Turnout,
 };
 use zipnet_core::params::RoundParams;
 use zipnet_core::refused::Refused;

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::Epoch;
+use zipnet_core::digest::{Context, Fields};
+use zipnet_core::id::{Epoch, Role};
 use zipnet_core::key::PublicKey;
-use zipnet_core::message::{Command, Disclaimer, Floors, Message, RecordSignature, Role};
-use zipnet_core::signing::{Context, Fields, Invalid};
+use zipnet_core::message::{Command, Disclaimer, Floors, Message, RecordSignature};
+use zipnet_core::signing::Invalid;
 use zipnet_core::wire::{decode, decode_command, encode, encode_command};
 
 use crate::sample::{self, bundle, header_signature, identity, live};

@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use zipnet_core::aggregator::{Aggregator, Believed, Config, Input};
 use zipnet_core::checks::{Check, Checks, Strict};
-use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Round};
+use zipnet_core::id::{Counter, Digest, Epoch, LogId, PeerId, RegistryVersion, Role, Round};
 use zipnet_core::machine::{Done, Effect, Job, Report};
 use zipnet_core::message::{
-    Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Role,
-    Standing, Turnout,
+    Aggregate, Bundle, ClientBatch, Command, Disclaimer, Envelope, LiveHeader, Message, Record, Standing,
+    Turnout,
 };
 use zipnet_core::refused::Refused;
 

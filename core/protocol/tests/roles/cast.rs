@@ -9,13 +9,15 @@ use zipnet_core::bitmap::Bitmap;
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::client::{self, Client};
 use zipnet_core::fold::{Fold, xor_into};
-use zipnet_core::id::{Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Round, UniqueId};
+use zipnet_core::id::{
+    Counter, Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, UniqueId,
+};
 use zipnet_core::key::NodeSecret;
 use zipnet_core::keyring::Keyring;
 use zipnet_core::machine::{Deadline, Done, Effect, Job, Outbox};
 use zipnet_core::message::{
     Announcement, Bundle, Disclaimer, Envelope, Floors, Header, LiveHeader, Message, Previous, Record,
-    RecordSignature, Role, RosterServer, Standing,
+    RecordSignature, RosterServer, Standing,
 };
 use zipnet_core::pad::End;
 use zipnet_core::params::RoundParams;

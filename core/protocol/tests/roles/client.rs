@@ -2,12 +2,11 @@ use std::time::Duration;
 
 use zipnet_core::checks::{Check, Checks, Strict};
 use zipnet_core::client::{Client, Config, DISCLAIM_PATIENCE, Input, PublishError};
-use zipnet_core::id::{Digest, LogId, PeerId, Round};
+use zipnet_core::id::{Digest, LogId, PeerId, Role, Round};
 use zipnet_core::machine::{Done, Effect, Job, Outbox, Outcome, Report, RequestId};
-use zipnet_core::message::{Disclaimer, LiveHeader, Message, Record, RecordSignature, Role, Standing};
+use zipnet_core::message::{Disclaimer, LiveHeader, Message, Proof, Record, RecordSignature, Standing};
 use zipnet_core::params::RoundParams;
 use zipnet_core::refused::Refused;
-use zipnet_core::registry::Proof;
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 

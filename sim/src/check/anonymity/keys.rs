@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use zipnet_core::checks::Check;
-use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion, UniqueId};
+use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion, Role, UniqueId};
 use zipnet_core::key::NodeSecret;
 use zipnet_core::keyring::Keyring;
 use zipnet_core::machine::{Abandonment, Done, Job};
-use zipnet_core::message::{Bundle, ClientSet, Floors, Header, Previous, Role, RosterServer};
+use zipnet_core::message::{Bundle, ClientSet, Floors, Header, Previous, RosterServer};
 use zipnet_core::pad::End;
 use zipnet_core::params::RoundParams;
 use zipnet_core::slot::Payload;

@@ -1,10 +1,10 @@
 use std::sync::Arc;
 
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion};
+use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion, Role};
 use zipnet_core::key::PublicKey;
 use zipnet_core::machine::{Abandonment, Outcome};
-use zipnet_core::message::{ClientSet, Header, Previous, Record, Role, RosterServer};
+use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
 use zipnet_core::params::RoundParams;
 
 use super::super::sample::peer;
