@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use zipnet_core::id::Role;
-use zipnet_node::config::{VARIABLES, is_hidden, role_name};
+use zipnet_node::config::{VARIABLES, is_hidden};
 
 const EXIT_CODES: &str = "\
 Every flag can be given as a variable: --round-period is ZIPNET_ROUND_PERIOD. A flag wins over a variable, a variable
@@ -356,7 +356,7 @@ pub fn tame(text: &str) -> Cow<'_, str> {
 /// The name of the command of a role.
 #[must_use]
 pub fn binary(role: Role) -> String {
-    format!("zipnet-{}", role_name(role))
+    format!("zipnet-{}", role.name())
 }
 
 #[cfg(test)]

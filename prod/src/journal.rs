@@ -9,12 +9,14 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env_filter::Filter;
+use serde::Serialize;
+use zipnet_core::id::PeerId;
+use zipnet_facts::{Account, Fact, Level};
 use zipnet_node::config::Format;
-use zipnet_node::event::{Level, Line};
 
 use crate::flags;
 
@@ -35,12 +37,23 @@ pub struct Journal(Arc<Inner>);
 struct Inner {
     format: Format,
     filter: Filter,
-    lines: Mutex<Option<SyncSender<String>>>,
+    /// Whose process this is, once that is known.
+    node: OnceLock<PeerId>,
+    next: Mutex<Next>,
     dropped: AtomicU64,
     /// How many lines were.
     written: Arc<AtomicU64>,
     /// Ends with the writer.
     writer: Mutex<Option<Receiver<()>>>,
+}
+
+/// What is written next.
+#[derive(Debug)]
+struct Next {
+    /// The number of the next fact.
+    seq: u64,
+    /// To the writer, as long as there is one.
+    lines: Option<SyncSender<String>>,
 }
 
 impl Journal {
@@ -71,36 +84,52 @@ impl Journal {
         Ok(Self(Arc::new(Inner {
             format,
             filter,
-            lines: Mutex::new(Some(lines)),
+            node: OnceLock::new(),
+            next: Mutex::new(Next { seq: 0, lines: Some(lines) }),
             dropped: AtomicU64::new(0),
             written,
             writer: Mutex::new(Some(writer)),
         })))
     }
 
-    /// Writes a line, if the filter wants it.
-    pub fn write(&self, line: &Line) {
-        let level = match line.level {
+    /// Whatever is told from here on is of this node.
+    pub fn identify(&self, node: PeerId) {
+        self.0.node.get_or_init(|| node);
+    }
+
+    /// Writes what is told of an event, if anything is and the filter wants it. Every fact takes a number, so that whoever
+    /// reads the lines of everything knows whether one is missing.
+    pub fn tell(&self, fact: Fact) {
+        let wanted = self.wants(&fact);
+        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = if wanted { self.0.dropped.swap(0, Ordering::Relaxed) } else { 0 };
+        if dropped > 0 {
+            self.hand_over(&mut next, Fact::LinesLost { count: dropped }, dropped);
+        }
+        if wanted {
+            self.hand_over(&mut next, fact, 1);
+        } else {
+            next.seq = next.seq.saturating_add(1);
+        }
+    }
+
+    fn wants(&self, fact: &Fact) -> bool {
+        let (level, target) = (fact.level(), fact.target());
+        let level = match level {
             Level::Error => log::Level::Error,
             Level::Warn => log::Level::Warn,
             Level::Info => log::Level::Info,
             Level::Debug => log::Level::Debug,
         };
-        let metadata = log::Metadata::builder().level(level).target(line.target).build();
-        if !self.0.filter.enabled(&metadata) {
-            return;
-        }
-        let dropped = self.0.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            self.hand_over(render(self.0.format, SystemTime::now(), &lost(dropped)), dropped);
-        }
-        self.hand_over(render(self.0.format, SystemTime::now(), line), 1);
+        self.0.filter.enabled(&log::Metadata::builder().level(level).target(target).build())
     }
 
-    /// Gives a text to the writer; if it is too slow, `count` lines are lost.
-    fn hand_over(&self, text: String, count: u64) {
-        let lines = self.0.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lines) = lines.as_ref()
+    /// Gives a fact to the writer; if it is too slow, `count` lines are lost.
+    fn hand_over(&self, next: &mut Next, fact: Fact, count: u64) {
+        let account = Account { seq: next.seq, node: self.0.node.get().copied(), fact };
+        next.seq = next.seq.saturating_add(1);
+        let text = render(self.0.format, SystemTime::now(), &account);
+        if let Some(lines) = next.lines.as_ref()
             && let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(text)
         {
             self.0.dropped.fetch_add(count, Ordering::Relaxed);
@@ -110,7 +139,7 @@ impl Journal {
     /// Waits until everything is written, or nothing was for a while: whether it is. Lines that come later are lost.
     #[must_use]
     pub fn close(&self) -> bool {
-        drop(self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.0.next.lock().unwrap_or_else(PoisonError::into_inner).lines.take());
         match self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(writer) => drain(&writer, &self.0.written),
             None => true,
@@ -135,15 +164,6 @@ fn drain(writer: &Receiver<()>, written: &AtomicU64) -> bool {
     }
 }
 
-fn lost(count: u64) -> Line {
-    Line {
-        level: Level::Warn,
-        target: "zipnet_node::roles::common",
-        name: "lines-lost",
-        text: format!("{count} lines were lost: whoever reads them is too slow"),
-    }
-}
-
 fn write(waiting: &Receiver<String>, mut to: File, written: &AtomicU64) {
     while let Ok(text) = waiting.recv() {
         // Nobody is left to tell that nobody reads.
@@ -152,8 +172,22 @@ fn write(waiting: &Receiver<String>, mut to: File, written: &AtomicU64) {
     }
 }
 
+/// A line for programs.
+#[derive(Serialize)]
+struct Printed<'a> {
+    /// RFC 3339, in UTC.
+    timestamp: String,
+    level: &'static str,
+    target: &'static str,
+    #[serde(flatten)]
+    account: &'a Account,
+    /// The sentence that people read. Its words may change; the fields do not.
+    message: String,
+}
+
 /// One line with its end. A clock that is beyond what can be written is shown as the nearest time that can.
-fn render(format: Format, now: SystemTime, line: &Line) -> String {
+fn render(format: Format, now: SystemTime, account: &Account) -> String {
+    let line = account.fact.line();
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().min(LATEST);
     let now = humantime::format_rfc3339_micros(UNIX_EPOCH + since);
     match format {
@@ -165,42 +199,43 @@ fn render(format: Format, now: SystemTime, line: &Line) -> String {
             text
         }
         Format::Json => {
-            let mut text = serde_json::json!({
-                "timestamp": now.to_string(),
-                "level": line.level.name(),
-                "target": line.target,
-                "event": line.name,
-                "message": line.text,
-            })
-            .to_string();
-            text.push('\n');
-            text
+            let printed = Printed {
+                timestamp: now.to_string(),
+                level: line.level.name(),
+                target: line.target,
+                account,
+                message: line.text,
+            };
+            serde_json::to_string(&printed).expect("facts are plain data") + "\n"
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use zipnet_core::id::Round;
+
     use super::*;
 
     #[test]
     fn lines_have_one_shape() {
-        let line = Line {
-            level: Level::Info,
-            target: "zipnet_node::committee",
-            name: "round-finalized",
-            text: "committee: round finalized round=r7 participants=3".to_owned(),
-        };
+        let fact = Fact::AggregateForwarded { round: Round(7), participants: 3 };
+        let account = Account { seq: 40, node: Some(PeerId([9; 32])), fact };
         let now = UNIX_EPOCH + Duration::from_micros(1_767_225_600_000_001);
         assert_eq!(
-            render(Format::Human, now, &line),
-            "2026-01-01T00:00:00.000001Z  INFO zipnet_node::committee: committee: round finalized round=r7 \
+            render(Format::Human, now, &account),
+            "2026-01-01T00:00:00.000001Z  INFO zipnet_node::roles::aggregator: aggregator: forwarded aggregate round=r7 \
              participants=3\n"
         );
+        let node = "09".repeat(32);
         assert_eq!(
-            render(Format::Json, now, &line),
-            "{\"event\":\"round-finalized\",\"level\":\"INFO\",\"message\":\"committee: round finalized round=r7 \
-             participants=3\",\"target\":\"zipnet_node::committee\",\"timestamp\":\"2026-01-01T00:00:00.000001Z\"}\n"
+            render(Format::Json, now, &account),
+            format!(
+                "{{\"timestamp\":\"2026-01-01T00:00:00.000001Z\",\"level\":\"INFO\",\
+                 \"target\":\"zipnet_node::roles::aggregator\",\"seq\":40,\"node\":\"{node}\",\
+                 \"event\":\"aggregate-forwarded\",\"round\":7,\"participants\":3,\
+                 \"message\":\"aggregator: forwarded aggregate round=r7 participants=3\"}}\n"
+            )
         );
     }
 
@@ -214,7 +249,8 @@ mod tests {
 
     #[test]
     fn clocks_that_are_far_off_are_no_reason_to_end() {
-        let line = Line { level: Level::Info, target: "t", name: "n", text: "one\n\x1b[2Jtwo".to_owned() };
+        let fact = Fact::Warning { text: "one\n\x1b[2Jtwo".to_owned() };
+        let account = Account { seq: 0, node: None, fact };
         let far = Duration::from_secs(1 << 40);
         for (now, shown) in [
             (UNIX_EPOCH - far, "1970-01-01T00:00:00.000000Z"),
@@ -222,10 +258,10 @@ mod tests {
             (UNIX_EPOCH + far, "9999-12-31T23:59:59.000000Z"),
         ] {
             assert_eq!(
-                render(Format::Human, now, &line),
-                format!("{shown}  INFO t: one\\n\\u{{1b}}[2Jtwo\n")
+                render(Format::Human, now, &account),
+                format!("{shown}  WARN zipnet_node::roles::common: one\\n\\u{{1b}}[2Jtwo\n")
             );
-            assert!(render(Format::Json, now, &line).contains(shown));
+            assert!(render(Format::Json, now, &account).contains(shown));
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use zipnet_core::id::Role;
 use zipnet_core::key::Identity;
 use zipnet_core::machine::{Outcome, Report, RequestId};
+use zipnet_facts::Fact;
 use zipnet_node::config::{Config, Part, PeerAddress};
 use zipnet_node::event::Event;
 use zipnet_node::metrics::{BuildInfo, Metrics};
@@ -218,11 +219,8 @@ pub fn stop_on_panic(journal: &Journal) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(|place| format!(" at {}:{}", place.file(), place.line()));
         let text = format!("{}{}", panic.payload_as_str().unwrap_or("a panic"), place.unwrap_or_default());
-        for event in [Event::Fatal(text.clone()), Event::Exiting { code: EXIT_BROKEN, reason: text }] {
-            if let Some(line) = event.line() {
-                journal.write(&line);
-            }
-        }
+        journal.tell(Fact::Fatal { text: text.clone() });
+        journal.tell(Fact::Exiting { code: EXIT_BROKEN, reason: text });
         // Whoever does not read them does not keep a broken process.
         let _written = journal.close();
         std::process::exit(i32::from(EXIT_BROKEN));
@@ -230,11 +228,10 @@ pub fn stop_on_panic(journal: &Journal) {
 }
 
 async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bool) -> Result<u8, NoStart> {
+    journal.identify(ground.me);
     let warned = warnings.iter().cloned().chain(ground.warning());
     for text in warned {
-        if let Some(line) = Event::Warned(text).line() {
-            journal.write(&line);
-        }
+        journal.tell(Fact::Warning { text });
     }
     let Ground { config, folder, link, me, passing } = ground;
     let failed =
@@ -271,11 +268,11 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
             }
             observed.observe(&event);
             publications.observe(&event);
-            if let Some(line) = unanswered.observe(&event).and_then(|text| Event::Warned(text).line()) {
-                journal.write(&line);
+            if let Some(text) = unanswered.observe(&event) {
+                journal.tell(Fact::Warning { text });
             }
-            if let Some(line) = event.line() {
-                journal.write(&line);
+            if let Some(fact) = event.fact() {
+                journal.tell(fact);
             }
         }
     };
@@ -300,11 +297,7 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
     stop_on_signals(&handle).map_err(|reason| failed("listen for signals", reason))?;
     if let Some(refusals) = refusals {
         let lines = journal.clone();
-        let warn = move |text| {
-            if let Some(line) = Event::Warned(text).line() {
-                lines.write(&line);
-            }
-        };
+        let warn = move |text| lines.tell(Fact::Warning { text });
         drop(tokio::spawn(refusals.watch(warn)));
     }
     let (ended, end) = oneshot::channel();

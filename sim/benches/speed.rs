@@ -22,7 +22,7 @@ use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::machine::{Report, RequestId};
 use zipnet_core::params::RoundParams;
 use zipnet_core::time::Time;
-use zipnet_node::config::{Build, Config, role_name};
+use zipnet_node::config::{Build, Config};
 use zipnet_node::event::Event;
 use zipnet_node::node;
 use zipnet_node::world::Address;
@@ -199,7 +199,7 @@ async fn run_cluster(
     let (mut hosts, mut handles, mut bootstrap) = (Vec::new(), Vec::new(), None);
     let verdicts = Verdicts::default();
     for (place, role) in roles.enumerate() {
-        let name = format!("{}-{place}", role_name(role));
+        let name = format!("{}-{place}", role.name());
         let secret = UniqueId::from_text(&format!("the secret of {name}"));
         let peer = Identity::from_secret(&NodeSecret::from_bytes(secret.0)).peer();
         let address = Address(format!("{name}:7000"));

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
-use zipnet_node::event::Event;
+use zipnet_node::event::{Event, Observer};
 use zipnet_node::world::{Address, World};
 
 use crate::chain::{Kind, NodeIndex, Recorder};
@@ -489,7 +489,9 @@ impl World for SimWorld {
         entropy.drawn.push(bytes);
         bytes
     }
+}
 
+impl Observer for SimWorld {
     fn observe(&self, event: Event) {
         self.0.recorder.note(now(), self.0.node, Kind::Effect, &format!("{event:?}"));
         (self.0.sink)(self.0.node, now(), &event);

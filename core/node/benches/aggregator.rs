@@ -30,7 +30,7 @@ use zipnet_core::registry::ClientRegistry;
 use zipnet_core::time::Time;
 use zipnet_core::wire;
 use zipnet_node::config::{AggregatorPart, Build, Config, Format, Part};
-use zipnet_node::event::Event;
+use zipnet_node::event::{Event, Observer};
 use zipnet_node::frame::{Frame, Own, Present};
 use zipnet_node::node::{control, run};
 use zipnet_node::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
@@ -358,7 +358,9 @@ impl World for Memory {
             usize::try_from(self.0.drawn.fetch_add(1, Ordering::Relaxed)).expect("it is not drawn often"),
         )
     }
+}
 
+impl Observer for Memory {
     fn observe(&self, event: Event) {
         if matches!(event, Event::Linked { .. }) {
             self.0.linked.fetch_add(1, Ordering::Relaxed);

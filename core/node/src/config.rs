@@ -795,16 +795,6 @@ fn nearest(written: &str) -> &'static str {
     nearest.map_or(INSTANCE, |(variable, _)| variable)
 }
 
-/// A role as log lines and tables print it.
-#[must_use]
-pub const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Server => "server",
-        Role::Aggregator => "aggregator",
-        Role::Client => "client",
-    }
-}
-
 const fn role_with_article(role: Role) -> &'static str {
     match role {
         Role::Server => "a server",

@@ -1,21 +1,18 @@
-//! What a node tells about itself, and the table that makes log lines of it.
-//!
-//! [`Event::line`] is that table. Its texts and `event` fields are an interface: operators grep them, scenarios quote
-//! them, and the tests below hold every one. No line holds a payload, a key, a pad or a client's network address.
+//! What happens in a node, for whoever observes it. [`Event::fact`] is what may be told of it.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 
 use zipnet_core::evidence::Contradiction;
-use zipnet_core::id::{LogId, PeerId, Role, StoreId, UniqueId};
-use zipnet_core::machine::{Abandonment, Outcome, Report};
+use zipnet_core::id::{LogId, PeerId, RaftId, Role, StoreId};
+use zipnet_core::machine::Report;
 use zipnet_core::refused::Refused;
+use zipnet_facts::{Fact, Line, RoundEnd, Stall};
 
-use crate::config::role_name;
 use crate::consensus;
 use crate::frame::{Farewell, Refusal};
 use crate::meeting::Change;
 use crate::status::Cause;
-use crate::world::Address;
+use crate::world::{Address, World};
 
 /// Something that happened inside a node.
 #[derive(Clone, Debug)]
@@ -67,6 +64,13 @@ pub enum Event {
     Holds(Holds),
     /// A role machine reports.
     Core(Report),
+    /// A round is finished: what the report before says, with the term of the entry that finished it.
+    Finished {
+        /// The report; always [`Report::RoundFinalized`].
+        report: Report,
+        /// The term.
+        term: u64,
+    },
     /// The log says this of the time before this process took part. It is no news: nothing is counted by it.
     Past(Report),
     /// Consensus reports.
@@ -191,503 +195,242 @@ pub struct Holds {
     pub roster: Vec<PeerId>,
 }
 
-/// How much a line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// The node can not go on.
-    Error,
-    /// An operator should look at it in the morning.
-    Warn,
-    /// What a healthy node says.
-    Info,
-    /// For whoever looks for a cause.
-    Debug,
-}
-
-impl Level {
-    /// As logs print it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "ERROR",
-            Self::Warn => "WARN",
-            Self::Info => "INFO",
-            Self::Debug => "DEBUG",
-        }
-    }
-}
-
-/// A line of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// How much it matters.
-    pub level: Level,
-    /// Where it belongs; what `RUST_LOG` filters by.
-    pub target: &'static str,
-    /// The stable `event` field of JSON logs.
-    pub name: &'static str,
-    /// The text.
-    pub text: String,
-}
-
-/// Targets as the operator documents print them.
-mod target {
-    pub(super) const SERVER: &str = "zipnet_server";
-    pub(super) const AGGREGATOR: &str = "zipnet_aggregator";
-    pub(super) const CLIENT: &str = "zipnet_client";
-    pub(super) const COMMON: &str = "zipnet_node::roles::common";
-    pub(super) const SERVER_ROLE: &str = "zipnet_node::roles::server";
-    pub(super) const AGGREGATOR_ROLE: &str = "zipnet_node::roles::aggregator";
-    pub(super) const CLIENT_ROLE: &str = "zipnet_node::roles::client";
-    pub(super) const COMMITTEE: &str = "zipnet_node::committee";
-    pub(super) const LINKS: &str = "zipnet_node::links";
-    pub(super) const GOSSIP: &str = "zipnet_node::gossip";
-    pub(super) const CONSENSUS: &str = "zipnet_node::consensus";
-}
-
-/// The identifier that `role=` of the `zipnet up` line abbreviates: equal for all nodes of a role.
-#[must_use]
-pub fn role_tag(role: Role) -> UniqueId {
-    UniqueId::from_text(match role {
-        Role::Server => "zipnet.server",
-        Role::Aggregator => "zipnet.aggregator",
-        Role::Client => "zipnet.client",
-    })
+/// Observes what happens in a node, beside the world that it lives in.
+pub trait Observer: World {
+    /// Something worth telling happened; called in the order in which it happened. Must not block.
+    fn observe(&self, event: Event);
 }
 
 impl Event {
-    /// The line that operators see; `None` for what only metrics and checks are interested in.
+    /// The line that operators see, if there is one.
     #[must_use]
     pub fn line(&self) -> Option<Line> {
-        use Level::{Debug, Error, Info, Warn};
-        let (level, target, name, text) = match self {
-            Self::Spawning { role, peer } => {
-                let target = match role {
-                    Role::Server => target::SERVER,
-                    Role::Aggregator => target::AGGREGATOR,
-                    Role::Client => target::CLIENT,
-                };
-                let role = role_name(*role);
-                (Info, target, "spawning", format!("spawning zipnet {role} {role}={}", peer.short()))
-            }
-            Self::Up { network, instance, peer, address, role } => {
-                let tag = role_tag(*role).short();
-                let text = format!(
-                    "zipnet up: network={network} instance={instance} peer={peer}@{address} role={tag}"
-                );
-                (Info, target::COMMON, "up", text)
-            }
-            Self::Booting { role } => {
-                let (target, text) = match role {
-                    Role::Server => (target::SERVER_ROLE, "server booting; waiting for collections + group"),
-                    Role::Aggregator => (
-                        target::AGGREGATOR_ROLE,
-                        "aggregator booting; waiting for collections to come online",
-                    ),
-                    Role::Client => (target::CLIENT_ROLE, "client booting; waiting for an aggregator"),
-                };
-                (Info, target, "booting", text.to_owned())
-            }
+        self.fact().map(|fact| fact.line())
+    }
+
+    /// What may be told of it; `None` for what only metrics and checks are interested in.
+    #[must_use]
+    pub fn fact(&self) -> Option<Fact> {
+        Some(match self {
+            Self::Spawning { role, peer } => Fact::Spawning { role: *role, peer: *peer },
+            Self::Up { network, instance, peer, address, role } => Fact::Up {
+                network: network.clone(),
+                instance: instance.clone(),
+                peer: *peer,
+                address: address.0.clone(),
+                role: *role,
+            },
+            Self::Booting { role } => Fact::Booting { role: *role },
             Self::Opened { store, last_log, term } => {
-                let last = last_log.map_or_else(|| "none".to_owned(), |last| last.to_string());
-                let text = format!("disk opened store={:x} last-log={last} term={term}", store.0);
-                (Debug, target::CONSENSUS, "opened", text)
+                Fact::Opened { store: *store, last_log: *last_log, term: *term }
             }
             Self::Restored { index, clients, servers } => {
-                let servers = servers.len();
-                let text = format!("state restored index={index} servers={servers} clients={clients}");
-                (Info, target::SERVER_ROLE, "restored", text)
+                Fact::Restored { index: *index, servers: servers.clone(), clients: *clients }
             }
-            Self::Holds(_) => return None,
-            Self::Core(report) => return report_line(report),
-            Self::Past(report) => {
-                let text = format!("read again: {}", report_line(report)?.text);
-                (Debug, target::COMMITTEE, "read-again", text)
-            }
-            Self::Consensus(event) => return consensus_line(event),
-            Self::OpeningRound { index } => {
-                let text = format!("committee: opening round at index {index}");
-                (Info, target::COMMITTEE, "opening-round", text)
-            }
-            Self::PartialSubmitted { index } => {
-                let text = format!("submitted partial unblind at {index}");
-                (Info, target::SERVER_ROLE, "partial-submitted", text)
-            }
-            Self::Linked { peer, role } => {
-                let text = format!("linked {}={}", role_name(*role), peer.short());
-                (client_is_debug(*role), target::LINKS, "linked", text)
-            }
+            // Told with its term.
+            Self::Core(Report::RoundFinalized { .. }) => return None,
+            Self::Core(report) => report_fact(report, None),
+            Self::Finished { report, term } => report_fact(report, Some(*term)),
+            Self::Past(report) => Fact::ReadAgain { again: Box::new(report_fact(report, None)) },
+            Self::Consensus(event) => return consensus_fact(event),
+            Self::OpeningRound { index } => Fact::OpeningRound { index: *index },
+            Self::PartialSubmitted { index } => Fact::PartialSubmitted { index: *index },
+            Self::Linked { peer, role } => Fact::Linked { peer: *peer, role: *role },
             Self::Unlinked { peer, role, farewell } => {
-                let mut text = format!("unlinked {}={}", role_name(*role), peer.short());
-                if let Some(farewell) = farewell {
-                    text.push_str(" reason=");
-                    text.push_str(match farewell {
-                        Farewell::Departing => "departing",
-                        Farewell::Leaving => "leaving",
-                        Farewell::Spare => "spare",
-                        Farewell::Replaced => "replaced",
-                        Farewell::Yielding => "yielding",
-                    });
-                }
-                (client_is_debug(*role), target::LINKS, "unlinked", text)
+                Fact::Unlinked { peer: *peer, role: *role, reason: *farewell }
             }
-            Self::PeerRefused { peer, reason } => {
-                let level = if *reason == Refusal::Myself { Debug } else { Warn };
-                let text = format!("refused peer={} reason={}: {reason}", peer.short(), reason.name());
-                (level, target::LINKS, "peer-refused", text)
-            }
+            Self::PeerRefused { peer, reason } => Fact::PeerRefused { peer: *peer, reason: *reason },
             Self::Rejected { kind, reason, peer } => {
-                let text = format!("rejected {kind} reason={reason} from={}", peer.short());
-                (Debug, target::LINKS, "rejected", text)
+                Fact::Rejected { kind: (*kind).into(), reason: (*reason).into(), from: *peer }
             }
-            Self::RefusedByPeer { peer, reason } => {
-                let level = if *reason == Refusal::Myself { Debug } else { Warn };
-                let text = format!(
-                    "refused by peer={} reason={}; what it says of this node: {reason}",
-                    peer.short(),
-                    reason.name()
-                );
-                (level, target::LINKS, "refused-by-peer", text)
-            }
-            Self::Challenged { peer } => {
-                let text = format!(
-                    "a second node with the identity of peer={} appeared; challenging the first",
-                    peer.short()
-                );
-                (Warn, target::LINKS, "challenged", text)
-            }
+            Self::RefusedByPeer { peer, reason } => Fact::RefusedByPeer { peer: *peer, reason: *reason },
+            Self::Challenged { peer } => Fact::Challenged { peer: *peer },
             Self::DialFailed { peer, address } => {
-                let peer = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.short());
-                (Debug, target::LINKS, "dial-failed", format!("dial failed peer={peer} address={address}"))
+                Fact::DialFailed { peer: *peer, address: address.0.clone() }
             }
-            Self::GossipAlive { peer } => {
-                (Debug, target::GOSSIP, "gossip-alive", format!("gossip: peer={} is alive", peer.short()))
-            }
-            Self::GossipDead { peer } => {
-                (Info, target::GOSSIP, "gossip-dead", format!("gossip: peer={} is gone", peer.short()))
-            }
-            Self::MembershipChange(change) => {
-                (Info, target::CONSENSUS, "membership-change", format!("committee: {change}"))
-            }
+            Self::GossipAlive { peer } => Fact::GossipAlive { peer: *peer },
+            Self::GossipDead { peer } => Fact::GossipDead { peer: *peer },
+            Self::MembershipChange(change) => Fact::MembershipChange { change: *change },
             Self::Stalled { causes } => {
-                let names: Vec<_> = causes.iter().map(Cause::name).collect();
-                let sentences: Vec<_> = causes.iter().map(Cause::to_string).collect();
-                let text = format!("rounds stall cause={}: {}", names.join(","), sentences.join("; "));
-                (Warn, target::COMMON, "stalled", text)
+                let stall = |cause: &Cause| Stall { cause: cause.name().into(), text: cause.to_string() };
+                Fact::Stalled { causes: causes.iter().map(stall).collect() }
             }
-            Self::GoesOn => (Info, target::COMMON, "goes-on", "rounds go on".to_owned()),
-            Self::Founding { voters } => {
-                let text = format!(
-                    "founding a log with the servers that had a vote in the one that was set aside{}",
-                    list("voters", voters)
-                );
-                (Info, target::SERVER_ROLE, "founding", text)
-            }
+            Self::GoesOn => Fact::GoesOn,
+            Self::Founding { voters } => Fact::Founding { voters: voters.clone() },
             Self::LogYielded { own, other, store } => {
-                let text = format!(
-                    "this server's log={} has no records and yields to log={}; joining as store={:x}",
-                    own.short(),
-                    other.short(),
-                    store.0
-                );
-                (Warn, target::SERVER_ROLE, "log-yielded", text)
+                Fact::LogYielded { own: *own, other: *other, store: *store }
             }
-            Self::Departing => (
-                Info,
-                target::COMMON,
-                "departing",
-                "departing: finishing the round and saying goodbye".to_owned(),
-            ),
-            Self::Exiting { code, reason } => {
-                let level = if *code == 0 { Info } else { Error };
-                (level, target::COMMON, "exiting", format!("exiting code={code}: {reason}"))
-            }
-            Self::Warned(text) => (Warn, target::COMMON, "warning", text.clone()),
-            Self::Fatal(text) => (Error, target::COMMON, "fatal", format!("stopping on purpose: {text}")),
-        };
-        Some(Line { level, target, name, text })
+            Self::Departing => Fact::Departing,
+            Self::Exiting { code, reason } => Fact::Exiting { code: *code, reason: reason.clone() },
+            Self::Warned(text) => Fact::Warning { text: text.clone() },
+            Self::Fatal(text) => Fact::Fatal { text: text.clone() },
+            Self::Holds(_) => return None,
+        })
     }
 }
 
-/// Clients come and go by the thousands.
-const fn client_is_debug(role: Role) -> Level {
-    match role {
-        Role::Server | Role::Aggregator => Level::Info,
-        Role::Client => Level::Debug,
-    }
-}
-
-fn report_line(report: &Report) -> Option<Line> {
-    use Level::{Debug, Error, Info, Warn};
-    let (level, target, name, text) = match report {
-        Report::LogStarted { log } => {
-            (Info, target::COMMITTEE, "log-started", format!("committee: log started log={}", log.short()))
+/// What may be told of a report. The term is that of the entry behind it, where that is known.
+fn report_fact(report: &Report, term: Option<u64>) -> Fact {
+    match report {
+        Report::LogStarted { log } => Fact::LogStarted { log: *log },
+        Report::RoundOpened { index, header, digest } => Fact::RoundOpened {
+            log: header.log,
+            round: header.round,
+            index: *index,
+            header: *digest,
+            servers: header.servers.iter().map(|server| server.peer).collect(),
+            clients: header.clients.count,
+            min_participants: header.min_participants,
+            aggregator: header.aggregator,
+        },
+        Report::HeaderLive { round, header, refused } => {
+            Fact::RoundLive { round: *round, header: *header, refused: refused.count_ones() }
         }
-        Report::RoundOpened { index, header, .. } => {
-            let text = format!(
-                "committee: round opened round={} index={index} servers={} clients={}",
-                header.round,
-                header.servers.len(),
-                header.clients.count
-            );
-            (Debug, target::COMMITTEE, "round-opened", text)
+        Report::AggregateApplied { index, round, header, aggregate, participants } => {
+            Fact::AggregateApplied {
+                round: *round,
+                index: *index,
+                header: *header,
+                aggregate: *aggregate,
+                participants: participants.count_ones(),
+            }
         }
-        Report::HeaderLive { round, refused, .. } => {
-            let text = format!("committee: round live round={round} refused={}", refused.count_ones());
-            (Debug, target::COMMITTEE, "round-live", text)
+        Report::PartialApplied { index, round, header, aggregate, server } => Fact::PartialApplied {
+            round: *round,
+            index: *index,
+            header: *header,
+            aggregate: *aggregate,
+            server: *server,
+        },
+        Report::RoundFinalized { index, record, digest, signed, partials, rostered } => {
+            let end = RoundEnd {
+                log: record.log,
+                round: record.round,
+                index: *index,
+                term,
+                header: record.header,
+                record: *digest,
+                previous: record.previous,
+                participants: record.participants.count_ones(),
+                servers: record.servers.clone(),
+                signed: signed.clone(),
+                partials: partials.clone(),
+            };
+            if *rostered { Fact::RoundFinalized { end } } else { Fact::RoundApplied { end } }
         }
-        Report::AggregateApplied { round, participants, .. } => {
-            let text = format!(
-                "committee: aggregate applied round={round} participants={}",
-                participants.count_ones()
-            );
-            (Debug, target::COMMITTEE, "aggregate-applied", text)
-        }
-        Report::PartialApplied { round, server, .. } => {
-            let text = format!("committee: partial applied round={round} server={}", server.short());
-            (Debug, target::COMMITTEE, "partial-applied", text)
-        }
-        // Catching up is no sign of health: the line that operators wait for is about this server's own rounds.
-        Report::RoundFinalized { record, rostered: false, .. } => {
-            let text = format!(
-                "committee: round applied without this server round={} participants={}",
-                record.round,
-                record.participants.count_ones()
-            );
-            (Debug, target::COMMITTEE, "round-applied", text)
-        }
-        Report::RoundFinalized { record, rostered: true, .. } => {
-            let text = format!(
-                "committee: round finalized round={} participants={}",
-                record.round,
-                record.participants.count_ones()
-            );
-            (Info, target::COMMITTEE, "round-finalized", text)
-        }
-        Report::RoundAbandoned { round, reason, missing, .. } => {
-            let reason = abandonment_name(*reason);
-            let text = format!(
-                "committee: round abandoned round={round} reason={reason}{}",
-                list("missing", missing)
-            );
-            (Warn, target::COMMITTEE, "round-abandoned", text)
-        }
-        Report::RecordConfirmed { round, .. } => (
-            Debug,
-            target::COMMITTEE,
-            "record-confirmed",
-            format!("committee: record confirmed round={round}"),
-        ),
+        Report::RoundAbandoned { index, round, header, reason, missing } => Fact::RoundAbandoned {
+            round: *round,
+            index: *index,
+            header: *header,
+            reason: *reason,
+            missing: missing.clone(),
+        },
+        Report::RecordConfirmed { round, record } => Fact::RecordConfirmed { round: *round, record: *record },
         Report::ServerRegistered { server, epoch } => {
-            let text = format!("committee: server registered server={} epoch={}", server.short(), epoch.0);
-            (Info, target::COMMITTEE, "server-registered", text)
+            Fact::ServerRegistered { server: *server, epoch: *epoch }
         }
-        Report::ServerDeparted { server } => {
-            let text = format!("committee: server departed server={}", server.short());
-            (Info, target::COMMITTEE, "server-departed", text)
-        }
-        Report::ServerLeaving { server } => {
-            let text = format!("committee: server leaving for good server={}", server.short());
-            (Info, target::COMMITTEE, "server-leaving", text)
-        }
-        Report::ServerRetired { server, forced } => {
-            let text = format!("committee: server retired server={} forced={forced}", server.short());
-            (Warn, target::COMMITTEE, "server-retired", text)
-        }
-        Report::AggregatorRegistered { aggregator } => {
-            let text = format!("committee: aggregator registered aggregator={}", aggregator.short());
-            (Info, target::COMMITTEE, "aggregator-registered", text)
-        }
+        Report::ServerDeparted { server } => Fact::ServerDeparted { server: *server },
+        Report::ServerLeaving { server } => Fact::ServerLeaving { server: *server },
+        Report::ServerRetired { server, forced } => Fact::ServerRetired { server: *server, forced: *forced },
+        Report::AggregatorRegistered { aggregator } => Fact::AggregatorRegistered { aggregator: *aggregator },
         Report::ClientsChanged { version, count } => {
-            let text = format!("committee: client registry changed version={} clients={count}", version.0);
-            (Debug, target::COMMITTEE, "clients-changed", text)
+            Fact::ClientsChanged { version: *version, clients: *count }
         }
-        Report::ClientRefused { server, client } => {
-            let text =
-                format!("committee: client refused client={} by server={}", client.short(), server.short());
-            (Info, target::COMMITTEE, "client-refused", text)
-        }
+        Report::ClientRefused { server, client } => Fact::ClientRefused { client: *client, server: *server },
         Report::RefusalWithdrawn { server, client } => {
-            let text = format!(
-                "committee: refusal withdrawn client={} by server={}",
-                client.short(),
-                server.short()
-            );
-            (Info, target::COMMITTEE, "refusal-withdrawn", text)
+            Fact::RefusalWithdrawn { client: *client, server: *server }
         }
-        Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(_) } => {
-            let text = "client: refused by a server of the committee: this client is in no round before that server's \
-                        operator withdraws it, and 16 rounds have passed";
-            (Warn, target::CLIENT_ROLE, "client-barred", text.to_owned())
+        Report::Refused { kind: "bundle", reason: Refused::Barred, from: Some(from) } => {
+            Fact::ClientBarred { from: *from }
         }
         Report::Refused { kind, reason, from } => {
-            let from = from.map_or_else(|| "log".to_owned(), |peer| peer.short());
-            let text = format!("refused {kind} reason={} from={from}", reason.name());
-            (Debug, target::COMMITTEE, "refused", text)
+            Fact::Refused { kind: (*kind).into(), reason: *reason, from: *from }
         }
-        Report::HeaderSigned { round, .. } => {
-            (Debug, target::SERVER_ROLE, "header-signed", format!("signed header round={round}"))
+        Report::HeaderSigned { round, header } => Fact::HeaderSigned { round: *round, header: *header },
+        Report::HeaderDeclined { round, header, reason } => {
+            Fact::HeaderDeclined { round: *round, header: *header, reason: *reason }
         }
-        Report::HeaderDeclined { round, reason, .. } => {
-            let text = format!("declined to sign header round={round} reason={}", reason.name());
-            (Warn, target::SERVER_ROLE, "header-declined", text)
-        }
-        Report::PartialMade { round, participants, .. } => {
-            let text = format!("made partial unblind round={round} participants={participants}");
-            (Debug, target::SERVER_ROLE, "partial-made", text)
-        }
-        Report::Disclaimed { round, .. } => {
-            (Debug, target::SERVER_ROLE, "disclaimed", format!("disclaimed round={round}"))
-        }
+        Report::PartialMade { log, round, header, aggregate, participants, floor } => Fact::PartialMade {
+            log: *log,
+            round: *round,
+            header: *header,
+            aggregate: *aggregate,
+            participants: *participants,
+            floor: *floor,
+        },
+        Report::Disclaimed { round, header } => Fact::Disclaimed { round: *round, header: *header },
         Report::AggregateForwarded { round, participants } => {
-            let text = format!("aggregator: forwarded aggregate round={round} participants={participants}");
-            (Info, target::AGGREGATOR_ROLE, "aggregate-forwarded", text)
+            Fact::AggregateForwarded { round: *round, participants: *participants }
         }
-        Report::TurnoutLow { floor, turnout } => {
-            let declined: Vec<_> =
-                turnout.declined.iter().map(|(reason, clients)| format!("{reason}:{clients}")).collect();
-            let declined =
-                if declined.is_empty() { String::new() } else { format!(" declined={}", declined.join(",")) };
-            let text = format!(
-                "too few envelopes round={} envelopes={} floor={floor} absent={}{declined}",
-                turnout.round, turnout.envelopes, turnout.absent
-            );
-            (Warn, target::COMMON, "turnout-low", text)
+        Report::TurnoutLow { floor, turnout } => Fact::TurnoutLow {
+            round: turnout.round,
+            header: turnout.header,
+            envelopes: turnout.envelopes,
+            floor: *floor,
+            absent: turnout.absent,
+            declined: turnout.declined.iter().copied().collect(),
+        },
+        Report::ClientSeen { client } => Fact::ClientSeen { client: *client },
+        Report::ServersBelieved { servers } => Fact::ServersBelieved { servers: servers.clone() },
+        Report::Enrolled { version } => Fact::Enrolled { version: *version },
+        Report::Sealed { log, round, header, servers, envelope: _, request: _ } => {
+            Fact::Sealed { log: *log, round: *round, header: *header, servers: servers.clone() }
         }
-        Report::ClientSeen { client } => {
-            let text = format!("registering client bundle client={}", client.short());
-            (Info, target::AGGREGATOR_ROLE, "client-seen", text)
-        }
-        Report::ServersBelieved { servers } => {
-            let names: Vec<_> = servers.iter().map(PeerId::short).collect();
-            let text = format!("aggregator: believing servers={}", names.join(","));
-            (Info, target::AGGREGATOR_ROLE, "servers-believed", text)
-        }
-        Report::Enrolled { version } => {
-            let text = format!("client: enrolled registry={}", version.0);
-            (Info, target::CLIENT_ROLE, "enrolled", text)
-        }
-        // Whether an envelope carried a message is for nobody to read.
-        Report::Sealed { round, .. } => {
-            (Debug, target::CLIENT_ROLE, "sealed", format!("client: sealed envelope round={round}"))
-        }
-        Report::HeaderUntrusted { round, reason: Refused::RefusedClient } => {
-            let text = format!(
-                "client: does not take part round={round} reason=refused-client: the operator of a server refuses this \
-                 client"
-            );
-            (Warn, target::CLIENT_ROLE, "header-untrusted", text)
-        }
-        Report::HeaderUntrusted { round, reason } => {
-            let text = format!("client: does not take part round={round} reason={}", reason.name());
-            (Warn, target::CLIENT_ROLE, "header-untrusted", text)
-        }
+        Report::HeaderUntrusted { round, reason } => Fact::HeaderUntrusted { round: *round, reason: *reason },
         Report::Published { request, outcome, round } => {
-            let level = if *outcome == Outcome::Landed { Info } else { Warn };
-            let text =
-                format!("client: message {} request={} round={round}", outcome_name(*outcome), request.0);
-            (level, target::CLIENT_ROLE, "published", text)
+            Fact::Published { request: *request, outcome: *outcome, round: *round }
         }
-        Report::RecordSeen { record, confirmed, .. } => {
-            let text = format!(
-                "client: broadcast seen round={} participants={} confirmed={confirmed}",
-                record.round,
-                record.participants.count_ones()
-            );
-            (Debug, target::CLIENT_ROLE, "record-seen", text)
-        }
+        Report::RecordSeen { record, digest, confirmed } => Fact::RecordSeen {
+            log: record.log,
+            round: record.round,
+            record: *digest,
+            participants: record.participants.count_ones(),
+            confirmed: *confirmed,
+        },
         Report::RecordsMissing { log, from, oldest } => {
-            let text = format!(
-                "reader: records missing log={} from={from}: the oldest record that can be had is {oldest}",
-                log.short()
-            );
-            (Warn, target::CLIENT_ROLE, "records-missing", text)
+            Fact::RecordsMissing { log: *log, from: *from, oldest: *oldest }
         }
         Report::RecordContradicted { log, round, seen, other, servers, evidence } => {
-            let convicted: Vec<_> = evidence.iter().map(Contradiction::server).collect();
-            let text = format!(
-                "reader: two signed records of one round log={} round={round} seen={} other={}{}{}",
-                log.short(),
-                seen.short(),
-                other.short(),
-                list("servers", servers),
-                list("both", &convicted)
-            );
-            (Error, target::CLIENT_ROLE, "record-contradicted", text)
+            Fact::RecordContradicted {
+                log: *log,
+                round: *round,
+                seen: *seen,
+                other: *other,
+                servers: servers.clone(),
+                both: evidence.iter().map(Contradiction::server).collect(),
+            }
         }
-    };
-    Some(Line { level, target, name, text })
+    }
 }
 
-fn consensus_line(event: &consensus::Event) -> Option<Line> {
-    use Level::{Debug, Error, Info, Warn};
-    let (level, name, text) = match event {
-        consensus::Event::Leader { term, leader, me } => {
-            let leader = leader.map_or_else(|| "none".to_owned(), |leader| leader.peer.short());
-            (Info, "leader", format!("committee: leader={leader} term={term} local={me}"))
-        }
+fn consensus_fact(event: &consensus::Event) -> Option<Fact> {
+    Some(match event {
+        consensus::Event::Leader { term, leader, me } => Fact::Leader {
+            leader: leader.map(|leader| leader.peer),
+            store: leader.map(|leader| leader.store),
+            term: *term,
+            local: *me,
+        },
         consensus::Event::MembersChanged { index, members } => {
-            let text = format!(
-                "committee: members changed index={index} voters={} learners={} joint={}",
-                members.voters.len(),
-                members.learners.len(),
-                members.joint
-            );
-            (Info, "members-changed", text)
+            let peers = |ids: &BTreeSet<RaftId>| ids.iter().map(|id| id.peer).collect();
+            Fact::MembersChanged {
+                index: *index,
+                voters: peers(&members.voters),
+                learners: peers(&members.learners),
+                joint: members.joint,
+            }
         }
-        consensus::Event::Truncated { after } => {
-            let after = after.map_or_else(|| "start".to_owned(), |after| after.to_string());
-            (Warn, "truncated", format!("committee: log cut back after={after}: the leader's differs"))
-        }
-        consensus::Event::SnapshotTaken { index } => {
-            (Debug, "snapshot-taken", format!("committee: snapshot taken index={index}"))
-        }
-        consensus::Event::SnapshotInstalled { index } => {
-            (Info, "snapshot-installed", format!("committee: snapshot of the leader installed index={index}"))
-        }
-        consensus::Event::Failed { reason, .. } => {
-            (Error, "consensus-failed", format!("consensus stopped: {reason}"))
-        }
+        consensus::Event::Truncated { after } => Fact::Truncated { after: *after },
+        consensus::Event::SnapshotTaken { index } => Fact::SnapshotTaken { index: *index },
+        consensus::Event::SnapshotInstalled { index } => Fact::SnapshotInstalled { index: *index },
+        consensus::Event::Failed { reason, .. } => Fact::ConsensusFailed { reason: reason.clone() },
         // Several per round, and told by what they lead to.
         consensus::Event::Voted { .. }
         | consensus::Event::VoteSynced { .. }
         | consensus::Event::Appended { .. }
         | consensus::Event::Refused { .. }
         | consensus::Event::Applied { .. } => return None,
-    };
-    Some(Line { level, target: target::CONSENSUS, name, text })
-}
-
-/// The stable name of a reason.
-#[must_use]
-pub const fn abandonment_name(reason: Abandonment) -> &'static str {
-    match reason {
-        Abandonment::Unsigned => "unsigned",
-        Abandonment::NoAggregate => "no-aggregate",
-        Abandonment::TooFewEnvelopes => "too-few-envelopes",
-        Abandonment::MissingPartial => "missing-partial",
-    }
-}
-
-/// The stable name of an outcome.
-#[must_use]
-pub const fn outcome_name(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Landed => "landed",
-        Outcome::Collided => "collided",
-        Outcome::Dropped => "dropped",
-        Outcome::Unknown => "unknown",
-    }
-}
-
-/// ` name=a,b` or nothing.
-fn list(name: &str, peers: &[PeerId]) -> String {
-    let mut text = String::new();
-    for (place, peer) in peers.iter().enumerate() {
-        let separator = if place == 0 { format!(" {name}=") } else { ",".to_owned() };
-        write!(text, "{separator}{}", peer.short()).expect("writing to a string does not fail");
-    }
-    text
+    })
 }
 
 #[cfg(test)]
@@ -698,10 +441,11 @@ mod tests {
     use zipnet_core::bitmap::Bitmap;
     use zipnet_core::id::{Digest, Epoch, GroupId, RaftId, RegistryVersion, Round};
     use zipnet_core::key::PublicKey;
-    use zipnet_core::machine::RequestId;
+    use zipnet_core::machine::{Abandonment, Outcome, RequestId};
     use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer, Turnout};
     use zipnet_core::params::RoundParams;
     use zipnet_core::refused::Refused;
+    use zipnet_facts::{Account, Level};
 
     use super::*;
 
@@ -934,10 +678,56 @@ mod tests {
             ]
             .map(Event::Consensus),
         );
-        events.extend(reports().into_iter().map(Event::Core));
+        events.extend(reports().into_iter().map(|report| match report {
+            Report::RoundFinalized { .. } => Event::Finished { report, term: 3 },
+            report => Event::Core(report),
+        }));
         events.extend(reports().into_iter().take(1).map(Event::Past));
         events.push(Event::Holds(Holds::default()));
         events
+    }
+
+    #[test]
+    fn a_fact_is_read_as_it_was_written() {
+        for fact in every_event().iter().filter_map(Event::fact) {
+            let account = Account { seq: 7, node: Some(peer(1)), fact };
+            let text = serde_json::to_string(&account).expect("it is data");
+            assert_eq!(serde_json::from_str::<Account>(&text).expect(&text), account, "{text}");
+            let json: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+            assert_eq!(json["event"], account.fact.name(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_schema_of_lines_has_the_fields_of_each() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/lines.schema.json")).expect("it is JSON");
+        let facts = schema["$defs"]["fact"]["oneOf"].as_array().expect("a list");
+        let of = |name: &str| facts.iter().find(|fact| fact["properties"]["event"]["const"] == name);
+        for fact in every_event().iter().filter_map(Event::fact) {
+            let json = serde_json::to_value(&fact).expect("it is data");
+            let told: BTreeSet<_> = json.as_object().expect("an object").keys().collect();
+            let fields = &of(fact.name()).expect("each fact has an entry")["properties"];
+            let known: BTreeSet<_> = fields.as_object().expect("an object").keys().collect();
+            assert_eq!(told, known, "{}", fact.name());
+        }
+    }
+
+    #[test]
+    fn a_finished_round_tells_its_fields() {
+        let finished = reports().into_iter().find(|report| matches!(report, Report::RoundFinalized { .. }));
+        let event = Event::Finished { report: finished.expect("there is one"), term: 3 };
+        let json = serde_json::to_value(event.fact().expect("it is told")).expect("it is data");
+        let log = LogId([1; 32]).to_string();
+        for (field, value) in [
+            ("event", serde_json::json!("round-finalized")),
+            ("round", serde_json::json!(7)),
+            ("participants", serde_json::json!(3)),
+            ("log", serde_json::json!(log)),
+            ("term", serde_json::json!(3)),
+        ] {
+            assert_eq!(json[field], value, "{json}");
+        }
     }
 
     fn printed(event: &Event) -> Option<String> {
@@ -955,7 +745,8 @@ mod tests {
     #[test]
     fn no_line_tells_a_key_or_an_envelope() {
         for event in every_event() {
-            let line = printed(&event).unwrap_or_default();
+            let json = event.fact().map(|fact| serde_json::to_string(&fact).expect("it is data"));
+            let line = printed(&event).unwrap_or_default() + &json.unwrap_or_default();
             for secret in ["eeeeee", "dddddd", "bbbbbb", "aaaaaa"] {
                 assert!(!line.contains(secret), "{line}");
             }

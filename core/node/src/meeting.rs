@@ -6,13 +6,13 @@
 //! - [`membership_plan`]: the next change of the Raft membership, for the leader
 //! - [`may_retire`]: whether a server can be taken away, for the operator's tool
 
-use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId, StoreId};
 use zipnet_core::time::Time;
+pub use zipnet_facts::Change;
 
 use crate::consensus::Members;
 use crate::frame::Refusal;
@@ -338,62 +338,6 @@ pub struct Membership {
 
 /// A learner has caught up when it lacks at most so many committed entries: a round has about ten.
 pub const CAUGHT_UP_LAG: u64 = 16;
-
-/// A change of the Raft membership. One at a time; the next is planned once it is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// Send the log to a server.
-    AddLearner(RaftId),
-    /// Give a learner that has caught up a vote.
-    Promote(RaftId),
-    /// Give a learner that has caught up the vote of its old disk.
-    ReplaceStore {
-        /// Loses its vote, in the same change.
-        old: RaftId,
-        /// Gets it.
-        new: RaftId,
-    },
-    /// Take the vote of a server that is gone for good.
-    RemoveVoter(RaftId),
-    /// No longer send the log to a server.
-    RemoveLearner(RaftId),
-}
-
-impl Change {
-    /// The voters after this change.
-    #[must_use]
-    pub fn voters(&self, voters: &BTreeSet<RaftId>) -> BTreeSet<RaftId> {
-        let mut voters = voters.clone();
-        match self {
-            Self::AddLearner(_) => {}
-            Self::Promote(id) => {
-                voters.insert(*id);
-            }
-            Self::ReplaceStore { old, new } => {
-                voters.remove(old);
-                voters.insert(*new);
-            }
-            Self::RemoveVoter(id) | Self::RemoveLearner(id) => {
-                voters.remove(id);
-            }
-        }
-        voters
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AddLearner(id) => write!(f, "sending the log to server={id}"),
-            Self::Promote(id) => write!(f, "giving a vote to server={id}"),
-            Self::ReplaceStore { old, new } => {
-                write!(f, "giving the vote of server={old} to its new disk {new}")
-            }
-            Self::RemoveVoter(id) => write!(f, "taking the vote of server={id}, which is gone for good"),
-            Self::RemoveLearner(id) => write!(f, "no longer sending the log to server={id}"),
-        }
-    }
-}
 
 /// The next change of the Raft membership, if one is due.
 ///

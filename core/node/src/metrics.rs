@@ -13,7 +13,7 @@ use zipnet_core::machine::Report;
 use zipnet_core::time::Time;
 
 use crate::consensus;
-use crate::event::{Event, Holds, abandonment_name};
+use crate::event::{Event, Holds};
 use crate::frame::Refusal;
 
 /// What a metric is.
@@ -145,7 +145,7 @@ impl Metrics {
         };
         let labels = vec![
             ("machine_version", build.machine_version.to_string()),
-            ("role", crate::config::role_name(build.role).to_owned()),
+            ("role", build.role.name().to_owned()),
             ("version", build.version.clone()),
             ("wire_version", build.wire_version.to_string()),
         ];
@@ -192,16 +192,17 @@ impl Metrics {
             Event::Linked { peer, role } => self.bond(*peer, *role, true),
             Event::Unlinked { peer, role, .. } => self.bond(*peer, *role, false),
             Event::PeerRefused { reason, .. } => {
-                self.reject("hello", reason.name().to_owned());
+                self.reject("hello", reason.name());
                 if *reason == Refusal::Attestation {
                     self.add(ATTESTATION_REJECTED, vec![("reason", reason.name().to_owned())]);
                 }
             }
-            Event::Rejected { kind, reason, .. } => self.reject(kind, (*reason).to_owned()),
+            Event::Rejected { kind, reason, .. } => self.reject(kind, reason),
             Event::Spawning { .. }
             | Event::Up { .. }
             | Event::Booting { .. }
             | Event::Opened { .. }
+            | Event::Finished { .. }
             | Event::Past(_)
             | Event::OpeningRound { .. }
             | Event::RefusedByPeer { .. }
@@ -294,8 +295,9 @@ impl Metrics {
             Report::TurnoutLow { turnout, .. } => {
                 self.clear(ENVELOPES_MISSING);
                 let declined = turnout.declined.iter().map(|(reason, clients)| (reason.name(), *clients));
-                for (reason, clients) in declined.chain([("absent".to_owned(), turnout.absent)]) {
-                    self.values.insert((ENVELOPES_MISSING, vec![("reason", reason)]), clients.into());
+                for (reason, clients) in declined.chain([("absent", turnout.absent)]) {
+                    self.values
+                        .insert((ENVELOPES_MISSING, vec![("reason", reason.to_owned())]), clients.into());
                 }
             }
             Report::AggregateForwarded { .. } => self.clear(ENVELOPES_MISSING),
@@ -312,7 +314,7 @@ impl Metrics {
             }
             Report::RoundAbandoned { index, reason, .. } => {
                 self.committed(*index);
-                self.add(ABANDONED, vec![("reason", abandonment_name(*reason).to_owned())]);
+                self.add(ABANDONED, vec![("reason", reason.name().to_owned())]);
                 self.opened = None;
             }
             // Of an aggregator; a server's stands in its state as well.
@@ -323,8 +325,8 @@ impl Metrics {
             Report::Refused { kind, reason, .. } => self.reject(kind, reason.name()),
             Report::HeaderDeclined { reason, .. } => self.reject("header", reason.name()),
             Report::HeaderUntrusted { reason, .. } => self.reject("live-header", reason.name()),
-            Report::RecordsMissing { .. } => self.reject("record", "missing".to_owned()),
-            Report::RecordContradicted { .. } => self.reject("record", "contradicted".to_owned()),
+            Report::RecordsMissing { .. } => self.reject("record", "missing"),
+            Report::RecordContradicted { .. } => self.reject("record", "contradicted"),
             Report::LogStarted { .. }
             | Report::HeaderLive { .. }
             | Report::RecordConfirmed { .. }
@@ -394,8 +396,8 @@ impl Metrics {
         *value = index.max(*value);
     }
 
-    fn reject(&mut self, kind: &str, reason: String) {
-        self.add(REJECTED, vec![("kind", kind.to_owned()), ("reason", reason)]);
+    fn reject(&mut self, kind: &str, reason: &str) {
+        self.add(REJECTED, vec![("kind", kind.to_owned()), ("reason", reason.to_owned())]);
     }
 
     fn set(&mut self, name: &'static str, value: u64) {

@@ -61,7 +61,7 @@ use self::member::Member;
 use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::founding::Step;
 use crate::frame::{Farewell, Frame, Own, Refusal};
 use crate::gossip::book::PeerBook;
@@ -154,7 +154,12 @@ enum End {
 ///
 /// The configuration is taken as it is; whoever made it has reported what is wrong with it. The node's link listens
 /// already. `checks` is [`zipnet_core::checks::Strict`] everywhere but in the simulator.
-pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut controls: Controls) -> Exit {
+pub async fn run<W: Observer, C: Checks>(
+    world: W,
+    checks: C,
+    config: Config,
+    mut controls: Controls,
+) -> Exit {
     let mut bootstrap = config.bootstrap.clone();
     let mut yields = 0_u32;
     loop {
@@ -181,7 +186,7 @@ pub async fn run<W: World, C: Checks>(world: W, checks: C, config: Config, mut c
 }
 
 /// The machine of one role.
-enum Machine<W: World, C: Checks> {
+enum Machine<W: Observer, C: Checks> {
     Server { member: Arc<Mutex<Member<W, C>>>, group: Group<W, C> },
     Aggregator(Box<Aggregator<C>>),
     Client(Box<Client<C>>),
@@ -208,7 +213,7 @@ struct Dial {
     next: Time,
 }
 
-struct Node<W: World, C: Checks> {
+struct Node<W: Observer, C: Checks> {
     world: W,
     checks: C,
     config: Config,
@@ -306,7 +311,7 @@ struct Node<W: World, C: Checks> {
     acceptor: AbortHandle,
 }
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     async fn start(
         world: &W,
         checks: &C,
@@ -1022,7 +1027,7 @@ async fn read<N: Connection>(id: ConnectionId, connection: N, mut arrivals: mpsc
 }
 
 /// Hands on what consensus tells, and wakes the loop where it has to act.
-fn on_event<W: World>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
+fn on_event<W: Observer>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<W>>>) -> consensus::OnEvent {
     Arc::new(move |event| {
         if let consensus::Event::Refused { from, refusal } = event {
             let (kind, reason, peer) = ("consensus", refusal.name(), from.peer);

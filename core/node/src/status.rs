@@ -15,7 +15,6 @@ use zipnet_core::message::{Record, Turnout};
 use zipnet_core::refused::Refused;
 
 pub use self::cause::{Cause, causes};
-use crate::config::role_name;
 use crate::meeting::{Removal, ServerState};
 
 /// What a node knows of itself and the others.
@@ -356,7 +355,7 @@ impl Status {
         Self {
             instance: view.instance.clone(),
             peer: view.me.to_string(),
-            role: if view.reads { "reader" } else { role_name(view.role) },
+            role: if view.reads { "reader" } else { view.role.name() },
             ready: causes.is_empty(),
             causes,
             cause_names,
@@ -556,12 +555,12 @@ impl fmt::Display for Status {
         row("node", &format!("{} {}", self.role, self.peer))?;
         row("ready", if self.ready { "yes" } else { "no" })?;
         // Only servers are told who leads.
-        if self.role == role_name(Role::Server) {
+        if self.role == Role::Server.name() {
             row("leader", self.leader.as_deref().unwrap_or("none"))?;
         }
         row("aggregator", self.aggregator.as_deref().unwrap_or("none"))?;
         // A client is told neither how many there are nor how many it takes.
-        if self.role == role_name(Role::Server) || self.role == role_name(Role::Aggregator) {
+        if self.role == Role::Server.name() || self.role == Role::Aggregator.name() {
             row("clients", &format!("{} (a round needs {})", self.clients, self.min_participants))?;
         }
         if !self.refusals.is_empty() {

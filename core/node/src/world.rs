@@ -8,8 +8,6 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
 
-use crate::event::Event;
-
 /// Everything a node needs from outside. Cheap to clone; all clones are the same world of the same node.
 pub trait World: Clone + fmt::Debug + Send + Sync + 'static {
     /// Tasks, sleeping and channels.
@@ -33,8 +31,6 @@ pub trait World: Clone + fmt::Debug + Send + Sync + 'static {
     fn threads(&self) -> usize {
         1
     }
-    /// Something worth telling happened; called in the order in which it happened. Must not block.
-    fn observe(&self, event: Event);
 }
 
 /// Where a node can be reached: `host:port` in production.

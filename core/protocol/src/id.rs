@@ -3,14 +3,35 @@
 use alloc::string::String;
 use core::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Defines a 32-byte identifier whose `Debug` and `Display` print hexadecimal digits.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; 32]);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                // On the wire the bytes, in what people read the digits.
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if !deserializer.is_human_readable() {
+                    return Deserialize::deserialize(deserializer).map(Self);
+                }
+                let digits = String::deserialize(deserializer)?;
+                decode_hex(&digits).map(Self).ok_or_else(|| de::Error::custom("expected 64 hexadecimal digits"))
+            }
+        }
 
         impl $name {
             /// The 32 bytes.
@@ -65,8 +86,29 @@ identifier! {
 
 /// Drawn at random when a state folder is made. Together with the [`PeerId`] it names a Raft node, so that a server
 /// that lost its disk is a new node to Raft.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u64);
+
+impl Serialize for StoreId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Many readers of JSON have no numbers of 64 bits.
+        if serializer.is_human_readable() {
+            serializer.collect_str(&format_args!("{:x}", self.0))
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for StoreId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Deserialize::deserialize(deserializer).map(Self);
+        }
+        let digits = String::deserialize(deserializer)?;
+        u64::from_str_radix(&digits, 16).map(Self).map_err(de::Error::custom)
+    }
+}
 
 /// A member of the Raft group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,6 +170,7 @@ impl fmt::Display for Round {
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// A committee server.
     Server,
@@ -138,6 +181,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// The name, as lines and tables print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Aggregator => "aggregator",
+            Self::Client => "client",
+        }
+    }
+
     /// The byte that stands for the role in digests.
     #[must_use]
     pub const fn code(self) -> u8 {

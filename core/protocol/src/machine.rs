@@ -310,7 +310,8 @@ pub enum Done {
 pub struct RequestId(pub u64);
 
 /// What became of a published message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is in a confirmed broadcast.
     Landed,
@@ -324,8 +325,25 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// All of them, in declaration order.
+    pub const ALL: [Self; 4] = [Self::Landed, Self::Collided, Self::Dropped, Self::Unknown];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Landed => "landed",
+            Self::Collided => "collided",
+            Self::Dropped => "dropped",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Why a round was abandoned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Abandonment {
     /// Some rostered server did not sign the header in time.
     Unsigned,
@@ -335,6 +353,23 @@ pub enum Abandonment {
     TooFewEnvelopes,
     /// Some rostered server gave no partial in time, left or took a new key.
     MissingPartial,
+}
+
+impl Abandonment {
+    /// All of them, in declaration order.
+    pub const ALL: [Self; 4] =
+        [Self::Unsigned, Self::NoAggregate, Self::TooFewEnvelopes, Self::MissingPartial];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unsigned => "unsigned",
+            Self::NoAggregate => "no-aggregate",
+            Self::TooFewEnvelopes => "too-few-envelopes",
+            Self::MissingPartial => "missing-partial",
+        }
+    }
 }
 
 /// Something that happened, for log lines, metrics, the simulator's properties and auditors. None holds a pad, a key or

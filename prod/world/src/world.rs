@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use zipnet_core::checks::Strict;
 use zipnet_core::time::Time;
 use zipnet_node::config::Config;
-use zipnet_node::event::Event;
+use zipnet_node::event::{Event, Observer};
 use zipnet_node::node::{self, Controls, Exit};
 use zipnet_node::world::{Disk, World};
 
@@ -107,7 +107,9 @@ impl<D: Disk> World for RealWorld<D> {
     fn threads(&self) -> usize {
         std::thread::available_parallelism().map_or(1, NonZero::get)
     }
+}
 
+impl<D: Disk> Observer for RealWorld<D> {
     fn observe(&self, event: Event) {
         (self.sink)(event);
     }

@@ -8,11 +8,10 @@ use zipnet_core::id::{RaftId, Role};
 use zipnet_core::time::Time;
 
 use super::{Happening, Machine, Node};
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::founding::{PATIENCE, Sight, Step, explain, step};
-use crate::world::World;
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     /// Founds a log with the others that had a vote in the one that was set aside, once that is possible.
     pub(super) fn look_after_founding(&mut self, now: Time) {
         let Machine::Server { group, .. } = &self.machine else { return };

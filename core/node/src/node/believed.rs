@@ -9,8 +9,8 @@ use zipnet_core::checks::Checks;
 use zipnet_core::id::{PeerId, UniqueId};
 
 use super::{Happening, Machine, Node};
-use crate::event::Event;
-use crate::world::{Disk, World, on_disk};
+use crate::event::{Event, Observer};
+use crate::world::{Disk, on_disk};
 
 /// The file.
 const FILE: &str = "believed.redb";
@@ -24,7 +24,7 @@ const SERVERS: &str = "servers";
 const NAMED: &str = "named";
 
 /// What an earlier process kept; nothing if there is none, or if it can not be read.
-pub(super) async fn load<W: World>(world: &W, instance: UniqueId) -> Believed {
+pub(super) async fn load<W: Observer>(world: &W, instance: UniqueId) -> Believed {
     let read = on_disk::<W, _>(world.disk().clone(), move |disk| read(disk, instance)).await.flatten();
     read.unwrap_or_else(|reason| {
         let text = format!(
@@ -80,7 +80,7 @@ fn failed(error: impl Into<redb::Error>) -> String {
     format!("use {FILE}: {}", error.into())
 }
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     /// Keeps whom an aggregator believes, when that has changed. One write at a time, away from the loop.
     pub(super) fn keep_believed(&mut self) {
         let Machine::Aggregator(machine) = &self.machine else { return };

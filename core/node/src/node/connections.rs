@@ -14,11 +14,11 @@ use crate::allowance::{Deed, Rate};
 use crate::believed::Pointers;
 use crate::config::{Part, PeerAddress};
 use crate::consensus;
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::frame::{Farewell, Frame, Hello, Present, Refusal, Stage, judge_hello};
 use crate::gossip;
 use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, two_logs};
-use crate::world::{Address, Channel, Connection, Link, World};
+use crate::world::{Address, Channel, Connection, Link};
 
 /// What an operator reads about a voter that is not on the list.
 pub(super) fn unlisted_voter(peer: &PeerId) -> String {
@@ -34,7 +34,7 @@ const PINGS: Rate = Rate { most: 16, every: Duration::from_millis(250) };
 /// How often a peer's requests for entries are answered: one comes with each link and each announce interval.
 const PEERS_WANTED: Rate = Rate { most: 4, every: Duration::from_secs(1) };
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     pub(super) fn connected(&mut self, connection: Conn<W>) {
         let (peer, exporter) = (connection.peer(), connection.exporter());
         let id = self.links.add(self.world.now(), connection.clone());

@@ -15,11 +15,11 @@ use zipnet_core::server::{Input, Server};
 
 use super::Happening;
 use crate::consensus::{CorruptSnapshot, Machine, Members, Source};
-use crate::event::{Event, Holds};
-use crate::world::{Link, World};
+use crate::event::{Event, Holds, Observer};
+use crate::world::Link;
 
 /// A server's machine with what its effects need.
-pub(super) struct Member<W: World, C> {
+pub(super) struct Member<W: Observer, C> {
     world: W,
     me: PeerId,
     pub(super) server: Server<C>,
@@ -27,8 +27,9 @@ pub(super) struct Member<W: World, C> {
     effects: VecDeque<Effect>,
     /// The log ended here when the process started; `None` until that is known.
     started_at: Option<u64>,
-    /// The entry that is applied.
+    /// The entry that is applied, and its term.
     index: u64,
+    term: u64,
     /// What the replicated state holds, as it was told last.
     told_state: Option<Holds>,
     queue: mpsc::UnboundedSender<Happening<<W::Link as Link>::Connection>>,
@@ -38,7 +39,7 @@ pub(super) struct Member<W: World, C> {
     pub(super) barred: bool,
 }
 
-impl<W: World, C: Checks> Member<W, C> {
+impl<W: Observer, C: Checks> Member<W, C> {
     pub(super) fn new(
         world: W,
         me: PeerId,
@@ -54,6 +55,7 @@ impl<W: World, C: Checks> Member<W, C> {
             effects,
             started_at: None,
             index: 0,
+            term: 0,
             told_state: None,
             queue,
             told: false,
@@ -137,7 +139,12 @@ impl<W: World, C: Checks> Member<W, C> {
             _ => {}
         }
         self.look_whether_barred(&report);
+        let finished = matches!(report, Report::RoundFinalized { .. })
+            .then(|| Event::Finished { report: report.clone(), term: self.term });
         self.world.observe(Event::Core(report));
+        if let Some(event) = finished {
+            self.world.observe(event);
+        }
     }
 
     /// One that was retired before it was started again is told so by the others.
@@ -149,9 +156,9 @@ impl<W: World, C: Checks> Member<W, C> {
     }
 }
 
-impl<W: World, C: Checks> Machine for Member<W, C> {
-    fn apply(&mut self, index: u64, _: u64, command: &[u8]) {
-        self.index = index;
+impl<W: Observer, C: Checks> Machine for Member<W, C> {
+    fn apply(&mut self, index: u64, term: u64, command: &[u8]) {
+        (self.index, self.term) = (index, term);
         self.handle(Input::Committed { index, command: command.to_vec() });
         self.tell_state();
     }

@@ -11,12 +11,11 @@ use zipnet_core::time::Time;
 use super::{DESERTED, Happening, Machine, Node, OUTREACHED, lock, view};
 use crate::believed::named;
 use crate::consensus::{self, Believed};
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::frame::{Frame, VOTERS_LEN_MAX};
 use crate::meeting::{CAUGHT_UP_LAG, Change, ConnectionId, Membership, farther_reaching, membership_plan};
-use crate::world::World;
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     /// Asks the voter that is furthest to take over.
     pub(super) fn hand_over(&self) {
         let Machine::Server { group, .. } = &self.machine else { return };

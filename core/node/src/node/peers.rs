@@ -13,13 +13,13 @@ use zipnet_core::time::Time;
 use super::{BACKOFF_MAX, BACKOFF_MIN, Conn, Happening, Machine, Node, lock};
 use crate::allowance::{Deed, Rate};
 use crate::config::Part;
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::frame::Frame;
 use crate::gossip;
 use crate::gossip::book::{ENTRIES_LEN_MAX, EntryRefused, PeerEntry, Source};
 use crate::remembered;
 use crate::status::{CONNECT_TIMEOUT, connect_timeout};
-use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, World, on_disk};
+use crate::world::{Address, Channel, Connection, Disk, Link, LinkError, on_disk};
 
 /// How often the address book is looked at for the next process, at least.
 const REMEMBER: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ const STRANGERS_MOST: u32 = 16;
 
 const _: () = assert!(ENTRIES_LEN_MAX == 64, "one answer is taken whole");
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     /// Whom the operator named: the peers to start from, and those that must or may be there.
     fn named(&self) -> impl Iterator<Item = PeerId> + '_ {
         let (pins, aggregator) = match &self.config.part {

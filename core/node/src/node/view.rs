@@ -11,12 +11,11 @@ use zipnet_core::message::Standing;
 use super::connections::unlisted_voter;
 use super::{Machine, Node, lock};
 use crate::config::Part;
-use crate::event::Event;
+use crate::event::{Event, Observer};
 use crate::meeting::ServerState;
 use crate::status::{Awaits, Cause, Declined, Finalized, OpenRound, RecordView, View, causes};
-use crate::world::World;
 
-impl<W: World, C: Checks> Node<W, C> {
+impl<W: Observer, C: Checks> Node<W, C> {
     /// Tells operators why rounds stall, whenever that changes, and that they go on.
     pub(super) fn look_after_causes(&mut self) {
         let stalled = self.pace().is_stalled();

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use openraft_rt_tokio::TokioRuntime;
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
-use zipnet_node::event::Event;
 use zipnet_node::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 
 /// A world with an empty disk.
@@ -46,8 +45,6 @@ impl World for Memory {
         let count = self.drawn.fetch_add(1, Ordering::Relaxed).to_le_bytes();
         std::array::from_fn(|at| count[at % 8])
     }
-
-    fn observe(&self, _: Event) {}
 }
 
 /// Files in memory.

@@ -120,7 +120,7 @@ fn refused() -> Vec<Value> {
 }
 
 /// The names of all reasons, by their numbers.
-pub(super) fn reasons() -> Vec<String> {
+pub(super) fn reasons() -> Vec<&'static str> {
     let reason = |number: u8| match decode(&[1, 2, number, 0]) {
         Ok(Message::BundleRefused { reason, last: None }) => Some(reason.name()),
         _ => None,
@@ -139,7 +139,7 @@ fn messages() {
         json!({ "command": hex(&bytes), "digests": texts(&digests_of_command(&command)) })
     });
     let reasons = reasons();
-    assert_eq!(reasons.get(2), Some(&Refused::WrongGroup.name()));
+    assert_eq!(reasons, Refused::ALL.iter().map(|reason| reason.name()).collect::<Vec<_>>());
     check(
         "messages.json",
         &json!({

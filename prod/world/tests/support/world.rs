@@ -12,7 +12,7 @@ use zipnet_core::id::{PeerId, Role, UniqueId};
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::time::Time;
 use zipnet_node::config::{Build, Config};
-use zipnet_node::event::Event;
+use zipnet_node::event::{Event, Observer};
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_node::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 use zipnet_world::network::{Limits, QuicConnection, QuicLink};
@@ -66,7 +66,9 @@ impl<D: Disk> World for Seen<D> {
     fn entropy(&self) -> [u8; 32] {
         self.real.entropy()
     }
+}
 
+impl<D: Disk> Observer for Seen<D> {
     fn observe(&self, event: Event) {
         self.real.observe(event);
     }
