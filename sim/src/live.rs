@@ -22,6 +22,7 @@ use std::fs;
 use std::path::Path;
 
 use zipnet_core::time::Time;
+use zipnet_facts::Fact;
 use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
@@ -437,13 +438,11 @@ impl<'a> Run<'a> {
         let lines = self.cluster.get_mut(node).log.lines(all);
         let lines = lines.map_err(|reason| self.broken(&format!("read a node's log: {reason}")))?;
         for text in lines {
-            if let Some(line) = line::Line::parse(&text)
-                && line.event == "up"
-                && let Some((_, address)) = line.field("peer").and_then(|peer| peer.split_once('@'))
-            {
-                self.cluster.get_mut(node).address = Some(address.to_owned());
+            let line = line::Line::parse(&text);
+            if let Some(Fact::Up { address, .. }) = line.as_ref().and_then(|line| line.fact.as_ref()) {
+                self.cluster.get_mut(node).address = Some(address.clone());
             }
-            self.witness.observe(node, now, &text).map_err(|breach| self.broken_by(breach))?;
+            self.witness.observe(node, now, &text, line).map_err(|breach| self.broken_by(breach))?;
         }
         Ok(())
     }

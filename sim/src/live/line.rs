@@ -1,109 +1,60 @@
 //! A line of a node's log, as it stands in the file.
 
 use serde::Deserialize;
+use zipnet_facts::{Account, Fact};
 
 /// A line that a node printed with `ZIPNET_FORMAT=json`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// The stable name of what happened.
     pub(super) event: String,
     /// The text that people read.
     pub(super) message: String,
+    /// What happened; none if a node of another build tells what this one does not know.
+    pub(super) fact: Option<Fact>,
+}
+
+/// What every line has.
+#[derive(Deserialize)]
+struct Named {
+    event: String,
+    message: String,
 }
 
 impl Line {
     /// Reads a line. None if it is not one of a node's own: a panic, or what a loader complains about.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-
-    /// The value behind `name=` in the text, without the punctuation that ends a clause.
-    pub(super) fn field(&self, name: &str) -> Option<&str> {
-        self.message.split_whitespace().find_map(|word| {
-            let value = word.strip_prefix(name)?.strip_prefix('=')?;
-            Some(value.trim_end_matches([':', ';', ',']))
-        })
-    }
-
-    /// The number behind `name=`.
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        self.field(name)?.parse().ok()
-    }
-
-    /// The number of the round that the line is about.
-    pub(super) fn round(&self) -> Option<u64> {
-        self.field("round")?.strip_prefix('r')?.parse().ok()
+        let Named { event, message } = serde_json::from_str(text).ok()?;
+        let fact = serde_json::from_str(text).ok().map(|account: Account| account.fact);
+        Some(Self { event, message, fact })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use zipnet_core::id::Round;
 
-    fn line(event: &str, message: &str) -> Line {
-        Line { event: event.to_owned(), message: message.to_owned() }
-    }
+    use super::*;
 
     #[test]
     fn a_recorded_line_is_read() {
-        let text = r#"{"event":"round-finalized","level":"INFO","message":"committee: round finalized round=r7 participants=3","target":"zipnet_node::committee","timestamp":"2026-11-27T01:02:03.123456Z"}"#;
+        let text = r#"{"timestamp":"2026-11-27T01:02:03.123456Z","level":"INFO","target":"zipnet_node::roles::aggregator","seq":40,"node":"0909090909090909090909090909090909090909090909090909090909090909","event":"aggregate-forwarded","round":7,"participants":3,"message":"aggregator: forwarded aggregate round=r7 participants=3"}"#;
         let read = Line::parse(text).expect("a line");
-        assert_eq!(read, line("round-finalized", "committee: round finalized round=r7 participants=3"));
-        assert_eq!((read.round(), read.number("participants")), (Some(7), Some(3)));
+        assert_eq!(read.event, "aggregate-forwarded");
+        assert_eq!(read.message, "aggregator: forwarded aggregate round=r7 participants=3");
+        assert_eq!(read.fact, Some(Fact::AggregateForwarded { round: Round(7), participants: 3 }));
+    }
+
+    #[test]
+    fn a_line_of_another_build_is_counted() {
+        let read = Line::parse(r#"{"event":"new-in-the-next","message":"what it says"}"#).expect("a line");
+        assert_eq!((read.event.as_str(), read.fact), ("new-in-the-next", None));
     }
 
     #[test]
     fn what_is_no_line_is_refused() {
         for text in ["", "thread 'main' panicked at src/main.rs:1", "{}", r#"{"event":"up"}"#, "[1]"] {
             assert_eq!(Line::parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_table_of_lines_has_the_fields_that_are_judged_by() {
-        // The page of the node's crate that holds every line: `LEVEL target: text [event]`.
-        let page = include_str!("../../../core/node/src/event/lines.txt");
-        let all: Vec<Line> = page
-            .lines()
-            .map(|text| {
-                let (text, event) =
-                    text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")).expect("an event");
-                line(event, text.split_once(": ").expect("a target").1)
-            })
-            .collect();
-        let of =
-            |event: &str| all.iter().find(|line| line.event == event).unwrap_or_else(|| panic!("no {event}"));
-        assert!(
-            of("up").field("peer").is_some_and(|peer| peer.len() > 65 && peer.ends_with("@10.0.0.7:4000"))
-        );
-        assert_eq!(of("leader").field("leader"), Some("0101010101"));
-        assert_eq!((of("leader").number("term"), of("leader").field("local")), (Some(3), Some("true")));
-        assert_eq!(of("peer-refused").field("peer"), Some("0404040404"));
-        assert_eq!(of("peer-refused").field("reason"), Some("group-proof"));
-        assert_eq!(of("refused-by-peer").field("reason"), Some("parameters"));
-        assert_eq!(of("refused").field("reason"), Some("wrong-round"));
-        assert_eq!(of("refused").field("from"), Some("0303030303"));
-        assert_eq!((of("round-opened").round(), of("round-opened").number("index")), (Some(7), Some(40)));
-        assert_eq!(of("partial-applied").field("server"), Some("0202020202"));
-        assert_eq!(
-            (of("partial-made").round(), of("partial-made").number("participants")),
-            (Some(7), Some(3))
-        );
-        assert_eq!((of("published").number("request"), of("published").round()), (Some(1), Some(7)));
-        assert!(of("published").message.contains("message landed"));
-        assert_eq!(of("unlinked").field("reason"), Some("departing"));
-        assert_eq!(of("server-retired").field("server"), Some("0202020202"));
-        assert_eq!(of("log-started").field("log"), Some("0101010101"));
-        assert!(of("log-yielded").message.contains("yields to log=0101010101"));
-        for event in [
-            "sealed",
-            "round-live",
-            "round-applied",
-            "round-abandoned",
-            "header-untrusted",
-            "header-declined",
-        ] {
-            assert_eq!(of(event).round(), Some(7), "{event}");
         }
     }
 }

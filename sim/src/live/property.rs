@@ -18,10 +18,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use zipnet_core::id::Round;
+use zipnet_facts::Fact;
 use zipnet_scenarios::verbs::Always;
 
 use super::admin::Record;
-use super::line::Line;
 use super::witness::short;
 use crate::cluster::NodeId;
 
@@ -170,44 +171,43 @@ impl Properties {
         }
     }
 
-    /// A line that a process printed.
+    /// What a process tells.
     ///
     /// # Errors
     /// What it breaks.
-    pub(super) fn observe(&mut self, process: Process, name: &str, line: &Line) -> Result<(), Breach> {
+    pub(super) fn observe(&mut self, process: Process, name: &str, fact: &Fact) -> Result<(), Breach> {
         let Some(ran) = self.processes.get_mut(&process) else { return Ok(()) };
         let breach = |property, detail| Err(Breach::new(property, name.to_owned(), detail));
-        match (line.event.as_str(), ran.committee, line.round()) {
+        match (fact, ran.committee) {
             // Whoever reads was too slow: what is missing proves nothing.
-            ("lines-lost", _, _) => ran.partials.clear(),
+            (Fact::LinesLost { .. }, _) => ran.partials.clear(),
+            (Fact::LogStarted { log }, _) => return self.learn(process, Some(log.short())),
             // A server that joins reads how its log began.
-            ("log-started" | "read-again", _, _) if line.message.contains("log started log=") => {
-                let log = line.field("log").map(str::to_owned);
-                return self.learn(process, log);
+            (Fact::ReadAgain { again }, _) => {
+                if let Fact::LogStarted { log } = &**again {
+                    return self.learn(process, Some(log.short()));
+                }
             }
-            ("log-yielded", _, _) => {
+            (Fact::LogYielded { own, other, .. }, _) => {
                 ran.last_opened = 0;
                 ran.shown.clear();
                 ran.inherited.clear();
-                let own = line.message.split("this server's log=").nth(1).map(|log| short(log).to_owned());
-                let other = line.message.split("yields to log=").nth(1).map(|log| short(log).to_owned());
-                self.learn(process, own)?;
-                return self.learn(process, other);
+                self.learn(process, Some(own.short()))?;
+                return self.learn(process, Some(other.short()));
             }
-            ("leader", Some(committee), _) if line.field("local") == Some("true") => {
-                let Some(term) = line.number("term") else { return Ok(()) };
+            (Fact::Leader { term, local: true, .. }, Some(committee)) => {
                 let log = ran.log.clone();
-                self.claims.push(Claim { committee, term, process, name: name.to_owned(), log });
+                self.claims.push(Claim { committee, term: *term, process, name: name.to_owned(), log });
                 return self.one_leader();
             }
-            ("round-opened", Some(committee), Some(round)) => {
+            (Fact::RoundOpened { round: Round(round), index, .. }, Some(committee)) => {
+                let (round, index) = (*round, *index);
                 if round <= ran.last_opened {
                     let detail = format!("{name} saw r{round} opened after r{}", ran.last_opened);
                     return breach("round-numbers", detail);
                 }
                 ran.last_opened = round;
                 ran.partials.insert(round, BTreeSet::new());
-                let Some(index) = line.number("index") else { return Ok(()) };
                 let place = Place { index, log: ran.log.clone() };
                 let first = self.opened.entry((committee, round)).or_insert_with(|| place.clone());
                 if first.log.is_some() && first.log == place.log && first.index != index {
@@ -218,30 +218,30 @@ impl Properties {
                     return breach("round-numbers", detail);
                 }
             }
-            ("partial-applied", _, Some(round)) => {
-                if let (Some(partials), Some(server)) = (ran.partials.get_mut(&round), line.field("server")) {
-                    partials.insert(server.to_owned());
+            (Fact::PartialApplied { round, server, .. }, _) => {
+                if let Some(partials) = ran.partials.get_mut(&round.0) {
+                    partials.insert(server.short());
                 }
             }
-            ("round-finalized" | "round-applied", _, Some(round)) => {
-                ran.finished.insert(round);
+            (Fact::RoundFinalized { end } | Fact::RoundApplied { end }, _) => {
+                ran.finished.insert(end.round.0);
             }
-            ("partial-made", _, Some(round)) => {
-                let few = line.number("participants").unwrap_or(0);
+            (Fact::PartialMade { round, participants, .. }, _) => {
+                let few = u64::from(*participants);
                 let floor = ran.floor.max(self.named.never_unblinded_below.unwrap_or(0));
                 if few < floor {
                     let property = if few < ran.floor { "participant-floor" } else { "never-unblinded" };
                     let detail = format!(
-                        "{name} made a partial of r{round} with {few} participants, its floor is {floor}"
+                        "{name} made a partial of {round} with {few} participants, its floor is {floor}"
                     );
                     return breach(property, detail);
                 }
-                if !ran.partial_made.insert(round) {
-                    return breach("keystream-once", format!("{name} made two partials of r{round}"));
+                if !ran.partial_made.insert(round.0) {
+                    return breach("keystream-once", format!("{name} made two partials of {round}"));
                 }
             }
-            ("sealed", None, Some(round)) if !ran.sealed.insert(round) => {
-                return breach("keystream-once", format!("{name} sealed two envelopes for r{round}"));
+            (Fact::Sealed { round, .. }, None) if !ran.sealed.insert(round.0) => {
+                return breach("keystream-once", format!("{name} sealed two envelopes for {round}"));
             }
             _ => {}
         }
@@ -417,8 +417,10 @@ pub(super) fn sentence(property: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use zipnet_core::id::{Digest, LogId, StoreId};
+
     use super::super::witness::Witness;
-    use super::super::witness::tests::{peer, print, witness};
+    use super::super::witness::tests::{leads, opened, peer, peer_id, print, round_end, witness};
     use super::*;
 
     const LOG: &str = "aaaaaaaaaaaaaaaa";
@@ -439,8 +441,23 @@ mod tests {
         witness.properties.show(process, "server", records).map_err(|breach| breach.property)
     }
 
-    fn say(witness: &mut Witness, node: usize, event: &str, message: &str) -> Result<(), &'static str> {
-        print(witness, node, 1, event, message).map_err(|breach| breach.property)
+    fn say(witness: &mut Witness, node: usize, fact: Fact) -> Result<(), &'static str> {
+        print(witness, node, 1, fact).map_err(|breach| breach.property)
+    }
+
+    fn log_started(log: u8) -> Fact {
+        Fact::LogStarted { log: LogId([log; 32]) }
+    }
+
+    fn partial_made(round: u64, participants: u32) -> Fact {
+        Fact::PartialMade {
+            log: LogId::default(),
+            round: Round(round),
+            header: Digest::default(),
+            aggregate: Digest::default(),
+            participants,
+            floor: 2,
+        }
     }
 
     #[test]
@@ -479,85 +496,83 @@ mod tests {
     fn a_finished_round_has_every_partial_of_its_record() {
         for (partials, expected) in [(2, Ok(())), (1, Err("complete-roster"))] {
             let mut witness = witness();
-            say(&mut witness, 0, "round-opened", "committee: round opened round=r1 index=5").expect("opened");
-            for server in peers().iter().take(partials) {
-                let text = format!("committee: partial applied round=r1 server={}", short(server));
-                say(&mut witness, 0, "partial-applied", &text).expect("a partial");
+            say(&mut witness, 0, opened(1, 5)).expect("opened");
+            for server in 0..partials {
+                let fact = Fact::PartialApplied {
+                    round: Round(1),
+                    index: 6,
+                    header: Digest::default(),
+                    aggregate: Digest::default(),
+                    server: peer_id(server),
+                };
+                say(&mut witness, 0, fact).expect("a partial");
             }
             assert_eq!(show(&mut witness, 0, &[record(1, "x")]), Ok(()), "its end was not printed yet");
-            say(&mut witness, 0, "round-finalized", "committee: round finalized round=r1 participants=3")
-                .expect("finished");
+            say(&mut witness, 0, Fact::RoundFinalized { end: round_end(1) }).expect("finished");
             assert_eq!(show(&mut witness, 0, &[record(1, "x")]), expected);
         }
-    }
-
-    fn peers() -> [String; 2] {
-        [peer(0), peer(1)]
     }
 
     #[test]
     fn one_partial_and_one_envelope_for_a_round_and_a_process() {
         let mut witness = witness();
-        let (partial, sealed) =
-            ("made partial unblind round=r7 participants=3", "client: sealed envelope round=r7");
-        assert_eq!(say(&mut witness, 0, "partial-made", partial), Ok(()));
-        assert_eq!(say(&mut witness, 0, "partial-made", partial), Err("keystream-once"));
-        assert_eq!(say(&mut witness, 3, "sealed", sealed), Ok(()));
-        assert_eq!(say(&mut witness, 3, "sealed", sealed), Err("keystream-once"));
+        let sealed = || Fact::Sealed {
+            log: LogId::default(),
+            round: Round(7),
+            header: Digest::default(),
+            servers: vec![peer_id(0), peer_id(1)],
+        };
+        assert_eq!(say(&mut witness, 0, partial_made(7, 3)), Ok(()));
+        assert_eq!(say(&mut witness, 0, partial_made(7, 3)), Err("keystream-once"));
+        assert_eq!(say(&mut witness, 3, sealed()), Ok(()));
+        assert_eq!(say(&mut witness, 3, sealed()), Err("keystream-once"));
         witness.started(3, &peer(3), None, 1);
-        assert_eq!(say(&mut witness, 3, "sealed", sealed), Ok(()), "another process has other keys");
+        assert_eq!(say(&mut witness, 3, sealed()), Ok(()), "another process has other keys");
     }
 
     #[test]
     fn a_partial_below_the_floor_of_its_process_is_a_violation() {
         let mut witness = witness();
-        let text = |few| format!("made partial unblind round=r{few} participants={few}");
-        assert_eq!(say(&mut witness, 0, "partial-made", &text(2)), Ok(()));
-        assert_eq!(say(&mut witness, 0, "partial-made", &text(1)), Err("participant-floor"));
+        assert_eq!(say(&mut witness, 0, partial_made(2, 2)), Ok(()));
+        assert_eq!(say(&mut witness, 0, partial_made(1, 1)), Err("participant-floor"));
         witness.started(0, &peer(0), Some(Committee(0)), 1);
-        assert_eq!(say(&mut witness, 0, "partial-made", &text(1)), Ok(()));
+        assert_eq!(say(&mut witness, 0, partial_made(1, 1)), Ok(()));
     }
 
     #[test]
     fn round_numbers_rise_and_have_one_place() {
         let mut witness = witness();
-        let opened = |round, index| format!("committee: round opened round=r{round} index={index}");
         for node in [0, 1] {
-            say(&mut witness, node, "log-started", "committee: log started log=aaaaaaaaaa").expect("a log");
+            say(&mut witness, node, log_started(0xaa)).expect("a log");
         }
-        assert_eq!(say(&mut witness, 0, "round-opened", &opened(1, 5)), Ok(()));
-        assert_eq!(say(&mut witness, 0, "round-opened", &opened(3, 9)), Ok(()));
-        assert_eq!(say(&mut witness, 0, "round-opened", &opened(2, 10)), Err("round-numbers"));
-        assert_eq!(say(&mut witness, 1, "round-opened", &opened(1, 6)), Err("round-numbers"));
+        assert_eq!(say(&mut witness, 0, opened(1, 5)), Ok(()));
+        assert_eq!(say(&mut witness, 0, opened(3, 9)), Ok(()));
+        assert_eq!(say(&mut witness, 0, opened(2, 10)), Err("round-numbers"));
+        assert_eq!(say(&mut witness, 1, opened(1, 6)), Err("round-numbers"));
     }
 
     #[test]
     fn two_leaders_of_a_term_are_a_violation_in_one_log() {
-        for (other, expected) in [("bbbbbbbbbb", Ok(())), ("aaaaaaaaaa", Err("one-leader"))] {
+        for (other, expected) in [(0xbb, Ok(())), (0xaa, Err("one-leader"))] {
             let mut witness = witness();
-            let log = |log: &str| format!("committee: log started log={log}");
-            say(&mut witness, 0, "leader", "committee: leader=0000000000 term=1 local=true")
-                .expect("a leader");
-            say(&mut witness, 1, "leader", "committee: leader=0101010101 term=1 local=true")
-                .expect("logs unknown");
-            say(&mut witness, 0, "log-started", &log("aaaaaaaaaa")).expect("one log");
-            assert_eq!(say(&mut witness, 1, "log-started", &log(other)), expected);
+            say(&mut witness, 0, leads(0, 1, true)).expect("a leader");
+            say(&mut witness, 1, leads(1, 1, true)).expect("logs unknown");
+            say(&mut witness, 0, log_started(0xaa)).expect("one log");
+            assert_eq!(say(&mut witness, 1, log_started(other)), expected);
         }
     }
 
     #[test]
     fn whoever_led_a_log_that_it_gives_up_did_not_lead_the_other_one() {
         let mut witness = witness();
-        for (node, digits) in [(0, "00"), (1, "01")] {
-            let text = format!("committee: leader={} term=1 local=true", digits.repeat(5));
-            say(&mut witness, node, "leader", &text).expect("each in its own log");
+        for node in [0, 1] {
+            say(&mut witness, node, leads(node, 1, true)).expect("each in its own log");
         }
-        say(&mut witness, 0, "log-started", "committee: log started log=aaaaaaaaaa").expect("one log");
-        let text =
-            "this server's log=bbbbbbbbbb has no records and yields to log=aaaaaaaaaa; joining as store=c";
-        assert_eq!(say(&mut witness, 1, "log-yielded", text), Ok(()));
-        let text = "committee: leader=0101010101 term=1 local=true";
-        assert_eq!(say(&mut witness, 1, "leader", text), Err("one-leader"));
+        say(&mut witness, 0, log_started(0xaa)).expect("one log");
+        let yielded =
+            Fact::LogYielded { own: LogId([0xbb; 32]), other: LogId([0xaa; 32]), store: StoreId(12) };
+        assert_eq!(say(&mut witness, 1, yielded), Ok(()));
+        assert_eq!(say(&mut witness, 1, leads(1, 1, true)), Err("one-leader"));
     }
 
     #[test]

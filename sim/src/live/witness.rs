@@ -3,7 +3,11 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use zipnet_core::id::Round;
+use zipnet_core::machine::Outcome as CoreOutcome;
+use zipnet_core::refused::Refused;
 use zipnet_core::time::Time;
+use zipnet_facts::{Fact, Farewell, RoundEnd};
 use zipnet_scenarios::node::Role;
 use zipnet_scenarios::verbs::Always;
 use zipnet_scenarios::words::Outcome;
@@ -273,15 +277,20 @@ impl Witness {
             .map(|len| u64::try_from(len).unwrap_or(u64::MAX))
     }
 
-    /// A line that a node printed.
+    /// A line that a node printed, and what it says if it is one of the node's own.
     ///
     /// # Errors
     /// What it breaks.
-    pub(super) fn observe(&mut self, node: NodeId, now: Time, text: &str) -> Result<(), Breach> {
+    pub(super) fn observe(
+        &mut self,
+        node: NodeId,
+        now: Time,
+        text: &str,
+        line: Option<Line>,
+    ) -> Result<(), Breach> {
         self.seq += 1;
         let seq = self.seq;
         self.discreet(node, text)?;
-        let line = Line::parse(text);
         let Some(known) = self.nodes.get_mut(node) else { return Ok(()) };
         if known.kept.len() == LINES_KEPT {
             known.kept.pop_front();
@@ -292,10 +301,11 @@ impl Witness {
         let Some(line) = line else { return Ok(()) };
         *known.lines.entry(line.event.clone()).or_default() += 1;
         known.first.entry(line.event.clone()).or_insert(seq);
-        self.fold(node, now, &line);
+        let Some(fact) = line.fact else { return Ok(()) };
+        self.fold(node, now, &fact);
         let known = self.of(node);
         let (process, name) = (known.process, known.subject.name.clone());
-        self.properties.observe(process, &name, &line)
+        self.properties.observe(process, &name, &fact)
     }
 
     /// No line holds a payload or a secret.
@@ -311,102 +321,91 @@ impl Witness {
         Err(Breach::new("discretion", name.clone(), format!("{name} printed {what} into its log")))
     }
 
-    fn fold(&mut self, node: NodeId, now: Time, line: &Line) {
+    fn fold(&mut self, node: NodeId, now: Time, fact: &Fact) {
         let seq = self.seq;
         let Some(known) = self.nodes.get_mut(node) else { return };
         let (home, committee, own) = (known.subject.home, known.committee, known.short.clone());
-        let about =
-            |peer: &str, reason: &str| About { seq, peer: peer.to_owned(), reason: reason.to_owned() };
-        match (line.event.as_str(), committee, line.round()) {
-            ("leader", Some(committee), _) => {
-                let Some(term) = line.number("term") else { return };
-                let me = line.field("local") == Some("true");
-                let leader = line.field("leader").filter(|leader| *leader != "none");
-                known.leader = Some((term, leader.map(str::to_owned), me));
-                if me {
-                    self.elections.insert((committee, term));
+        let about = |peer: String, reason: &str| About { seq, peer, reason: reason.to_owned() };
+        match (fact, committee) {
+            (Fact::Leader { leader, term, local, .. }, Some(committee)) => {
+                known.leader = Some((*term, leader.map(|leader| leader.short()), *local));
+                if *local {
+                    self.elections.insert((committee, *term));
                     let before = self.leaders.insert(home, node);
                     if before.is_some_and(|before| before != node) {
                         self.leader_changed = seq;
                     }
                 }
             }
-            ("round-opened", Some(committee), Some(round)) => {
-                known.open.insert(round, now);
-                if self.rounds.insert((committee, round)) {
-                    self.opened.push(Opened { seq, home, committee, round });
+            (Fact::RoundOpened { round: Round(round), .. }, Some(committee)) => {
+                known.open.insert(*round, now);
+                if self.rounds.insert((committee, *round)) {
+                    self.opened.push(Opened { seq, home, committee, round: *round });
                 }
             }
-            ("round-finalized" | "round-applied", Some(committee), Some(round)) => {
-                if let Some(opened) = known.open.remove(&round) {
+            (
+                Fact::RoundFinalized { end: RoundEnd { round: Round(round), .. } }
+                | Fact::RoundApplied { end: RoundEnd { round: Round(round), .. } },
+                Some(committee),
+            ) => {
+                if let Some(opened) = known.open.remove(round) {
                     known.longest_round = known.longest_round.max(Some(now.since(opened)));
                 }
-                if self.finalized.insert((committee, round)) {
+                if self.finalized.insert((committee, *round)) {
                     self.finalized_at.entry(home).or_default().push(now);
                 }
             }
-            ("round-abandoned", Some(committee), Some(round)) => {
-                known.open.remove(&round);
-                if self.abandoned.insert((committee, round)) {
+            (Fact::RoundAbandoned { round: Round(round), .. }, Some(committee)) => {
+                known.open.remove(round);
+                if self.abandoned.insert((committee, *round)) {
                     self.abandoned_last = seq;
                 }
             }
-            ("published", _, _) => {
-                let Some(request) = line.number("request") else { return };
-                let fate = if line.message.contains("message landed") {
-                    if let Some(round) = line.round() {
+            (Fact::Published { request, outcome, round }, _) => {
+                let fate = match outcome {
+                    CoreOutcome::Landed => {
                         let (process, name) = (known.process, &known.subject.name);
-                        self.broadcasts.told(process, request, home, name, round);
+                        self.broadcasts.told(process, request.0, home, name, round.0);
+                        Fate::Known(Outcome::Landed)
                     }
-                    Fate::Known(Outcome::Landed)
-                } else if line.message.contains("message unknown") {
-                    Fate::Known(Outcome::Unknown)
-                } else {
-                    Fate::Lost
+                    CoreOutcome::Unknown => Fate::Known(Outcome::Unknown),
+                    CoreOutcome::Collided | CoreOutcome::Dropped => Fate::Lost,
                 };
-                known.published.insert(request, fate);
+                known.published.insert(request.0, fate);
             }
-            ("peer-refused", _, _) => {
-                if let (Some(peer), Some(reason)) = (line.field("peer"), line.field("reason")) {
-                    self.refused.push(about(peer, reason));
-                }
+            (Fact::PeerRefused { peer, reason }, _) => {
+                self.refused.push(about(peer.short(), reason.name()));
             }
-            ("refused-by-peer" | "header-untrusted", _, _) => {
-                self.refused.extend(line.field("reason").map(|reason| about(&own, reason)));
-            }
-            ("header-declined", _, _) => {
+            (Fact::RefusedByPeer { reason, .. }, _) => self.refused.push(about(own, reason.name())),
+            (Fact::HeaderUntrusted { reason, .. }, _) => self.refused.push(about(own, reason.name())),
+            (Fact::HeaderDeclined { reason, .. }, _) => {
                 let leader = known.leader.as_ref().and_then(|(_, leader, _)| leader.clone());
-                if let Some(reason) = line.field("reason") {
-                    self.refused.push(about(&own, reason));
-                    self.refused.extend(leader.map(|leader| about(&leader, reason)));
-                }
+                self.refused.push(about(own, reason.name()));
+                self.refused.extend(leader.map(|leader| about(leader, reason.name())));
             }
-            ("refused", _, _) => match (line.field("reason"), line.field("from")) {
-                // The log refuses what the aggregator signed, whoever proposed it.
-                (Some(reason), Some("log")) if line.message.starts_with("refused submit-aggregate ") => {
-                    let aggregators = self
-                        .nodes
-                        .iter()
-                        .filter(|known| known.subject.home == home && known.subject.role == Role::Aggregator);
-                    self.refused.extend(aggregators.map(|known| about(&known.short, reason)));
-                }
-                (Some(reason), Some(from)) => self.refused.push(about(from, reason)),
-                (Some(_) | None, Some(_) | None) => {}
-            },
-            ("unlinked", _, _) => {
-                let said = matches!(line.field("reason"), Some("departing" | "leaving"));
-                let peer = ["server", "aggregator", "client"].into_iter().find_map(|role| line.field(role));
-                self.goodbyes.extend(peer.filter(|_| said).map(|peer| about(peer, "")));
+            // The log refuses what the aggregator signed, whoever proposed it.
+            (Fact::Refused { kind, reason, from: None }, _) if kind == "submit-aggregate" => {
+                let aggregators = self
+                    .nodes
+                    .iter()
+                    .filter(|known| known.subject.home == home && known.subject.role == Role::Aggregator);
+                self.refused.extend(aggregators.map(|known| about(known.short.clone(), reason.name())));
             }
-            ("server-departed" | "server-leaving" | "server-retired", _, _) => {
-                let Some(peer) = line.field("server") else { return };
-                if line.event != "server-retired" {
-                    self.goodbyes.push(about(peer, ""));
-                }
-                if line.event != "server-departed" {
-                    self.left.push(about(peer, ""));
-                }
+            (Fact::Refused { reason, from: Some(from), .. }, _) => {
+                self.refused.push(about(from.short(), reason.name()));
             }
+            (Fact::ClientBarred { from }, _) => {
+                self.refused.push(about(from.short(), Refused::Barred.name()));
+            }
+            (Fact::Unlinked { peer, reason: Some(Farewell::Departing | Farewell::Leaving), .. }, _) => {
+                self.goodbyes.push(about(peer.short(), ""));
+            }
+            (Fact::ServerDeparted { server }, _) => self.goodbyes.push(about(server.short(), "")),
+            (Fact::ServerLeaving { server }, _) => {
+                self.goodbyes.push(about(server.short(), ""));
+                self.left.push(about(server.short(), ""));
+            }
+            (Fact::ServerRetired { server, .. }, _) => self.left.push(about(server.short(), "")),
             _ => {}
         }
     }
@@ -457,6 +456,10 @@ fn newer<'a>(all: &'a [About], mark: &Mark) -> impl Iterator<Item = &'a About> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use zipnet_core::id::{Digest, LogId, PeerId, StoreId};
+    use zipnet_core::machine::RequestId;
+    use zipnet_facts::{Account, Refusal};
+
     use super::super::property::Named;
     use super::*;
 
@@ -480,23 +483,73 @@ pub(super) mod tests {
         format!("{node:02x}").repeat(32)
     }
 
+    /// The id of a node, as its lines have it.
+    pub(in super::super) fn peer_id(node: usize) -> PeerId {
+        PeerId([u8::try_from(node).expect("a few nodes"); 32])
+    }
+
+    /// A node prints the line of a fact.
     pub(in super::super) fn print(
         witness: &mut Witness,
         node: usize,
         second: u64,
-        event: &str,
-        message: &str,
+        fact: Fact,
     ) -> Result<(), Breach> {
-        let text = serde_json::json!({ "event": event, "message": message }).to_string();
-        witness.observe(node, Time(second * 1_000_000_000), &text)
+        let text = printed(fact);
+        witness.observe(node, Time(second * 1_000_000_000), &text, Line::parse(&text))
+    }
+
+    fn printed(fact: Fact) -> String {
+        let message = fact.text();
+        let account = Account { seq: 0, node: None, fact };
+        let mut json = serde_json::to_value(&account).expect("it is data");
+        json["message"] = message.into();
+        json.to_string()
+    }
+
+    pub(in super::super) fn round_end(round: u64) -> RoundEnd {
+        RoundEnd {
+            log: LogId::default(),
+            round: Round(round),
+            index: 9,
+            term: Some(1),
+            header: Digest::default(),
+            record: Digest::default(),
+            previous: Digest::default(),
+            participants: 3,
+            servers: vec![peer_id(0), peer_id(1)],
+            signed: vec![peer_id(0), peer_id(1)],
+            partials: vec![peer_id(0), peer_id(1)],
+        }
+    }
+
+    pub(in super::super) fn opened(round: u64, index: u64) -> Fact {
+        Fact::RoundOpened {
+            log: LogId::default(),
+            round: Round(round),
+            index,
+            header: Digest::default(),
+            servers: vec![peer_id(0), peer_id(1)],
+            clients: 3,
+            min_participants: 2,
+            aggregator: peer_id(2),
+        }
+    }
+
+    pub(in super::super) fn leads(node: usize, term: u64, local: bool) -> Fact {
+        Fact::Leader { leader: Some(peer_id(node)), store: Some(StoreId(1)), term, local }
+    }
+
+    fn booting() -> Fact {
+        Fact::Booting { role: zipnet_core::id::Role::Server }
     }
 
     #[test]
     fn lines_are_counted_since_a_mark_a_start_and_ever() {
         let mut witness = witness();
-        print(&mut witness, 0, 1, "booting", "server booting").expect("a line");
+        print(&mut witness, 0, 1, booting()).expect("a line");
         let mark = witness.mark(Time(2));
-        print(&mut witness, 0, 2, "booting", "server booting").expect("a line");
+        print(&mut witness, 0, 2, booting()).expect("a line");
         witness.started(0, &peer(0), Some(Committee(0)), 2);
         assert_eq!(witness.lines_since(0, "booting", &mark), 1);
         assert_eq!(
@@ -511,22 +564,9 @@ pub(super) mod tests {
         let mut witness = witness();
         for node in [0, 1] {
             let second = u64::try_from(node).expect("small");
-            print(
-                &mut witness,
-                node,
-                second,
-                "round-opened",
-                "committee: round opened round=r1 index=5 servers=2 clients=3",
-            )
-            .expect("opened");
-            print(
-                &mut witness,
-                node,
-                second + 2,
-                "round-finalized",
-                "committee: round finalized round=r1 participants=3",
-            )
-            .expect("finished");
+            print(&mut witness, node, second, opened(1, 5)).expect("opened");
+            print(&mut witness, node, second + 2, Fact::RoundFinalized { end: round_end(1) })
+                .expect("finished");
         }
         assert_eq!(witness.totals(), [0, 1, 1, 0]);
         assert_eq!(witness.finalized_at(0), [Time(2_000_000_000)]);
@@ -540,24 +580,22 @@ pub(super) mod tests {
         let refused = |witness: &Witness, node, reason: &str| {
             witness.refused_since(&peer(node), &mark, |found| found == reason)
         };
-        let text = "refused peer=0101010101 reason=group-proof: it does not know the committee secret";
-        print(&mut witness, 0, 1, "peer-refused", text).expect("a line");
+        let fact = Fact::PeerRefused { peer: peer_id(1), reason: Refusal::GroupProof };
+        print(&mut witness, 0, 1, fact).expect("a line");
         assert!(refused(&witness, 1, "group-proof") && !refused(&witness, 0, "group-proof"));
-        let text = "refused by peer=0101010101 reason=parameters; what it says of this node: it was built";
-        print(&mut witness, 0, 2, "refused-by-peer", text).expect("a line");
+        let fact = Fact::RefusedByPeer { peer: peer_id(1), reason: Refusal::Parameters };
+        print(&mut witness, 0, 2, fact).expect("a line");
         assert!(refused(&witness, 0, "parameters"));
-        let text = "refused submit-aggregate reason=below-floor from=log";
-        print(&mut witness, 0, 3, "refused", text).expect("a line");
+        let fact = Fact::Refused { kind: "submit-aggregate".into(), reason: Refused::BelowFloor, from: None };
+        print(&mut witness, 0, 3, fact).expect("a line");
         assert!(refused(&witness, 2, "below-floor") && !refused(&witness, 1, "below-floor"));
     }
 
     #[test]
     fn a_leader_is_who_says_so_while_it_is_up() {
         let mut witness = witness();
-        print(&mut witness, 0, 1, "leader", "committee: leader=0000000000 term=3 local=true")
-            .expect("a line");
-        print(&mut witness, 1, 1, "leader", "committee: leader=0000000000 term=3 local=false")
-            .expect("a line");
+        print(&mut witness, 0, 1, leads(0, 3, true)).expect("a line");
+        print(&mut witness, 1, 1, leads(0, 3, false)).expect("a line");
         assert!(witness.of(0).leads() && !witness.of(1).leads());
         witness.ended(0);
         assert!(!witness.of(0).leads());
@@ -567,22 +605,24 @@ pub(super) mod tests {
     fn a_goodbye_is_heard_by_others() {
         let mut witness = witness();
         let mark = witness.mark(Time(0));
-        print(&mut witness, 0, 1, "unlinked", "unlinked server=0101010101").expect("a line");
+        let unlinked =
+            |reason| Fact::Unlinked { peer: peer_id(1), role: zipnet_core::id::Role::Server, reason };
+        print(&mut witness, 0, 1, unlinked(None)).expect("a line");
         assert!(!witness.said_goodbye_since(&peer(1), &mark));
-        print(&mut witness, 0, 1, "unlinked", "unlinked server=0101010101 reason=departing").expect("a line");
+        print(&mut witness, 0, 1, unlinked(Some(Farewell::Departing))).expect("a line");
         assert!(witness.said_goodbye_since(&peer(1), &mark));
         assert!(!witness.left_since(&peer(1), &mark));
-        let text = "committee: server retired server=0101010101 forced=true";
-        print(&mut witness, 0, 1, "server-retired", text).expect("a line");
+        print(&mut witness, 0, 1, Fact::ServerRetired { server: peer_id(1), forced: true }).expect("a line");
         assert!(witness.left_since(&peer(1), &mark));
     }
 
     #[test]
     fn the_fate_of_a_message_is_that_of_the_latest_process() {
         let mut witness = witness();
-        print(&mut witness, 3, 1, "published", "client: message landed request=1 round=r7").expect("a line");
-        print(&mut witness, 3, 1, "published", "client: message collided request=2 round=r7")
-            .expect("a line");
+        let published =
+            |request, outcome| Fact::Published { request: RequestId(request), outcome, round: Round(7) };
+        print(&mut witness, 3, 1, published(1, CoreOutcome::Landed)).expect("a line");
+        print(&mut witness, 3, 1, published(2, CoreOutcome::Collided)).expect("a line");
         assert_eq!(witness.of(3).fate(1), Some(Fate::Known(Outcome::Landed)));
         assert_eq!(witness.of(3).fate(2), Some(Fate::Lost));
         witness.started(3, &peer(3), None, 1);
@@ -594,15 +634,16 @@ pub(super) mod tests {
         let mut witness = witness();
         witness.keep_secret("5ec2e7".repeat(10));
         witness.keep_private(b"hello from nobody");
-        print(&mut witness, 0, 1, "warning", "nothing is wrong").expect("harmless");
+        print(&mut witness, 0, 1, Fact::Warning { text: "nothing is wrong".to_owned() }).expect("harmless");
         for text in
             [format!("the secret {}", "5ec2e7".repeat(10)), "68656c6c6f2066726f6d206e6f626f64".to_owned()]
         {
-            let breach = print(&mut witness, 0, 1, "warning", &text).expect_err("it is told");
+            let breach = print(&mut witness, 0, 1, Fact::Warning { text }).expect_err("it is told");
             assert_eq!(breach.property, "discretion");
         }
-        let raw =
-            witness.observe(1, Time(1), "thread panicked: hello from nobody").expect_err("a raw line counts");
+        let raw = witness
+            .observe(1, Time(1), "thread panicked: hello from nobody", None)
+            .expect_err("a raw line counts");
         assert_eq!(raw.property, "discretion");
     }
 }
