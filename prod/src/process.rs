@@ -1,23 +1,25 @@
 //! A node from its flags to its exit code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use zipnet_core::id::Role;
 use zipnet_core::key::Identity;
-use zipnet_core::machine::{Outcome, Report, RequestId};
+use zipnet_core::machine::{Outcome, RequestId};
 use zipnet_facts::Fact;
 use zipnet_node::config::{Config, Part, PeerAddress};
 use zipnet_node::event::Event;
 use zipnet_node::metrics::{BuildInfo, Metrics};
-use zipnet_node::node::{self, Handle};
+use zipnet_node::node::{self, Handle, Known, Receipt};
 use zipnet_node::world::{Address, Link};
 use zipnet_world::addresses;
 use zipnet_world::environment;
@@ -250,7 +252,6 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
         Part::Server(part) => Some(part.floors.participants),
         Part::Aggregator(_) | Part::Client(_) | Part::Reader(_) => None,
     };
-    let publications = Publications::default();
     let started = Instant::now();
     let now =
         move || zipnet_core::time::Time(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
@@ -258,7 +259,7 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
     let observed = Observed::new(handle.clone(), metrics, now);
     let departed = Arc::new(OnceLock::new());
     let sink = {
-        let (observed, journal, publications) = (observed.clone(), journal.clone(), publications.clone());
+        let (observed, journal) = (observed.clone(), journal.clone());
         let departed = Arc::clone(&departed);
         let unanswered = Unanswered::new(link.clone(), &config.bootstrap);
         move |event: Event| {
@@ -267,7 +268,6 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
                 departed.set(Instant::now()).unwrap_or_default();
             }
             observed.observe(&event);
-            publications.observe(&event);
             if let Some(text) = unanswered.observe(&event) {
                 journal.tell(Fact::Warning { text });
             }
@@ -301,7 +301,7 @@ async fn serve(ground: Ground, warnings: &[String], journal: &Journal, stdin: bo
         drop(tokio::spawn(refusals.watch(warn)));
     }
     let (ended, end) = oneshot::channel();
-    let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), publications, end)));
+    let publishing = stdin.then(|| tokio::spawn(publish_lines(handle.clone(), end)));
 
     let exit = run_node(world, config, controls).await;
     let spent = departed.get().map_or(Duration::ZERO, Instant::elapsed);
@@ -365,57 +365,28 @@ impl Unanswered {
     }
 }
 
-/// What became of a message, and in which round.
-type Fate = (RequestId, Outcome, u64);
-
-/// What became of messages, for whoever published them. Clones are the same.
-#[derive(Clone, Debug, Default)]
-struct Publications(Arc<Mutex<Option<mpsc::UnboundedSender<Fate>>>>);
-
-impl Publications {
-    fn observe(&self, event: &Event) {
-        if let Event::Core(Report::Published { request, outcome, round }) = event
-            && let Some(told) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
-        {
-            // Nobody listens once the last line was published.
-            told.send((*request, *outcome, round.0)).ok();
-        }
-    }
-
-    fn listen(&self) -> mpsc::UnboundedReceiver<Fate> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        receiver
-    }
-}
-
 /// Requests of lines are numbered from here, apart from those of the admin socket.
 const LINES_FROM: u64 = 1 << 32;
 
 /// Publishes every line of standard input, prints what became of each, and stops the node after the last one. Once the node
 /// has ended, nothing becomes of those that are under way. True if all of them landed.
-async fn publish_lines(handle: Handle, publications: Publications, mut end: oneshot::Receiver<()>) -> bool {
-    let mut told = publications.listen();
+async fn publish_lines(handle: Handle, mut end: oneshot::Receiver<()>) -> bool {
     let (sender, mut lines) = mpsc::channel(1);
     // Reading blocks, and can not be given up: the thread ends with the process.
     drop(std::thread::spawn(move || read_lines(&mut std::io::stdin().lock(), &sender)));
-    let mut waiting: BTreeMap<RequestId, u64> = BTreeMap::new();
+    let mut known = FuturesUnordered::new();
+    let mut waiting: BTreeSet<u64> = BTreeSet::new();
     let (mut number, mut more, mut all_landed, mut goes_on) = (0, true, true, true);
     while goes_on && (more || !waiting.is_empty()) {
         tokio::select! {
-            // What was told before the end comes before it.
+            // What was known before the end comes before it.
             biased;
-            fate = told.recv() => match fate {
+            Some((number, known)) = known.next() => match known {
                 None => goes_on = false,
-                Some((request, outcome, round)) => if let Some(number) = waiting.remove(&request) {
-                    let word = match outcome {
-                        Outcome::Landed => "landed",
-                        Outcome::Collided => "collided",
-                        Outcome::Dropped => "dropped",
-                        Outcome::Unknown => "unknown",
-                    };
+                Some(Known { outcome, round }) => {
+                    waiting.remove(&number);
                     all_landed &= outcome == Outcome::Landed;
-                    print_fate(format!("{word} line={number} round=r{round}\n")).await;
+                    print_fate(format!("{} line={number} round={round}\n", outcome.name())).await;
                 }
             },
             line = lines.recv(), if more => match line {
@@ -426,16 +397,19 @@ async fn publish_lines(handle: Handle, publications: Publications, mut end: ones
                 }
                 Some(Ok(line)) => {
                     number += 1;
-                    let request = RequestId(LINES_FROM + number);
+                    let line_number = number;
                     // A full queue empties by a message a round.
-                    match submit(&handle, request, line).await {
-                        Some(Ok(())) => drop(waiting.insert(request, number)),
+                    match submit(&handle, RequestId(LINES_FROM + number), line).await {
+                        Some(Ok(receipt)) => {
+                            waiting.insert(number);
+                            known.push(async move { (line_number, receipt.await) });
+                        }
                         Some(Err(reason)) => {
                             print_fate(format!("refused line={number}: {reason}\n")).await;
                             all_landed = false;
                         }
                         None => {
-                            waiting.insert(request, number);
+                            waiting.insert(number);
                             goes_on = false;
                         }
                     }
@@ -444,7 +418,7 @@ async fn publish_lines(handle: Handle, publications: Publications, mut end: ones
             _ = &mut end => goes_on = false,
         }
     }
-    for number in waiting.values() {
+    for number in &waiting {
         print_fate(format!("unknown line={number}: this client has ended\n")).await;
     }
     handle.stop();
@@ -485,7 +459,7 @@ async fn submit(
     handle: &Handle,
     request: RequestId,
     line: Vec<u8>,
-) -> Option<Result<(), zipnet_core::client::PublishError>> {
+) -> Option<Result<Receipt, zipnet_core::client::PublishError>> {
     use zipnet_core::client::PublishError;
     loop {
         match handle.submit(request, line.clone()).await? {

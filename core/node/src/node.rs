@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_channel::mpsc;
+use futures_channel::{mpsc, oneshot};
 use futures_util::future::{AbortHandle, Either, abortable, join_all, select};
 use futures_util::{SinkExt, StreamExt};
 use openraft_rt::AsyncRuntime;
@@ -54,8 +54,8 @@ use zipnet_core::server::{self, Server};
 use zipnet_core::time::Time;
 use zipnet_core::{committee, wire};
 
-use self::control::Control;
-pub use self::control::{Controls, Exit, Handle, Made, control};
+use self::control::{Control, Replies};
+pub use self::control::{Controls, Exit, Handle, Known, Made, Receipt, control};
 use self::links::{Links, Routes};
 use self::member::Member;
 use crate::allowance::Allowances;
@@ -285,6 +285,8 @@ struct Node<W: Observer, C: Checks> {
     /// The newest rounds in which it takes no part. Anybody who calls himself an aggregator can name any, so they are kept
     /// apart.
     declined_rounds: VecDeque<Round>,
+    /// Who waits for what becomes of a message.
+    waiting: BTreeMap<RequestId, oneshot::Sender<Known>>,
     /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
     /// How many there were.
@@ -548,6 +550,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             timed_out: false,
             own_rounds: VecDeque::new(),
             declined_rounds: VecDeque::new(),
+            waiting: BTreeMap::new(),
             last_seen: None,
             rounds_seen: 0,
             kept,
@@ -697,7 +700,12 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 let accepted = self.publish(request, payload);
                 match (accepted, reply) {
                     // Whoever asked may be gone.
-                    (accepted, Some(reply)) => drop(reply.send(accepted)),
+                    (accepted, Some(Replies { accepted: answer, known })) => {
+                        if accepted.is_ok() {
+                            self.waiting.insert(request, known);
+                        }
+                        answer.send(accepted).ok();
+                    }
                     (Ok(()), None) => {}
                     (Err(error), None) => {
                         let text = format!("failed to publish a message: {error}");
@@ -881,6 +889,11 @@ impl<W: Observer, C: Checks> Node<W, C> {
                         remember(&mut self.own_rounds, *round);
                     }
                     Report::HeaderUntrusted { round, .. } => remember(&mut self.declined_rounds, *round),
+                    Report::Published { request, outcome, round } => {
+                        if let Some(known) = self.waiting.remove(request) {
+                            known.send(Known { outcome: *outcome, round: *round }).ok();
+                        }
+                    }
                     _ => {}
                 }
                 self.world.observe(Event::Core(report));

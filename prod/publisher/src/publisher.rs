@@ -5,15 +5,14 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use zipnet_core::client::PublishError;
 use zipnet_core::id::{Role, Round};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_node::event::Event;
+use zipnet_node::node::{self, Known};
 
 use crate::config::Config;
 use crate::running::{ConnectError, Ended, Running};
@@ -25,16 +24,11 @@ use crate::running::{ConnectError, Ended, Running};
 #[derive(Debug)]
 pub struct Publisher {
     running: Running,
-    waiting: Waiting,
     instance: String,
     timeout: Duration,
     counted_in: watch::Receiver<bool>,
     last: AtomicU64,
 }
-
-/// Whoever waits for the fate of a message. Clones are the same.
-#[derive(Clone, Debug, Default)]
-struct Waiting(Arc<Mutex<BTreeMap<RequestId, oneshot::Sender<Publication>>>>);
 
 impl Publisher {
     /// Starts a client and waits until it is linked with the aggregator of the instance. Call it within a tokio runtime
@@ -44,19 +38,16 @@ impl Publisher {
     /// See [`ConnectError`]; after an error nothing runs any more.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
         let timeout = config.connect_timeout;
-        let waiting = Waiting::default();
-        let sink = waiting.clone();
         let (counting, counted_in) = watch::channel(false);
         let observe = move |event: &Event| {
             if matches!(event, Event::Core(Report::Enrolled { .. })) {
                 counting.send_replace(true);
             }
-            sink.observe(event);
         };
         let config = config.publisher();
         let instance = config.instance.name().to_owned();
         let running = Running::start(config, timeout, &[Role::Aggregator], observe).await?;
-        Ok(Self { running, waiting, instance, timeout, counted_in, last: AtomicU64::new(0) })
+        Ok(Self { running, instance, timeout, counted_in, last: AtomicU64::new(0) })
     }
 
     /// Waits until a round counts this publisher in, so that the next one can take its messages. An instance that lacks
@@ -89,17 +80,14 @@ impl Publisher {
     /// If the client does not take it; nothing was sent then.
     pub async fn send(&self, payload: impl Into<Vec<u8>>) -> Result<Receipt, SendError> {
         let request = RequestId(self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1));
-        let receipt = self.waiting.expect(request);
-        let refused = match self.running.handle.submit(request, payload.into()).await {
-            Some(Ok(())) => return Ok(receipt),
+        match self.running.handle.submit(request, payload.into()).await {
+            Some(Ok(receipt)) => Ok(Receipt(receipt)),
             Some(Err(PublishError::TooLong { bytes, payload_bytes })) => {
-                SendError::TooLong { bytes, payload_bytes }
+                Err(SendError::TooLong { bytes, payload_bytes })
             }
-            Some(Err(PublishError::QueueFull { queue_max })) => SendError::QueueFull { queue_max },
-            Some(Err(PublishError::Stopping)) | None => SendError::Closed,
-        };
-        self.waiting.forget(request);
-        Err(refused)
+            Some(Err(PublishError::QueueFull { queue_max })) => Err(SendError::QueueFull { queue_max }),
+            Some(Err(PublishError::Stopping)) | None => Err(SendError::Closed),
+        }
     }
 
     /// Stops the client in order and waits for its end. Receipts that are still open then say [`Outcome::Unknown`]:
@@ -112,46 +100,18 @@ impl Publisher {
     }
 }
 
-impl Waiting {
-    fn expect(&self, request: RequestId) -> Receipt {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().insert(request, sender);
-        Receipt(receiver)
-    }
-
-    fn forget(&self, request: RequestId) {
-        self.lock().remove(&request);
-    }
-
-    fn observe(&self, event: &Event) {
-        match event {
-            Event::Core(Report::Published { request, outcome, round }) => {
-                if let Some(sender) = self.lock().remove(request) {
-                    // Whoever dropped the receipt does not want to know.
-                    sender.send(Publication { outcome: *outcome, round: Some(*round) }).ok();
-                }
-            }
-            // Nothing more will be known.
-            Event::Exiting { .. } => self.lock().clear(),
-            _ => {}
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<RequestId, oneshot::Sender<Publication>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Resolves to what became of a message. Dropping it takes nothing back.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Publication>);
+pub struct Receipt(node::Receipt);
 
 impl Future for Receipt {
     type Output = Publication;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Publication> {
-        let unknown = |_| Publication { outcome: Outcome::Unknown, round: None };
-        Pin::new(&mut self.0).poll(context).map(|known| known.unwrap_or_else(unknown))
+        Pin::new(&mut self.0).poll(context).map(|known| match known {
+            Some(Known { outcome, round }) => Publication { outcome, round: Some(round) },
+            None => Publication { outcome: Outcome::Unknown, round: None },
+        })
     }
 }
 

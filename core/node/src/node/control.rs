@@ -1,12 +1,16 @@
 //! How whoever runs a node talks to it.
 
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
 use std::collections::BTreeSet;
 
 use futures_channel::{mpsc, oneshot};
+use futures_util::FutureExt as _;
 use zipnet_core::client::PublishError;
 use zipnet_core::committee::SignedRecord;
 use zipnet_core::id::{PeerId, Round};
-use zipnet_core::machine::RequestId;
+use zipnet_core::machine::{Outcome, RequestId};
 use zipnet_core::parts::Entries;
 
 use crate::status::View;
@@ -15,7 +19,7 @@ use crate::status::View;
 #[derive(Debug)]
 pub(super) enum Control {
     Stop,
-    Publish { request: RequestId, payload: Vec<u8>, reply: Option<oneshot::Sender<Result<(), PublishError>>> },
+    Publish { request: RequestId, payload: Vec<u8>, reply: Option<Replies> },
     Retire,
     RetireDead(PeerId),
     Approve(PeerId),
@@ -23,6 +27,37 @@ pub(super) enum Control {
     Clients { begins: String, reply: oneshot::Sender<Vec<PeerId>> },
     Parts { round: Round, reply: oneshot::Sender<Option<Made>> },
     View(oneshot::Sender<View>),
+}
+
+/// Who waits for what becomes of a message.
+#[derive(Debug)]
+pub(super) struct Replies {
+    /// Whether the client takes it.
+    pub(super) accepted: oneshot::Sender<Result<(), PublishError>>,
+    /// What became of it.
+    pub(super) known: oneshot::Sender<Known>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What.
+    pub outcome: Outcome,
+    /// The last round that it was sealed for.
+    pub round: Round,
+}
+
+/// Resolves to what became of a message that a client has taken, and to nothing if the node ends before that is known.
+/// Dropping it takes nothing back.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Known>);
+
+impl Future for Receipt {
+    type Output = Option<Known>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Known>> {
+        self.0.poll_unpin(context).map(Result::ok)
+    }
 }
 
 /// A record that a server holds, and what it was made of.
@@ -55,17 +90,21 @@ impl Handle {
         self.send(Control::Stop);
     }
 
-    /// Has a client publish a message; what becomes of it is reported under `request`, which the caller chooses and
-    /// does not repeat. Other roles ignore it.
+    /// Has a client publish a message, for whoever does not wait for what becomes of it. The caller chooses `request` and
+    /// does not repeat it. Other roles ignore it.
     pub fn publish(&self, request: RequestId, payload: Vec<u8>) {
         self.send(Control::Publish { request, payload, reply: None });
     }
 
     /// The same, and says whether the client takes the message. `None` if the node has ended or is no client.
-    pub async fn submit(&self, request: RequestId, payload: Vec<u8>) -> Option<Result<(), PublishError>> {
-        let (sender, receiver) = oneshot::channel();
-        self.send(Control::Publish { request, payload, reply: Some(sender) });
-        receiver.await.ok()
+    pub async fn submit(
+        &self,
+        request: RequestId,
+        payload: Vec<u8>,
+    ) -> Option<Result<Receipt, PublishError>> {
+        let ((accepted, answer), (known, receipt)) = (oneshot::channel(), oneshot::channel());
+        self.send(Control::Publish { request, payload, reply: Some(Replies { accepted, known }) });
+        Some(answer.await.ok()?.map(|()| Receipt(receipt)))
     }
 
     /// Has a server announce that it leaves for good. It is stopped afterwards, one gossip cycle later.
