@@ -29,7 +29,7 @@ use zipnet_core::machine::RequestId;
 use zipnet_core::message::{Message, Record};
 use zipnet_core::wire::encode;
 use zipnet_node::config::parse_peer;
-use zipnet_node::meeting::{Removal, may_retire};
+use zipnet_node::meeting::{NoRemoval, Removal, may_retire};
 use zipnet_node::node::{Handle, Made};
 use zipnet_node::status::View;
 use zipnet_world::network::DEAD_AFTER;
@@ -124,7 +124,7 @@ async fn retire(State(desk): State<Desk>) -> Response {
             handle.retire();
             json(&serde_json::json!({ "advice": advice }))
         }
-        Some(Err(sentence)) => refused(&sentence),
+        Some(Err(refusal)) => not_removed(refusal),
         None => gone(),
     }
 }
@@ -136,7 +136,7 @@ async fn retire(State(desk): State<Desk>) -> Response {
 async fn judged(
     handle: &Handle,
     removal: impl Fn(&View) -> Removal,
-) -> Option<Result<Option<String>, String>> {
+) -> Option<Result<Option<String>, NoRemoval>> {
     let first = may_retire(&removal(&handle.view().await?), &Strict);
     if first.is_err() {
         return Some(first);
@@ -155,7 +155,7 @@ async fn retire_dead(State(desk): State<Desk>, Segment(peer): Segment<String>) -
             handle.retire_dead(peer);
             json(&serde_json::json!({ "advice": advice }))
         }
-        Some(Err(sentence)) => refused(&sentence),
+        Some(Err(refusal)) => not_removed(refusal),
         None => gone(),
     }
 }
@@ -270,12 +270,18 @@ const NO_SERVER: &str = "only a server refuses clients";
 async fn publish(State(desk): State<Desk>, payload: Bytes) -> Response {
     let request = desk.last_request.fetch_add(1, Ordering::Relaxed) + 1;
     match desk.observed.handle.submit(RequestId(request), payload.to_vec()).await {
-        Some(Ok(())) => {
+        Some(Ok(_)) => {
             (StatusCode::ACCEPTED, json(&serde_json::json!({ "request": request }))).into_response()
         }
         Some(Err(reason)) => wrong(&reason.to_string()),
         None => wrong("only a client publishes"),
     }
+}
+
+/// A removal that is not safe, with the stable name of the reason.
+fn not_removed(refusal: NoRemoval) -> Response {
+    let said = serde_json::json!({ "refused": refusal.to_string(), "reason": refusal.why.name() });
+    (StatusCode::CONFLICT, json(&said)).into_response()
 }
 
 fn refused(sentence: &str) -> Response {

@@ -49,7 +49,6 @@ mod procedure;
 mod select;
 mod workload;
 
-pub(crate) use act::gives;
 pub(crate) use condition::{fits, tells};
 pub(crate) use fault::{exponential, mean_gap};
 

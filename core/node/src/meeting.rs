@@ -6,6 +6,7 @@
 //! - [`membership_plan`]: the next change of the Raft membership, for the leader
 //! - [`may_retire`]: whether a server can be taken away, for the operator's tool
 
+use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -499,46 +500,115 @@ pub struct Removal {
     pub dead: bool,
 }
 
+/// Why a server is not taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRemoval {
+    /// Whom.
+    pub target: PeerId,
+    /// Why not.
+    pub why: WhyNot,
+}
+
+/// What is against taking a server away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhyNot {
+    /// It has no vote, and rounds do not wait for it.
+    NoVote,
+    /// It is said to be dead, and answers.
+    StillAlive,
+    /// It does not answer, and is not said to be dead.
+    Silent,
+    /// Too few voters answer to agree on anything.
+    NoQuorum {
+        /// Who answers.
+        present: usize,
+        /// How many there are.
+        voters: usize,
+        /// How many have to agree.
+        needed: usize,
+    },
+    /// Too few of the others answer to agree on anything once it is gone.
+    MajorityLost {
+        /// Others that answer.
+        alive: usize,
+        /// How many there are.
+        voters: usize,
+        /// How many have to agree.
+        needed: usize,
+    },
+}
+
+impl WhyNot {
+    /// The stable name, as scenarios spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoVote => "no-vote",
+            Self::StillAlive => "still-alive",
+            Self::Silent => "silent",
+            Self::NoQuorum { .. } | Self::MajorityLost { .. } => "no-majority",
+        }
+    }
+}
+
+impl fmt::Display for NoRemoval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let target = self.target.short();
+        match self.why {
+            WhyNot::NoVote => write!(f, "retire server {target}: it has no vote in this committee"),
+            WhyNot::StillAlive => {
+                write!(
+                    f,
+                    "retire server {target} as dead: it answers; retire it in order instead, without --dead"
+                )
+            }
+            WhyNot::Silent => write!(
+                f,
+                "retire server {target}: it does not answer, so it can not sign its leave; if it is dead for good, use \
+                 --dead"
+            ),
+            WhyNot::NoQuorum { present, voters, needed } => write!(
+                f,
+                "retire server {target}: {present} of {voters} voters answer and {needed} are needed to agree on anything"
+            ),
+            WhyNot::MajorityLost { alive, voters, needed } => write!(
+                f,
+                "retire server {target}: the majority would be lost, since {needed} of {voters} voters have to agree once \
+                 it is gone, and {alive} others answer; add or restart servers first"
+            ),
+        }
+    }
+}
+
 /// Whether a server may be taken away. The advice is for the operator to read and does not stop the tool.
 ///
 /// # Errors
-/// The sentence that says why not.
-pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<String>, String> {
-    let target = removal.target.short();
+/// Why not.
+pub fn may_retire(removal: &Removal, checks: &impl Checks) -> Result<Option<String>, NoRemoval> {
+    let refused = |why| Err(NoRemoval { target: removal.target, why });
     // One that announced its leave and was lost has no vote any more, and rounds may still wait for it.
     let has_vote = removal.voters.contains(&removal.target);
     let is_listed = removal.dead && removal.listed;
     if !has_vote && !is_listed {
-        return Err(format!("retire server {target}: it has no vote in this committee"));
+        return refused(WhyNot::NoVote);
     }
     let answers = removal.alive.contains(&removal.target);
     if removal.dead && answers && checks.enforce(Check::ProbedDead) {
-        return Err(format!(
-            "retire server {target} as dead: it answers; retire it in order instead, without --dead"
-        ));
+        return refused(WhyNot::StillAlive);
     }
     if !removal.dead && !answers {
-        return Err(format!(
-            "retire server {target}: it does not answer, so it can not sign its leave; if it is dead for good, use --dead"
-        ));
+        return refused(WhyNot::Silent);
     }
     let remaining: BTreeSet<_> = removal.voters.iter().filter(|voter| **voter != removal.target).collect();
     let alive = remaining.iter().filter(|voter| removal.alive.contains(**voter)).count();
     let voting = removal.voters.iter().filter(|voter| removal.alive.contains(*voter)).count();
-    let (needed, present) = (majority(removal.voters.len()), voting);
+    let (needed, voters, present) = (majority(removal.voters.len()), removal.voters.len(), voting);
     if present < needed {
-        return Err(format!(
-            "retire server {target}: {present} of {} voters answer and {needed} are needed to agree on anything",
-            removal.voters.len()
-        ));
+        return refused(WhyNot::NoQuorum { present, voters, needed });
     }
     // Its vote is taken once it is gone, and until then it counts: the others have to be a majority of all votes.
     if alive < needed && checks.enforce(Check::MajorityKept) {
-        return Err(format!(
-            "retire server {target}: the majority would be lost, since {needed} of {} voters have to agree once it is \
-             gone, and {alive} others answer; add or restart servers first",
-            removal.voters.len()
-        ));
+        return refused(WhyNot::MajorityLost { alive, voters, needed });
     }
     Ok(match remaining.len() {
         2 => Some(
@@ -1056,7 +1126,7 @@ mod tests {
             listed: voters.contains(&target),
             dead,
         };
-        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused");
+        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused").to_string();
         assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 9, false)).contains("has no vote"));
         assert!(refused(removal(&[1, 2, 3], &[1, 2, 3], 3, true)).contains("it answers"));
         assert!(refused(removal(&[1, 2, 3], &[1, 2], 3, false)).contains("use --dead"));
@@ -1095,7 +1165,7 @@ mod tests {
             dead: true,
         };
         assert!(may_retire(&left, &Strict).is_ok());
-        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused");
+        let refused = |removal: Removal| may_retire(&removal, &Strict).expect_err("refused").to_string();
         assert!(refused(Removal { listed: false, ..left.clone() }).contains("has no vote"));
         assert!(refused(Removal { dead: false, ..left.clone() }).contains("has no vote"));
         assert!(

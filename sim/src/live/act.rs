@@ -16,7 +16,6 @@ use super::cluster::{Cluster, Hint};
 use super::select::Purpose;
 use super::{Going, LOOK, Run, duration};
 use crate::cluster::NodeId;
-use crate::engine::gives;
 
 /// How long a retirement may take to get into the log.
 const RETIRE_WAIT: Duration = Duration::from_secs(60);
@@ -35,6 +34,7 @@ struct Accepted {
 #[derive(Deserialize)]
 struct Refusal {
     refused: String,
+    reason: Option<String>,
 }
 
 impl Run<'_> {
@@ -359,15 +359,20 @@ impl Run<'_> {
             let detail = format!("{} does not answer", self.cluster.name(asked));
             return Err(self.failed_on(Verdict::NotConverged, line, Some(asked), detail));
         };
-        let sentence = match answer.status {
+        let refusal = match answer.status {
             200 => None,
-            409 => serde_json::from_str(&answer.body).ok().map(|refusal: Refusal| refusal.refused),
-            _ => Some(format!("it answers {}: {}", answer.status, answer.body.trim())),
+            409 => serde_json::from_str(&answer.body).ok(),
+            _ => Some(Refusal {
+                refused: format!("it answers {}: {}", answer.status, answer.body.trim()),
+                reason: None,
+            }),
         };
-        let wrong = match (sentence, refused) {
+        let wrong = match (refusal, refused) {
             (None, None) => None,
-            (Some(sentence), Some(reason)) if gives(&sentence, reason) => return Ok(()),
-            (Some(sentence), _) => Some(format!("the server refuses: {sentence}")),
+            (Some(Refusal { reason: Some(given), .. }), Some(reason)) if given == reason.name() => {
+                return Ok(());
+            }
+            (Some(refusal), _) => Some(format!("the server refuses: {}", refusal.refused)),
             (None, Some(reason)) => {
                 Some(format!("the server agrees, expected a refusal for {}", reason.name()))
             }
