@@ -11,17 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use zipnet_core::id::Role;
+use zipnet_core::id::{Role, Round};
 use zipnet_core::key::{Identity, NodeSecret};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::params::RoundParams;
 use zipnet_core::slot::{SlotContent, read_slots};
+use zipnet_facts::{Account, Fact};
 use zipnet_node::config::{Build, Config};
 use zipnet_node::event::Event;
-use zipnet_node::node::{self, Exit, Handle};
+use zipnet_node::node::{self, Exit, Handle, Known};
 use zipnet_world::disk::Folder;
 use zipnet_world::network::{Limits, QuicLink};
 use zipnet_world::world::{RealWorld, random, run as run_node};
@@ -368,7 +369,7 @@ async fn settle(network: &mut Network, ledger: &Mutex<Ledger>, rounds: &mut Roun
 /// What the first server says of rounds.
 struct Rounds {
     micros: Histogram<u64>,
-    opened: BTreeMap<String, SystemTime>,
+    opened: BTreeMap<Round, SystemTime>,
     finalized: u64,
     abandoned: u64,
     /// Of those, how many after a restart had begun.
@@ -397,23 +398,22 @@ impl Rounds {
         if name != "server-1" {
             return;
         }
-        let text = line["message"].as_str().unwrap_or_default();
-        let word = |key: &str| text.split(&format!(" {key}=")).nth(1).and_then(|rest| rest.split(' ').next());
         let at = line["timestamp"].as_str().and_then(|at| humantime::parse_rfc3339(at).ok());
-        let (Some(round), Some(at)) = (word("round"), at) else { return };
-        match line["event"].as_str().unwrap_or_default() {
-            "round-opened" => drop(self.opened.insert(round.to_owned(), at)),
-            "round-finalized" => {
+        let account = Account::deserialize(line).ok();
+        let (Some(Account { fact, .. }), Some(at)) = (account, at) else { return };
+        match fact {
+            Fact::RoundOpened { round, .. } => drop(self.opened.insert(round, at)),
+            Fact::RoundFinalized { end } => {
                 self.finalized += 1;
-                let took = self.opened.remove(round).and_then(|opened| at.duration_since(opened).ok());
+                let took = self.opened.remove(&end.round).and_then(|opened| at.duration_since(opened).ok());
                 if let Some(took) = took {
                     self.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
                 }
-                let participants = word("participants").and_then(|count| count.parse().ok());
-                self.participants_min = self.participants_min.into_iter().chain(participants).min();
+                let participants = u64::from(end.participants);
+                self.participants_min = self.participants_min.into_iter().chain([participants]).min();
             }
-            "round-abandoned" => {
-                self.opened.remove(round);
+            Fact::RoundAbandoned { round, .. } => {
+                self.opened.remove(&round);
                 self.abandoned += 1;
                 self.excused += u64::from(self.restarting);
             }
@@ -440,23 +440,16 @@ impl Ledger {
         self.messages.len().saturating_sub(self.fates.len())
     }
 
-    fn observe(&mut self, client: usize, event: &Event) {
-        match event {
-            Event::Core(Report::Published { request, outcome, round }) => {
-                self.fates.insert((client, *request), (*outcome, round.0));
-            }
-            Event::Core(Report::RecordSeen { record, confirmed: true, .. }) => {
-                self.broadcasts.entry(record.round.0).or_insert_with(|| {
-                    let slots = read_slots(&RoundParams::DEFAULT, &record.header, &record.broadcast);
-                    let messages = slots.filter_map(|slot| match slot {
-                        SlotContent::Message(payload) => Some(payload[..MESSAGE].to_vec()),
-                        SlotContent::Empty | SlotContent::Garbled => None,
-                    });
-                    messages.collect()
-                });
-            }
-            _ => {}
-        }
+    fn observe(&mut self, event: &Event) {
+        let Event::Core(Report::RecordSeen { record, confirmed: true, .. }) = event else { return };
+        self.broadcasts.entry(record.round.0).or_insert_with(|| {
+            let slots = read_slots(&RoundParams::DEFAULT, &record.header, &record.broadcast);
+            let messages = slots.filter_map(|slot| match slot {
+                SlotContent::Message(payload) => Some(payload[..MESSAGE].to_vec()),
+                SlotContent::Empty | SlotContent::Garbled => None,
+            });
+            messages.collect()
+        });
     }
 
     /// Counts fates, and compares each with what the broadcasts hold.
@@ -533,7 +526,7 @@ impl Client {
         let link = QuicLink::bind(&identity, ([127, 0, 0, 1], 0).into(), None, limits)
             .map_err(|reason| failed("its socket", reason.to_string()))?;
         link.only_dial();
-        let sink = move |event: Event| lock(&ledger).observe(number, &event);
+        let sink = move |event: Event| lock(&ledger).observe(&event);
         let (handle, controls) = node::control();
         let running = tokio::spawn(run_node(RealWorld::new(link, disk, Arc::new(sink)), config, controls));
         Ok(Self { number, handle, running, requests: 0 })
@@ -546,10 +539,17 @@ impl Client {
         let (handle, ledger, sent) = (self.handle.clone(), Arc::clone(ledger), (self.number, request));
         lock(&ledger).messages.insert(sent, payload.clone());
         drop(tokio::spawn(async move {
-            if !matches!(handle.submit(request, payload).await, Some(Ok(()))) {
-                let mut ledger = lock(&ledger);
-                ledger.messages.remove(&sent);
-                ledger.refused += 1;
+            match handle.submit(request, payload).await {
+                Some(Ok(receipt)) => {
+                    if let Some(Known { outcome, round }) = receipt.await {
+                        lock(&ledger).fates.insert(sent, (outcome, round.0));
+                    }
+                }
+                Some(Err(_)) | None => {
+                    let mut ledger = lock(&ledger);
+                    ledger.messages.remove(&sent);
+                    ledger.refused += 1;
+                }
             }
         }));
     }
@@ -630,6 +630,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use zipnet_core::id::{Digest, LogId, PeerId};
+    use zipnet_core::machine::Abandonment;
+    use zipnet_facts::RoundEnd;
+
     use super::*;
 
     #[test]
@@ -665,23 +669,48 @@ mod tests {
     #[test]
     fn rounds_are_timed_by_what_the_first_server_says() {
         let mut rounds = Rounds::default();
-        let line = |event: &str, at: &str, message: &str| serde_json::json!({ "event": event, "timestamp": at, "message": message });
-        let opened =
-            line("round-opened", "2026-01-01T00:00:00.000000Z", "committee: round opened round=r7 index=4");
-        let finalized = line(
-            "round-finalized",
-            "2026-01-01T00:00:00.250000Z",
-            "committee: round finalized round=r7 participants=3",
-        );
+        let line = |at: &str, fact: Fact| {
+            let mut line = serde_json::to_value(Account { seq: 0, node: None, fact }).expect("it is data");
+            line["timestamp"] = at.into();
+            line
+        };
+        let (log, header, server) = (LogId::default(), Digest::default(), PeerId::default());
+        let opened = Fact::RoundOpened {
+            log,
+            round: Round(7),
+            index: 4,
+            header,
+            servers: vec![server],
+            clients: 3,
+            min_participants: 2,
+            aggregator: server,
+        };
+        let opened = line("2026-01-01T00:00:00.000000Z", opened);
+        let end = RoundEnd {
+            log,
+            round: Round(7),
+            index: 9,
+            term: Some(1),
+            header,
+            record: header,
+            previous: header,
+            participants: 3,
+            servers: vec![server],
+            signed: vec![server],
+            partials: vec![server],
+        };
+        let finalized = line("2026-01-01T00:00:00.250000Z", Fact::RoundFinalized { end });
         rounds.hear("server-2", &opened);
         rounds.hear("server-1", &opened);
         rounds.hear("server-1", &finalized);
-        let abandoned = line(
-            "round-abandoned",
-            "2026-01-01T00:00:01Z",
-            "committee: round abandoned round=r8 reason=unsigned",
-        );
-        rounds.hear("server-1", &abandoned);
+        let abandoned = Fact::RoundAbandoned {
+            round: Round(8),
+            index: 12,
+            header,
+            reason: Abandonment::Unsigned,
+            missing: vec![],
+        };
+        rounds.hear("server-1", &line("2026-01-01T00:00:01Z", abandoned));
         assert_eq!((rounds.finalized, rounds.abandoned, rounds.excused), (1, 1, 0));
         assert_eq!(rounds.participants_min, Some(3));
         assert!((249_000..=251_000).contains(&rounds.micros.value_at_quantile(0.5)));

@@ -6,10 +6,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches};
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
+use zipnet_facts::{Account, Fact};
 
 use super::fresh_secret;
 use crate::{admin, flags};
@@ -177,9 +179,10 @@ impl Network {
                 let text = line["message"].as_str().unwrap_or_default();
                 if who != name {
                     others.push((who, line));
-                } else if line["event"] == "up" {
-                    let peer = text.split(" peer=").nth(1).and_then(|rest| rest.split(' ').next());
-                    return peer.map(str::to_owned);
+                } else if let Ok(Account { fact: Fact::Up { peer, address, .. }, .. }) =
+                    Account::deserialize(&line)
+                {
+                    return Some(format!("{peer}@{address}"));
                 } else if line["event"] == "exiting" || line["event"].is_null() {
                     flags::say(&format!("{name}: {text}"));
                 }
