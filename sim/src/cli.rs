@@ -1,21 +1,18 @@
 //! The command line: flags in, an exit code out.
-//!
-//! Results go to standard output; everything else that is said goes to standard error.
 
 use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use zipnet_reports::Exit;
 
 use crate::defect::Defect;
 use crate::live::process::{self, Guard};
 use crate::live::{self, Binaries};
+use crate::say::{Format, finish, note, say, warn};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{conform, doctor, one, sweep};
 
@@ -129,15 +126,6 @@ struct DoctorFlags {
     /// The folder that results would be written to.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Human,
-    /// One line of JSON per run.
-    Json,
 }
 
 /// Consecutive seeds; possibly none.
@@ -356,40 +344,6 @@ fn refuse(refusal: &Unreadable, format: Format) {
         (Unreadable::Invalid { .. } | Unreadable::Path { .. }, Format::Human)
         | (Unreadable::Path { .. }, Format::Json) => warn(&refusal.to_string()),
     }
-}
-
-/// Why results could not be printed, the first time.
-static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
-
-/// Notes whether results could be printed; [`finish`] tells.
-pub(crate) fn note(printed: io::Result<()>) {
-    if let Err(reason) = printed {
-        FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-    }
-}
-
-/// The exit code of a command that would have ended with `exit`. A reader that went away is no error: whoever pipes into
-/// `head` has seen enough. If results could not be printed for another reason, that is said, and nothing held.
-fn finish(exit: Exit) -> Exit {
-    match &*FAILURE.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
-            warn(&format!("error: failed to print: {reason}"));
-            if exit == Exit::Held { Exit::Violated } else { exit }
-        }
-        Some(_) | None => exit,
-    }
-}
-
-/// Prints a line of results.
-pub(crate) fn say(line: &str) {
-    let mut to = io::stdout().lock();
-    note(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
-}
-
-/// Prints a line of talk.
-pub(crate) fn warn(line: &str) {
-    let mut to = io::stderr().lock();
-    drop(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {

@@ -21,7 +21,7 @@
 //! - `conform`: whether real nodes and the core come to the same records.
 //! - `determinism`: whether a run repeated does the same, and where two runs part.
 //! - `sweep`: many scenarios over many seeds, and what they add up to.
-//! - [`cli`], `doctor`, `stopwatch`: the command line.
+//! - [`cli`], `say`, `doctor`, `stopwatch`: the command line.
 #![forbid(unsafe_code)]
 
 #[cfg(not(madsim))]
@@ -65,6 +65,8 @@ pub mod one;
 pub mod random;
 #[cfg(madsim)]
 pub mod runtime;
+#[cfg(madsim)]
+mod say;
 #[cfg(madsim)]
 mod stopwatch;
 #[cfg(madsim)]

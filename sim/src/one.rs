@@ -12,8 +12,8 @@ use clap::Args;
 use zipnet_reports::{Exit, RunResult, Seconds};
 use zipnet_scenarios::Scenario;
 
-use crate::cli::warn;
 use crate::live::{Binaries, Interrupt};
+use crate::say::warn;
 use crate::stopwatch::{Stopwatch, processor_time, processor_time_of_children};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{engine, live};

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use zipnet_reports::Exit;
 
-use crate::cli::{Format, Permille, Seeds, Shard, warn};
+use crate::cli::{Permille, Seeds, Shard};
+use crate::say::{Format, warn};
 use crate::stopwatch::Stopwatch;
 
 pub(crate) mod judge;

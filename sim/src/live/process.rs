@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use zipnet_reports::Exit;
 
-use crate::cli::warn;
+use crate::say::warn;
 use crate::sweep::process::own_binary;
 
 /// A process, and whose child it is.

@@ -10,7 +10,7 @@ use super::Options;
 use super::judge::{Finding, Judgement, judge};
 use super::process::{Broken, Outcome};
 use super::task::{Job, Part, Task};
-use crate::cli::{Format, note, say, warn};
+use crate::say::{Format, note, say, warn};
 use crate::stopwatch::Stopwatch;
 
 /// Failures shown in full per scenario; the rest is counted.

@@ -4,7 +4,8 @@ use zipnet_reports::{Counts, Failure, RunResult, Seconds, Verdict};
 
 use super::selection::{Planted, Selected};
 use super::{Choice, Options};
-use crate::cli::{Format, Permille, Shard};
+use crate::cli::{Permille, Shard};
+use crate::say::Format;
 
 pub(crate) fn options() -> Options {
     Options {
