@@ -1,6 +1,5 @@
 //! The command line: flags in, an exit code out.
 
-use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use crate::defect::Defect;
 use crate::live::process::{self, Guard};
 use crate::live::{self, Binaries};
 use crate::say::{Format, finish, note, say, warn};
+use crate::sweep::choice::{Choice, Permille, Seeds, Shard};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{conform, doctor, one, sweep};
 
@@ -128,51 +128,6 @@ struct DoctorFlags {
     out: PathBuf,
 }
 
-/// Consecutive seeds; possibly none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seeds {
-    /// Not a single one.
-    None,
-    /// From the first to the last, both included.
-    Through {
-        /// The first seed.
-        first: u64,
-        /// The last seed, not below the first.
-        last: u64,
-    },
-}
-
-/// One of several equal shares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shard {
-    /// Which one, counted from zero.
-    pub(crate) index: u64,
-    /// Of how many; at least one.
-    pub(crate) count: u64,
-}
-
-/// A share in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Permille(pub(crate) u16);
-
-impl Seeds {
-    /// The first `count` seeds.
-    pub(crate) const fn count(count: u64) -> Self {
-        match count.checked_sub(1) {
-            Some(last) => Self::Through { first: 0, last },
-            None => Self::None,
-        }
-    }
-
-    /// The range, if there is a seed in it.
-    pub(crate) const fn range(self) -> Option<RangeInclusive<u64>> {
-        match self {
-            Self::None => None,
-            Self::Through { first, last } => Some(first..=last),
-        }
-    }
-}
-
 /// Does what the command line asks for.
 #[must_use]
 pub fn main() -> Exit {
@@ -224,10 +179,10 @@ fn run(flags: RunFlags) -> Exit {
         }
     };
     let seeds = match (flags.seed, flags.seeds) {
-        (Some(seed), _) => sweep::Choice::One(seed),
-        (None, Some(seeds)) => sweep::Choice::Sweep(seeds),
-        (None, None) if flags.live => sweep::Choice::One(0),
-        (None, None) => sweep::Choice::Default,
+        (Some(seed), _) => Choice::One(seed),
+        (None, Some(seeds)) => Choice::Sweep(seeds),
+        (None, None) if flags.live => Choice::One(0),
+        (None, None) => Choice::Default,
     };
     let jobs = || if flags.live { 1 } else { doctor::cores() };
     sweep::run(

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use zipnet_reports::{RunResult, Verdict};
 
+use super::Options;
+use super::choice::{Choice, DEFAULT_SEEDS, HUNT_SEEDS, Permille, Seeds, Shard};
 use super::process::{Broken, Outcome};
 use super::selection::{Planted, Selected};
-use super::{Choice, DEFAULT_SEEDS, HUNT_SEEDS, Options};
-use crate::cli::{Permille, Seeds, Shard};
 use crate::determinism;
 
 /// One run to be made.
