@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use zipnet_reports::{Exit, RunResult};
 
 use super::task::Job;
+use crate::live::process::own_binary;
 use crate::{determinism, one};
 
 /// What came of a run.
@@ -144,12 +145,6 @@ fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
         let window = format!("{}..{}", window.start, window.end);
         Ok((start(job, None, Some(&window), fence)?, start(job, None, Some(&window), fence)?))
     })
-}
-
-/// This very binary. Where the system offers it, by a name that stays right if the file is replaced during a sweep.
-pub(crate) fn own_binary() -> std::io::Result<PathBuf> {
-    let held = PathBuf::from("/proc/self/exe");
-    if held.exists() { Ok(held) } else { std::env::current_exe() }
 }
 
 /// Starts this binary again for one run, and waits for its answer.
