@@ -254,7 +254,7 @@ fn list(flags: &SelectFlags) -> Exit {
 }
 
 fn schema() -> Exit {
-    say(selection::schema().trim_end());
+    say(zipnet_scenarios::schema::text().trim_end());
     Exit::Held
 }
 

@@ -31,9 +31,9 @@ use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
 use crate::cluster::NodeId;
+use crate::engine;
 use crate::random::Random;
 use crate::stopwatch::{Stopwatch, sleep};
-use crate::sweep::selection;
 use crate::wires::Wires;
 
 mod act;
@@ -145,7 +145,7 @@ pub(crate) fn run(
     logs: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Option<RunResult>, String> {
-    let resolved = selection::resolve(scenario, seed);
+    let resolved = engine::resolve(scenario, seed);
     let home = std::env::temp_dir().join(format!("zipnet-live-{}", std::process::id()));
     let own_logs = home.join("logs");
     let (state, kept) = (home.join("state"), logs.unwrap_or(&own_logs));

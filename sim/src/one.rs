@@ -50,17 +50,6 @@ pub(crate) struct Flags {
     pub(crate) parent: Option<i32>,
 }
 
-/// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The defect to plant, by name; none in an ordinary run.
-    pub defect: Option<String>,
-    /// The events to return in words.
-    pub window: Option<Range<u64>>,
-    /// Where to write every event in words.
-    pub event_log: Option<PathBuf>,
-}
-
 /// Runs, prints the result line, and fails only if there is none.
 pub(crate) fn run(flags: &Flags) -> Exit {
     let scenario = match read(flags) {
@@ -96,7 +85,7 @@ fn read(flags: &Flags) -> Result<Scenario, Unreadable> {
 fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
     if let Some(out) = &flags.out {
         fs::create_dir_all(out).map_err(|reason| format!("make {}: {reason}", out.display()))?;
-        write(&out.join("scenario.toml"), selection::resolve(scenario, flags.seed).to_toml().as_bytes())?;
+        write(&out.join("scenario.toml"), engine::resolve(scenario, flags.seed).to_toml().as_bytes())?;
     }
     Ok(())
 }
@@ -106,7 +95,7 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     let mut unwritten = prepare(scenario, flags).err();
     let watch = Stopwatch::start();
     let used_before = processor_time();
-    let mut options = Options {
+    let mut options = engine::Options {
         defect: flags.defect.clone(),
         window: flags.window.clone(),
         event_log: flags.out.as_ref().filter(|_| unwritten.is_none()).map(|out| out.join("events.log")),
