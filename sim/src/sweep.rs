@@ -26,10 +26,10 @@ pub(crate) mod task;
 pub(crate) mod tests;
 
 use choice::{Choice, Permille, Shard};
-use process::{Fence, Outcome};
+use process::{Fence, Job, Outcome};
 use report::Reporter;
 use selection::Selected;
-use task::{Job, Task};
+use task::Task;
 
 /// What to run and how.
 #[derive(Debug)]

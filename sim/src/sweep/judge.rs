@@ -190,9 +190,8 @@ mod tests {
     use super::*;
     use crate::sweep::Options;
     use crate::sweep::choice::Choice;
-    use crate::sweep::process::{Broken, Outcome};
+    use crate::sweep::process::{Broken, Job, Outcome};
     use crate::sweep::selection::{Planted, Selected};
-    use crate::sweep::task::Job;
     use crate::sweep::tests::{canary, failed, options, plain, result};
 
     fn drive(scenario: Selected, options: &Options, mut run: impl FnMut(&Job) -> RunResult) -> Judgement {

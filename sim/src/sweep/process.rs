@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,9 +11,40 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zipnet_reports::{Exit, RunResult};
 
-use super::task::Job;
 use crate::live::process::own_binary;
 use crate::{determinism, one};
+
+/// One run to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// Which task it belongs to.
+    pub(crate) task: usize,
+    /// Which part of the task.
+    pub(crate) part: Part,
+    /// The scenario file.
+    pub(crate) scenario: PathBuf,
+    /// What stood in it when it was read.
+    pub(crate) text: Arc<str>,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// The folder of the binaries to run instead of a simulation.
+    pub(crate) live: Option<PathBuf>,
+    /// The defect to plant.
+    pub(crate) defect: Option<String>,
+    /// Whether to make the run twice and compare.
+    pub(crate) repeat: bool,
+    /// Where the artefacts of the run go.
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// The two things a scenario is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything must hold.
+    Sweep,
+    /// A planted defect must be found.
+    Hunt,
+}
 
 /// What came of a run.
 #[derive(Debug)]
