@@ -27,7 +27,6 @@ use zipnet_core::time::Time;
 use zipnet_reports::{Checkpoint, Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::scenario::{Expectation, Resolved, StepId};
-use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
@@ -184,10 +183,6 @@ fn named(scenario: &Scenario) -> Named {
         }
     }
     named
-}
-
-pub(crate) const fn duration(span: Span) -> Duration {
-    Duration::from_millis(span.millis())
 }
 
 /// One run.
@@ -398,7 +393,7 @@ impl<'a> Run<'a> {
         let events = self.cluster.simulation.recorder().events();
         let limit = if events > limits.max_events {
             Some(("max_events", format!("more than {} events happened", limits.max_events)))
-        } else if now > Time::default().after(duration(limits.time_limit)) {
+        } else if now > Time::default().after(limits.time_limit.duration()) {
             Some(("time_limit", format!("more than {} passed", limits.time_limit)))
         } else {
             None
@@ -452,7 +447,7 @@ impl<'a> Run<'a> {
                 Sometimes::LeaderChanged {} => self.witness.leader_changed() > seq,
                 Sometimes::RoundStalled { r#for } => {
                     let last = self.witness.last_finalized().unwrap_or_default().max(at);
-                    now.since(last) >= duration(*r#for)
+                    now.since(last) >= r#for.duration()
                 }
                 Sometimes::WritesLost {} => {
                     self.cluster.all().any(|(node, _)| self.cluster.host(node).platter().counts().lost > 0)

@@ -26,7 +26,6 @@ use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
 use zipnet_scenarios::scenario::{Expectation, StepId};
-use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
@@ -187,10 +186,6 @@ fn named(scenario: &Scenario) -> Named {
         }
     }
     named
-}
-
-const fn duration(span: Span) -> Duration {
-    Duration::from_millis(span.millis())
 }
 
 /// One run.
@@ -406,7 +401,7 @@ impl<'a> Run<'a> {
             }
         }
         let limit = self.scenario.limits.time_limit;
-        if self.now() > Time::default().after(duration(limit)) {
+        if self.now() > Time::default().after(limit.duration()) {
             return Err(Stop::Found(Box::new(Found {
                 verdict: Verdict::Inconclusive,
                 property: "time_limit".to_owned(),
@@ -617,7 +612,7 @@ impl<'a> Run<'a> {
                 Sometimes::LeaderChanged {} => self.witness.leader_changed > seq,
                 Sometimes::RoundStalled { r#for } => {
                     let last = self.witness.last_finalized().unwrap_or_default().max(at);
-                    now.since(last) >= duration(*r#for)
+                    now.since(last) >= r#for.duration()
                 }
                 Sometimes::WritesLost {} => false,
                 Sometimes::FaultFired { fault } => {
