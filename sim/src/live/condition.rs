@@ -6,8 +6,9 @@ use zipnet_scenarios::node::{Nodes, Role, Which};
 use zipnet_scenarios::verbs::Condition;
 use zipnet_scenarios::words::{Cause, Outcome, Reason, Since, Word as _};
 
+use super::line::short;
 use super::select::Purpose;
-use super::witness::{Fate, Mark, short};
+use super::witness::{Fate, Mark};
 use super::{Going, Run};
 use crate::cluster::NodeId;
 use crate::engine::{fits, tells};

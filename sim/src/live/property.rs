@@ -21,8 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use zipnet_scenarios::verbs::Always;
 
 use super::admin::Record;
-use super::line::Line;
-use super::witness::short;
+use super::line::{Line, short};
 use crate::cluster::NodeId;
 
 /// A process of a run; every start makes another one.
