@@ -13,7 +13,6 @@ use crate::runbook::RUNBOOKS;
 use crate::value::{Draw, Int, Share, Span};
 use crate::verbs::{Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, WorkloadDo};
 use crate::words::{Deviation, Guard, Metric, Property, Stat, Word as _};
-use crate::write;
 
 pub use crate::argument::{Bootstrap, FaultId, Identity, Latency, StepId};
 pub use crate::reader::Place;
@@ -339,12 +338,6 @@ impl Resolved {
     pub const fn scenario(&self) -> &Scenario {
         &self.0
     }
-
-    /// The scenario as a file that can be read again.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        write::scenario(&self.0)
-    }
 }
 
 impl Scenario {
@@ -420,12 +413,6 @@ impl Scenario {
             };
         }
         Resolved(resolved)
-    }
-
-    /// The scenario as a file that can be read again. Comments and the order of keys are not kept.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        write::scenario(self)
     }
 }
 
