@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::argument::Argument;
+use crate::body::{Argument, Body};
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::env::{Env, Setting};
 use crate::node::{NodeRef, Nodes, Role, Which};
-use crate::reader::{Body, Reader, Sizes, Value, Verbs, read_call};
+use crate::reader::{Reader, Sizes, Value};
 use crate::runbook::RUNBOOKS;
 use crate::value::{Draw, Int, Share, Span};
-use crate::verbs::{Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, WorkloadDo};
+use crate::verbs::{
+    Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, Verbs, WorkloadDo, read_call,
+};
 use crate::words::{Deviation, Guard, Metric, Property, Stat, Word as _};
 
 pub use crate::argument::{Bootstrap, FaultId, Identity, Latency, StepId};

@@ -2,11 +2,12 @@
 
 use core::fmt::Write as _;
 
-use crate::argument::{Argument, StepId, quoted};
+use crate::argument::{StepId, quoted};
+use crate::body::Argument;
 use crate::env::{Env, write_setting};
 use crate::node::Nodes;
-use crate::reader::Verbs;
 use crate::scenario::{Amount, Deployment, Expectation, ForEach, Resolved, Scenario, Step};
+use crate::verbs::Verbs as _;
 use crate::words::Word as _;
 
 /// Lines of `key = value`, and tables.
