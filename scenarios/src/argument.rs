@@ -209,9 +209,9 @@ impl<T: Argument + Scalar> Argument for Drawn<T> {
             DeValue::Array(_) => Vec::read(reader, value).map(Self::Choice),
             DeValue::Table(_) => {
                 let mut body = Body::of(reader, value, &Self::shape().words())?;
-                let min = body.take::<T>(reader, "min", None);
-                let max = body.take::<T>(reader, "max", None);
-                body.finish(reader);
+                let min = body.take::<T>("min", None);
+                let max = body.take::<T>("max", None);
+                body.finish();
                 let (min, max) = (min?, max?);
                 if min > max {
                     reader.error(
@@ -281,13 +281,13 @@ impl Argument for Share {
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         let mut body = Body::of(reader, value, &Self::shape().words())?;
         let share = if body.key("permille").is_some() {
-            body.take(reader, "permille", None).map(|share| Self { min: share, max: share })
+            body.take("permille", None).map(|share| Self { min: share, max: share })
         } else {
-            let min = body.take(reader, "min_permille", None);
-            let max = body.take(reader, "max_permille", None);
+            let min = body.take("min_permille", None);
+            let max = body.take("max_permille", None);
             min.zip(max).map(|(min, max)| Self { min, max })
         };
-        body.finish(reader);
+        body.finish();
         let share = share?;
         if share.min > share.max {
             reader.error(
@@ -601,9 +601,9 @@ impl Argument for Latency {
     }
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         let mut body = Body::of(reader, value, &Self::shape().words())?;
-        let median = body.take::<Draw<Span>>(reader, "median", None);
-        let p99 = body.take::<Draw<Span>>(reader, "p99", None);
-        body.finish(reader);
+        let median = body.take::<Draw<Span>>("median", None);
+        let p99 = body.take::<Draw<Span>>("p99", None);
+        body.finish();
         let (median, p99) = (median?, p99?);
         if median.0.greatest() > p99.0.least() {
             reader.error(

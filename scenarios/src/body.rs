@@ -10,21 +10,23 @@ use crate::diagnostic::Kind;
 use crate::reader::{Reader, Value};
 
 /// A table whose keys are taken one by one; what is left at the end is an error.
-pub(crate) struct Body<'a, 't> {
-    table: &'a DeTable<'t>,
+pub(crate) struct Body<'r, 'a, 't> {
+    /// What is known of the file, and where errors go.
+    pub(crate) reader: &'r mut Reader<'t>,
+    table: &'a DeTable<'a>,
     span: Range<usize>,
     taken: Vec<&'static str>,
 }
 
-impl<'a, 't> Body<'a, 't> {
-    pub(crate) const fn new(table: &'a DeTable<'t>, span: Range<usize>) -> Self {
-        Self { table, span, taken: Vec::new() }
+impl<'r, 'a, 't> Body<'r, 'a, 't> {
+    pub(crate) const fn new(reader: &'r mut Reader<'t>, table: &'a DeTable<'a>, span: Range<usize>) -> Self {
+        Self { reader, table, span, taken: Vec::new() }
     }
 
     /// The table in a value, or an error.
-    pub(crate) fn of(reader: &mut Reader<'_>, value: &'a Value<'t>, expected: &str) -> Option<Self> {
+    pub(crate) fn of(reader: &'r mut Reader<'t>, value: &'a Value<'a>, expected: &str) -> Option<Self> {
         match value.get_ref() {
-            DeValue::Table(table) => Some(Self::new(table, value.span())),
+            DeValue::Table(table) => Some(Self::new(reader, table, value.span())),
             DeValue::String(_)
             | DeValue::Integer(_)
             | DeValue::Float(_)
@@ -46,12 +48,12 @@ impl<'a, 't> Body<'a, 't> {
         self.span.clone()
     }
 
-    pub(crate) fn key(&self, name: &str) -> Option<&'a Spanned<DeString<'t>>> {
+    pub(crate) fn key(&self, name: &str) -> Option<&'a Spanned<DeString<'a>>> {
         self.table.get_key_value(name).map(|(key, _)| key)
     }
 
     /// The value behind a key, if the key is there.
-    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value<'t>> {
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value<'a>> {
         self.taken.push(name);
         self.table.get(name)
     }
@@ -59,20 +61,19 @@ impl<'a, 't> Body<'a, 't> {
     /// The argument behind a key. `None` after an error only.
     pub(crate) fn take<A: Argument>(
         &mut self,
-        reader: &mut Reader<'_>,
         name: &'static str,
         default: Option<&'static str>,
     ) -> Option<A> {
         if let Some(value) = self.value(name) {
-            return A::read(reader, value);
+            return A::read(self.reader, value);
         }
         if let Some(default) = default {
             let value = DeValue::parse(default).expect("the defaults are TOML");
-            return A::read(reader, &value);
+            return A::read(self.reader, &value);
         }
         let absent = A::absent();
         if absent.is_none() {
-            reader.error(
+            self.reader.error(
                 Kind::Missing,
                 self.span(),
                 format!("`{name}`: {}", A::shape().words()),
@@ -84,11 +85,11 @@ impl<'a, 't> Body<'a, 't> {
     }
 
     /// Complains about every key that nobody took.
-    pub(crate) fn finish(self, reader: &mut Reader<'_>) {
+    pub(crate) fn finish(self) {
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if !self.taken.contains(&name) {
-                reader.unknown(
+                self.reader.unknown(
                     Kind::UnknownKey,
                     key.span(),
                     "one of the keys",

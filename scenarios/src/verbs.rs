@@ -58,7 +58,7 @@ pub struct PlaceTable {
 pub(crate) trait Verbs: Sized {
     fn table() -> Vec<Verb>;
     /// Reads the arguments of the verb with this name; `None` after an error.
-    fn read(reader: &mut Reader<'_>, name: &str, body: &mut Body<'_, '_>) -> Option<Self>;
+    fn read(name: &str, body: &mut Body<'_, '_, '_>) -> Option<Self>;
     fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self;
     /// The verb's name and its arguments as TOML.
     fn write(&self) -> (&'static str, Vec<(String, String)>);
@@ -107,10 +107,10 @@ macro_rules! verbs {
                 }, )+]
             }
 
-            fn read(reader: &mut Reader<'_>, name: &str, body: &mut Body<'_, '_>) -> Option<Self> {
+            fn read(name: &str, body: &mut Body<'_, '_, '_>) -> Option<Self> {
                 match name {
                     $( $name => {
-                        $( let $arg = body.take::<$Type>(reader, plain(stringify!($arg)), default_of!($($default)?)); )*
+                        $( let $arg = body.take::<$Type>(plain(stringify!($arg)), default_of!($($default)?)); )*
                         Some(Self::$Verb { $( $arg: $arg?, )* })
                     } )+
                     _ => None,
@@ -693,7 +693,7 @@ pub(crate) fn read_call<V: Verbs, C>(
     reader: &mut Reader<'_>,
     value: &Value<'_>,
     place: &str,
-    common: impl FnOnce(&mut Reader<'_>, &mut Body<'_, '_>) -> Option<C>,
+    common: impl FnOnce(&mut Body<'_, '_, '_>) -> Option<C>,
 ) -> Option<(Place, V, C)> {
     let table = match value.get_ref() {
         DeValue::Table(table) => table,
@@ -742,9 +742,9 @@ pub(crate) fn read_call<V: Verbs, C>(
     let body = Body::of(reader, value, &format!("the arguments of `{}`", key.get_ref()))?;
     // A table that is only implied by `do.stop.node = …` has no place of its own.
     let mut body = body.at(key.span());
-    let place = reader.place(key.span().start);
-    let common = common(reader, &mut body);
-    let verb = V::read(reader, key.get_ref(), &mut body);
-    body.finish(reader);
+    let place = body.reader.place(key.span().start);
+    let common = common(&mut body);
+    let verb = V::read(key.get_ref(), &mut body);
+    body.finish();
     Some((place, verb?, common?))
 }
