@@ -1,137 +1,16 @@
 //! The types that arguments can have: how each is read, written, drawn and described.
 
-use std::collections::BTreeMap;
-
-use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
+use crate::body::{Argument, Body, Shape};
 use crate::diagnostic::Kind;
-use crate::env::Env;
 use crate::node::{NodeRef, Nodes, Role, Which};
-use crate::reader::{Body, Reader, Value, found};
+use crate::reader::{Reader, Value, found};
 use crate::value::{Draw, Drawn, Int, NotSpan, Scalar, Share, Span, Spread};
 use crate::words::{
     Apply, Cause, Deviation, DiskFate, Foretold, Guard, LogEvent, Metric, Outcome, Plan, Property, Reason,
     Signal, Since, Stat, State, Subject, Word,
 };
-
-/// What an argument looks like in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// A whole number.
-    Integer {
-        /// The least one.
-        min: u64,
-        /// The greatest one.
-        max: u64,
-    },
-    /// A duration with its unit.
-    Duration,
-    /// Any text.
-    Text,
-    /// `true` or `false`.
-    Truth,
-    /// A name from a closed list, with what each means.
-    Word(Vec<(&'static str, &'static str)>),
-    /// A node or a selector.
-    Node,
-    /// The id of a step.
-    Step,
-    /// The id of a fault.
-    Fault,
-    /// A table of environment variables.
-    Env,
-    /// A share of messages.
-    Share,
-    /// `{ median, p99 }`.
-    Latency,
-    /// One of two shapes.
-    Either(Box<Self>, Box<Self>),
-    /// A list.
-    List(Box<Self>),
-    /// A literal, a range or a choice.
-    Drawn(Box<Self>),
-}
-
-impl Shape {
-    /// The shape in words, to stand behind "expected".
-    #[must_use]
-    pub fn words(&self) -> String {
-        match self {
-            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
-            Self::Duration => "a duration with its unit, such as \"500ms\", \"3s\" or \"2m\"".to_owned(),
-            Self::Text => "a text".to_owned(),
-            Self::Truth => "true or false".to_owned(),
-            Self::Word(words) => {
-                let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-                format!("one of {}", names.join(", "))
-            }
-            Self::Node => "a node such as \"server-1\" or \"client:any\"".to_owned(),
-            Self::Step => "the id of a step".to_owned(),
-            Self::Fault => "the id of a fault".to_owned(),
-            Self::Env => "a table of ZIPNET_* variables".to_owned(),
-            Self::Share => "{ permille = 5 } or { min_permille = 0, max_permille = 20 }".to_owned(),
-            Self::Latency => "{ median = \"20ms\", p99 = \"150ms\" }".to_owned(),
-            Self::Either(first, second) => format!("{}, or {}", first.words(), second.words()),
-            Self::List(item) => format!("a list, each {}", item.words()),
-            Self::Drawn(literal) => format!("{}, {{ min, max }} or a list of them", literal.words()),
-        }
-    }
-
-    /// The shape as JSON Schema.
-    #[must_use]
-    pub fn schema(&self) -> Json {
-        match self {
-            Self::Integer { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-            Self::Duration => json!({ "$ref": "#/$defs/duration" }),
-            Self::Text => json!({ "type": "string" }),
-            Self::Truth => json!({ "type": "boolean" }),
-            Self::Word(words) => {
-                let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-                json!({ "enum": names })
-            }
-            Self::Node => json!({ "$ref": "#/$defs/node" }),
-            Self::Step | Self::Fault => json!({ "$ref": "#/$defs/id" }),
-            Self::Env => json!({ "$ref": "#/$defs/env" }),
-            Self::Share => json!({ "$ref": "#/$defs/share" }),
-            Self::Latency => {
-                let delay = Self::Drawn(Box::new(Self::Duration)).schema();
-                json!({
-                    "type": "object",
-                    "properties": { "median": delay, "p99": delay },
-                    "required": ["median", "p99"],
-                    "additionalProperties": false,
-                })
-            }
-            Self::Either(first, second) => json!({ "anyOf": [first.schema(), second.schema()] }),
-            Self::List(item) => json!({ "type": "array", "items": item.schema(), "minItems": 1 }),
-            Self::Drawn(literal) => {
-                let literal = literal.schema();
-                json!({ "anyOf": [
-                    literal,
-                    { "type": "object", "properties": { "min": literal, "max": literal },
-                      "required": ["min", "max"], "additionalProperties": false },
-                    { "type": "array", "items": literal, "minItems": 1 },
-                ] })
-            }
-        }
-    }
-}
-
-/// A value behind a key.
-pub(crate) trait Argument: Sized {
-    fn shape() -> Shape;
-    /// Reads it; `None` after an error.
-    fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self>;
-    /// What it is when the key is missing, if that is allowed.
-    fn absent() -> Option<Self> {
-        None
-    }
-    /// The same with everything drawn that is drawn once per run.
-    fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self;
-    /// Its text in TOML; `None` is a missing key.
-    fn write(&self) -> Option<String>;
-}
 
 /// A TOML text. Control characters are escaped, so that everything that can be read can be written.
 pub(crate) fn quoted(text: &str) -> String {
@@ -330,9 +209,9 @@ impl<T: Argument + Scalar> Argument for Drawn<T> {
             DeValue::Array(_) => Vec::read(reader, value).map(Self::Choice),
             DeValue::Table(_) => {
                 let mut body = Body::of(reader, value, &Self::shape().words())?;
-                let min = body.take::<T>(reader, "min", None);
-                let max = body.take::<T>(reader, "max", None);
-                body.finish(reader);
+                let min = body.take::<T>("min", None);
+                let max = body.take::<T>("max", None);
+                body.finish();
                 let (min, max) = (min?, max?);
                 if min > max {
                     reader.error(
@@ -402,13 +281,13 @@ impl Argument for Share {
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         let mut body = Body::of(reader, value, &Self::shape().words())?;
         let share = if body.key("permille").is_some() {
-            body.take(reader, "permille", None).map(|share| Self { min: share, max: share })
+            body.take("permille", None).map(|share| Self { min: share, max: share })
         } else {
-            let min = body.take(reader, "min_permille", None);
-            let max = body.take(reader, "max_permille", None);
+            let min = body.take("min_permille", None);
+            let max = body.take("max_permille", None);
             min.zip(max).map(|(min, max)| Self { min, max })
         };
-        body.finish(reader);
+        body.finish();
         let share = share?;
         if share.min > share.max {
             reader.error(
@@ -722,9 +601,9 @@ impl Argument for Latency {
     }
     fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
         let mut body = Body::of(reader, value, &Self::shape().words())?;
-        let median = body.take::<Draw<Span>>(reader, "median", None);
-        let p99 = body.take::<Draw<Span>>(reader, "p99", None);
-        body.finish(reader);
+        let median = body.take::<Draw<Span>>("median", None);
+        let p99 = body.take::<Draw<Span>>("p99", None);
+        body.finish();
         let (median, p99) = (median?, p99?);
         if median.0.greatest() > p99.0.least() {
             reader.error(
@@ -743,23 +622,5 @@ impl Argument for Latency {
     }
     fn write(&self) -> Option<String> {
         Some(format!("{{ median = {}, p99 = {} }}", self.median.write()?, self.p99.write()?))
-    }
-}
-
-impl Argument for Env {
-    fn shape() -> Shape {
-        Shape::Env
-    }
-    fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
-        crate::env::read(reader, value)
-    }
-    fn absent() -> Option<Self> {
-        Some(Self(BTreeMap::new()))
-    }
-    fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self {
-        crate::env::resolve(self, draw)
-    }
-    fn write(&self) -> Option<String> {
-        crate::env::write(self)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::de::DeValue;
 
 use crate::argument::{node, quoted};
+use crate::body::{Argument, Shape};
 use crate::diagnostic::Kind;
 use crate::node::Role;
 use crate::reader::{Reader, Value};
@@ -128,7 +129,25 @@ impl Env {
     }
 }
 
-pub(crate) fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Env> {
+impl Argument for Env {
+    fn shape() -> Shape {
+        Shape::Env
+    }
+    fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Self> {
+        read(reader, value)
+    }
+    fn absent() -> Option<Self> {
+        Some(Self(BTreeMap::new()))
+    }
+    fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self {
+        resolve(self, draw)
+    }
+    fn write(&self) -> Option<String> {
+        write(self)
+    }
+}
+
+fn read(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Env> {
     let DeValue::Table(table) = value.get_ref() else {
         reader.wrong_type(value, "a table of ZIPNET_* variables");
         return None;
@@ -272,7 +291,7 @@ fn holds(reader: &mut Reader<'_>, variable: &Variable, setting: &Setting, value:
     good
 }
 
-pub(crate) fn resolve(env: &Env, draw: &mut dyn FnMut(u64) -> u64) -> Env {
+fn resolve(env: &Env, draw: &mut dyn FnMut(u64) -> u64) -> Env {
     Env(env
         .0
         .iter()
@@ -290,7 +309,7 @@ pub(crate) fn resolve(env: &Env, draw: &mut dyn FnMut(u64) -> u64) -> Env {
         .collect())
 }
 
-pub(crate) fn write(env: &Env) -> Option<String> {
+fn write(env: &Env) -> Option<String> {
     if env.0.is_empty() {
         return None;
     }

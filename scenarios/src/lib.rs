@@ -27,6 +27,7 @@ pub mod verbs;
 pub mod words;
 
 mod argument;
+mod body;
 mod reader;
 mod runbook;
 mod write;

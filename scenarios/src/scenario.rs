@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
-use crate::argument::Argument;
+use crate::body::{Argument, Body};
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::env::{Env, Setting};
 use crate::node::{NodeRef, Nodes, Role, Which};
-use crate::reader::{Body, Reader, Sizes, Value, Verbs, read_call};
+use crate::reader::{Reader, Sizes, Value};
 use crate::runbook::RUNBOOKS;
 use crate::value::{Draw, Int, Share, Span};
-use crate::verbs::{Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, WorkloadDo};
+use crate::verbs::{
+    Always, Check, Condition, Do, FaultDo, Sometimes, UNTIL_WITHIN, Verbs, WorkloadDo, read_call,
+};
 use crate::words::{Deviation, Guard, Metric, Property, Stat, Word as _};
-use crate::write;
 
 pub use crate::argument::{Bootstrap, FaultId, Identity, Latency, StepId};
 pub use crate::reader::Place;
@@ -339,12 +340,6 @@ impl Resolved {
     pub const fn scenario(&self) -> &Scenario {
         &self.0
     }
-
-    /// The scenario as a file that can be read again.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        write::scenario(&self.0)
-    }
 }
 
 impl Scenario {
@@ -421,12 +416,6 @@ impl Scenario {
         }
         Resolved(resolved)
     }
-
-    /// The scenario as a file that can be read again. Comments and the order of keys are not kept.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        write::scenario(self)
-    }
 }
 
 /// Reads a scenario, or says everything that is wrong with it in the order of the file.
@@ -448,51 +437,50 @@ pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<Diagnostic>> {
 }
 
 fn root_of(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Option<Scenario> {
-    let mut body = Body::new(root, 0..0);
-    let schema = body.take::<Int<FORMAT, FORMAT>>(reader, "schema", None);
-    let title = sentence(reader, &mut body, "title");
-    let prose = sentence(reader, &mut body, "prose");
-    let tags = body.take::<Option<Vec<String>>>(reader, "tags", None);
-    let limits = limits(reader, &mut body);
-    let deployments = deployments(reader, &mut body);
-    let runbook = runbook(reader, &mut body, deployments.as_ref().and_then(|all| all.first()));
-    let network = network(reader, &mut body);
+    let mut body = Body::new(reader, root, 0..0);
+    let schema = body.take::<Int<FORMAT, FORMAT>>("schema", None);
+    let title = sentence(&mut body, "title");
+    let prose = sentence(&mut body, "prose");
+    let tags = body.take::<Option<Vec<String>>>("tags", None);
+    let limits = limits(&mut body);
+    let deployments = deployments(&mut body);
+    let runbook = runbook(&mut body, deployments.as_ref().and_then(|all| all.first()));
+    let network = network(&mut body);
 
-    collect_ids(reader, &mut body);
+    collect_ids(&mut body);
     // With a broken topology every node would be unknown; one error is better than fifty.
     let deployments = deployments?;
 
     let room = deployments.iter().map(|deployment| deployment.params.payload_len()).min().unwrap_or(0);
-    let workloads =
-        each(reader, &mut body, "workload", |reader, body, place| workload(reader, body, place, room));
-    let faults = each(reader, &mut body, "fault", fault);
-    let steps = steps(reader, &mut body);
+    let workloads = each(&mut body, "workload", |body, place| workload(body, place, room));
+    let faults = each(&mut body, "fault", fault);
+    let steps = steps(&mut body);
     let overruled = overruled(steps.as_deref().unwrap_or_default());
-    let expects = each(reader, &mut body, "expect", |reader, body, place| {
+    let expects = each(&mut body, "expect", |body, place| {
         let span = body.span();
-        let found = expect(reader, body, place)?;
+        let found = expect(body, place)?;
         if let Expectation::Always(always) = &found.what
             && let Some(deviation) = overruled.get(always.verb())
         {
             let expected = format!("a property that is promised against \"{deviation}\"");
-            reader.error(Kind::Unreachable, span, expected, format!("`{}`", always.verb()), None);
+            body.reader.error(Kind::Unreachable, span, expected, format!("`{}`", always.verb()), None);
             return None;
         }
         Some(found)
     });
-    let thresholds = each(reader, &mut body, "threshold", threshold);
-    let canary = one(reader, &mut body, "canary", |reader, body| {
-        let defect = body.take(reader, "defect", None);
-        let nodes = body.take(reader, "nodes", None);
-        let property = body.take(reader, "property", None);
+    let thresholds = each(&mut body, "threshold", threshold);
+    let canary = one(&mut body, "canary", |body| {
+        let defect = body.take("defect", None);
+        let nodes = body.take("nodes", None);
+        let property = body.take("property", None);
         Some(Canary { defect: defect?, nodes: nodes?, property: property? })
     });
-    let control = one(reader, &mut body, "control", |reader, body| {
-        let guard = body.take(reader, "guard", None);
-        let nodes = body.take(reader, "nodes", None);
+    let control = one(&mut body, "control", |body| {
+        let guard = body.take("guard", None);
+        let nodes = body.take("nodes", None);
         Some(Control { guard: guard?, nodes: nodes? })
     });
-    body.finish(reader);
+    body.finish();
     schema?;
     let scenario = Scenario {
         title: title?,
@@ -526,15 +514,15 @@ fn overruled(steps: &[Step]) -> BTreeMap<&'static str, Deviation> {
 }
 
 /// A text that people read: it must be there and say something.
-fn sentence(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: &'static str) -> Option<String> {
+fn sentence(body: &mut Body<'_, '_, '_>, name: &'static str) -> Option<String> {
     let expected = format!("`{name}`: a sentence for the people who read this");
     let Some(value) = body.value(name) else {
-        reader.error(Kind::Missing, body.span(), expected, "nothing", None);
+        body.reader.error(Kind::Missing, body.span(), expected, "nothing", None);
         return None;
     };
-    let text = String::read(reader, value)?;
+    let text = String::read(body.reader, value)?;
     if text.trim().is_empty() {
-        reader.error(Kind::Missing, value.span(), expected, "an empty text", None);
+        body.reader.error(Kind::Missing, value.span(), expected, "an empty text", None);
         return None;
     }
     Some(text)
@@ -542,44 +530,42 @@ fn sentence(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: &'static str
 
 /// A table that may be missing.
 fn one<T>(
-    reader: &mut Reader<'_>,
-    body: &mut Body<'_, '_>,
+    body: &mut Body<'_, '_, '_>,
     name: &'static str,
-    read: impl FnOnce(&mut Reader<'_>, &mut Body<'_, '_>) -> Option<T>,
+    read: impl FnOnce(&mut Body<'_, '_, '_>) -> Option<T>,
 ) -> Option<Option<T>> {
     let Some(value) = body.value(name) else {
         return Some(None);
     };
-    let mut table = Body::of(reader, value, &format!("a table `[{name}]`"))?;
-    let read = read(reader, &mut table);
-    table.finish(reader);
+    let mut table = Body::of(body.reader, value, &format!("a table `[{name}]`"))?;
+    let read = read(&mut table);
+    table.finish();
     read.map(Some)
 }
 
 /// The tables of `[[name]]`.
-fn each<'t, T>(
-    reader: &mut Reader<'_>,
-    body: &mut Body<'_, 't>,
+fn each<T>(
+    body: &mut Body<'_, '_, '_>,
     name: &'static str,
-    mut read: impl FnMut(&mut Reader<'_>, &mut Body<'_, 't>, Place) -> Option<T>,
+    mut read: impl FnMut(&mut Body<'_, '_, '_>, Place) -> Option<T>,
 ) -> Option<Vec<T>> {
     let Some(value) = body.value(name) else {
         return Some(Vec::new());
     };
     let DeValue::Array(items) = value.get_ref() else {
-        reader.wrong_type(value, format!("tables `[[{name}]]`"));
+        body.reader.wrong_type(value, format!("tables `[[{name}]]`"));
         return None;
     };
     let mut all = Vec::new();
     let mut good = true;
     for item in items {
-        let Some(mut table) = Body::of(reader, item, &format!("a table `[[{name}]]`")) else {
+        let Some(mut table) = Body::of(body.reader, item, &format!("a table `[[{name}]]`")) else {
             good = false;
             continue;
         };
-        let place = reader.place(item.span().start);
-        let read = read(reader, &mut table, place);
-        table.finish(reader);
+        let place = table.reader.place(item.span().start);
+        let read = read(&mut table, place);
+        table.finish();
         match read {
             Some(read) => all.push(read),
             None => good = false,
@@ -588,45 +574,57 @@ fn each<'t, T>(
     good.then_some(all)
 }
 
-fn limits(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Limits> {
-    let read = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
-        let time = body.take::<Span>(reader, "time_limit", Some("'10m'"));
-        let events = body.take::<Int<1, 1_000_000_000>>(reader, "max_events", Some("5000000"));
+fn limits(body: &mut Body<'_, '_, '_>) -> Option<Limits> {
+    let read = |body: &mut Body<'_, '_, '_>| {
+        let time = body.take::<Span>("time_limit", Some("'10m'"));
+        let events = body.take::<Int<1, 1_000_000_000>>("max_events", Some("5000000"));
         Some(Limits { time_limit: time?, max_events: events?.get() })
     };
-    match one(reader, body, "limits", read)? {
+    match one(body, "limits", read)? {
         Some(limits) => Some(limits),
-        None => read(reader, &mut Body::new(&DeTable::new(), 0..0)),
+        None => read(&mut Body::new(body.reader, &DeTable::new(), 0..0)),
     }
 }
 
 /// A name that can stand in front of `-server-1` without being mistaken for a role.
-fn instance_name(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, others: &[Deployment]) -> Option<String> {
+fn instance_name(body: &mut Body<'_, '_, '_>, others: &[Deployment]) -> Option<String> {
     let value = body.value("name");
     let expected = "`name`: lower-case letters and digits, not the name of a role";
     let Some(value) = value else {
-        reader.error(Kind::Missing, body.span(), expected, "nothing", None);
+        body.reader.error(Kind::Missing, body.span(), expected, "nothing", None);
         return None;
     };
-    let name = String::read(reader, value)?;
+    let name = String::read(body.reader, value)?;
     let plain = !name.is_empty()
         && name.len() <= 16
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         && Role::ALL.into_iter().all(|role| !name.starts_with(role.name()));
     if !plain {
-        reader.error(Kind::UnknownWord, value.span(), expected, format!("`{}`", name.escape_debug()), None);
+        body.reader.error(
+            Kind::UnknownWord,
+            value.span(),
+            expected,
+            format!("`{}`", name.escape_debug()),
+            None,
+        );
         return None;
     }
     if others.iter().any(|other| other.name == name) {
-        reader.error(Kind::DuplicateId, value.span(), "a name of its own", format!("`{name}` again"), None);
+        body.reader.error(
+            Kind::DuplicateId,
+            value.span(),
+            "a name of its own",
+            format!("`{name}` again"),
+            None,
+        );
         return None;
     }
     Some(name)
 }
 
-fn deployments(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Vec<Deployment>> {
+fn deployments(body: &mut Body<'_, '_, '_>) -> Option<Vec<Deployment>> {
     let Some(value) = body.value("topology") else {
-        reader.error(
+        body.reader.error(
             Kind::Missing,
             body.span(),
             "`[topology]` with `servers`, `aggregators` and `clients`",
@@ -635,14 +633,14 @@ fn deployments(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Vec<D
         );
         return None;
     };
-    let mut table = Body::of(reader, value, "a table `[topology]`")?;
-    let main = deployment(reader, &mut table, String::new());
-    table.finish(reader);
+    let mut table = Body::of(body.reader, value, "a table `[topology]`")?;
+    let main = deployment(&mut table, String::new());
+    table.finish();
     let mut all: Vec<Deployment> = main.into_iter().collect();
     let mut good = !all.is_empty();
-    let others = each(reader, body, "instance", |reader, body, _| {
-        let name = instance_name(reader, body, &all);
-        let instance = deployment(reader, body, name.clone().unwrap_or_else(|| "?".to_owned()));
+    let others = each(body, "instance", |body, _| {
+        let name = instance_name(body, &all);
+        let instance = deployment(body, name.clone().unwrap_or_else(|| "?".to_owned()));
         let instance = instance.filter(|_| name.is_some());
         all.extend(instance.clone());
         instance
@@ -651,12 +649,12 @@ fn deployments(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Vec<D
     good.then_some(all)
 }
 
-fn deployment(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: String) -> Option<Deployment> {
-    let mut count = |reader: &mut Reader<'_>, key: &'static str, least: u64, why: &str| {
-        let read = body.take::<Int<0, 10_000>>(reader, key, None)?;
+fn deployment(body: &mut Body<'_, '_, '_>, name: String) -> Option<Deployment> {
+    let mut count = |key: &'static str, least: u64, why: &str| {
+        let read = body.take::<Int<0, 10_000>>(key, None)?;
         if read.get() < least {
             let span = body.value(key).map_or_else(|| body.span(), toml::Spanned::span);
-            reader.error(
+            body.reader.error(
                 Kind::ImpossibleTopology,
                 span,
                 format!("at least {least}: {why}"),
@@ -667,9 +665,9 @@ fn deployment(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: String) ->
         }
         u32::try_from(read.get()).ok()
     };
-    let servers = count(reader, "servers", 1, "without a server there is no committee");
-    let aggregators = count(reader, "aggregators", 1, "without an aggregator no round gets its aggregate");
-    let clients = count(reader, "clients", 1, "without a client there is nothing to broadcast");
+    let servers = count("servers", 1, "without a server there is no committee");
+    let aggregators = count("aggregators", 1, "without an aggregator no round gets its aggregate");
+    let clients = count("clients", 1, "without a client there is nothing to broadcast");
     let sizes = Sizes(BTreeMap::from([
         (Role::Server, servers.unwrap_or(0)),
         (Role::Aggregator, aggregators.unwrap_or(0)),
@@ -677,20 +675,20 @@ fn deployment(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: String) ->
     ]));
     let known = servers.is_some() && aggregators.is_some() && clients.is_some();
     if known {
-        reader.sizes.insert(name.clone(), sizes);
+        body.reader.sizes.insert(name.clone(), sizes);
     }
     let down = if known {
-        body.take::<Option<Nodes>>(reader, "down", None)
+        body.take::<Option<Nodes>>("down", None)
     } else {
         body.value("down");
         None
     };
-    let first = body.take::<Int<1, 64>>(reader, "first_voters", Some("3"));
+    let first = body.take::<Int<1, 64>>("first_voters", Some("3"));
     if let (Some(first), Some(servers)) = (first, servers)
         && first.get() > u64::from(servers)
     {
         let span = body.key("servers").map_or_else(|| body.span(), toml::Spanned::span);
-        reader.error(
+        body.reader.error(
             Kind::ImpossibleTopology,
             span,
             format!(
@@ -701,21 +699,21 @@ fn deployment(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: String) ->
             None,
         );
     }
-    let params = params(reader, body);
-    let mut env = |reader: &mut Reader<'_>, key: &'static str, roles: &[Role]| {
+    let params = params(body);
+    let mut env = |key: &'static str, roles: &[Role]| {
         if !known {
             body.value(key);
             return None;
         }
-        reader.env_of = roles.to_vec();
-        let env = body.take::<Env>(reader, key, None);
-        reader.env_of = Role::ALL.to_vec();
+        body.reader.env_of = roles.to_vec();
+        let env = body.take::<Env>(key, None);
+        body.reader.env_of = Role::ALL.to_vec();
         env
     };
-    let common = env(reader, "env", &Role::ALL);
-    let server_env = env(reader, "server_env", &[Role::Server]);
-    let aggregator_env = env(reader, "aggregator_env", &[Role::Aggregator]);
-    let client_env = env(reader, "client_env", &[Role::Client]);
+    let common = env("env", &Role::ALL);
+    let server_env = env("server_env", &[Role::Server]);
+    let aggregator_env = env("aggregator_env", &[Role::Aggregator]);
+    let client_env = env("client_env", &[Role::Client]);
     let deployment = Deployment {
         down: down?.map(|nodes| nodes.0).unwrap_or_default(),
         name,
@@ -729,25 +727,25 @@ fn deployment(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, name: String) ->
         aggregator_env: aggregator_env?,
         client_env: client_env?,
     };
-    floors(reader, body, &deployment);
+    floors(body, &deployment);
     Some(deployment)
 }
 
-fn params(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Params> {
+fn params(body: &mut Body<'_, '_, '_>) -> Option<Params> {
     let default = Params { num_slots: 64, slot_bytes: 256, tag_len: 16 };
     let Some(value) = body.value("params") else {
         return Some(default);
     };
-    let mut table = Body::of(reader, value, "a table of round parameters")?;
-    let num_slots = table.take::<Int<1, 4096>>(reader, "num_slots", Some("64"));
-    let slot_bytes = table.take::<Int<32, 65_536>>(reader, "slot_bytes", Some("256"));
-    let tag_len = table.take::<Int<8, 31>>(reader, "tag_len", Some("16"));
-    table.finish(reader);
+    let mut table = Body::of(body.reader, value, "a table of round parameters")?;
+    let num_slots = table.take::<Int<1, 4096>>("num_slots", Some("64"));
+    let slot_bytes = table.take::<Int<32, 65_536>>("slot_bytes", Some("256"));
+    let tag_len = table.take::<Int<8, 31>>("tag_len", Some("16"));
+    table.finish();
     Some(Params { num_slots: num_slots?.get(), slot_bytes: slot_bytes?.get(), tag_len: tag_len?.get() })
 }
 
 /// Floors that the topology can never reach.
-fn floors(reader: &mut Reader<'_>, body: &Body<'_, '_>, deployment: &Deployment) {
+fn floors(body: &mut Body<'_, '_, '_>, deployment: &Deployment) {
     let floors = [
         ("ZIPNET_MIN_PARTICIPANTS", deployment.clients, "clients"),
         ("ZIPNET_MIN_SERVERS", deployment.servers, "servers"),
@@ -768,7 +766,7 @@ fn floors(reader: &mut Reader<'_>, body: &Body<'_, '_>, deployment: &Deployment)
                 .max();
             if let Some(greatest) = greatest.filter(|greatest| *greatest > u64::from(count)) {
                 let span = body.key(key).map_or_else(|| body.span(), toml::Spanned::span);
-                reader.error(
+                body.reader.error(
                     Kind::ImpossibleTopology,
                     span,
                     format!("{name} of at most {count}: the topology has {count} {what}"),
@@ -780,18 +778,14 @@ fn floors(reader: &mut Reader<'_>, body: &Body<'_, '_>, deployment: &Deployment)
     }
 }
 
-fn runbook(
-    reader: &mut Reader<'_>,
-    body: &mut Body<'_, '_>,
-    main: Option<&Deployment>,
-) -> Option<Option<String>> {
+fn runbook(body: &mut Body<'_, '_, '_>, main: Option<&Deployment>) -> Option<Option<String>> {
     let Some(value) = body.value("runbook") else {
         return Some(None);
     };
-    let name = String::read(reader, value)?;
+    let name = String::read(body.reader, value)?;
     let Some((_, least)) = RUNBOOKS.iter().find(|(known, _)| *known == name) else {
         let known = RUNBOOKS.iter().map(|(known, _)| *known);
-        reader.unknown(
+        body.reader.unknown(
             Kind::UnknownWord,
             value.span(),
             "a section of the operators' documents, `document#section`",
@@ -801,7 +795,7 @@ fn runbook(
         return None;
     };
     if let Some(main) = main.filter(|main| main.servers < *least) {
-        reader.error(
+        body.reader.error(
             Kind::ImpossibleTopology,
             value.span(),
             format!("at least {least} servers for this procedure"),
@@ -816,15 +810,15 @@ fn runbook(
 /// More than any network has.
 pub(crate) const BANDWIDTH_KIB_MAX: u64 = 1_000_000_000;
 
-fn network(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Network> {
+fn network(body: &mut Body<'_, '_, '_>) -> Option<Network> {
     const LATENCY: &str = "{ median = '20ms', p99 = '150ms' }";
     const NONE: &str = "{ permille = 0 }";
-    let read = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
-        let latency = body.take(reader, "latency", Some(LATENCY));
-        let loss = body.take(reader, "loss", Some(NONE));
-        let duplicate = body.take(reader, "duplicate", Some(NONE));
-        let reorder = body.take(reader, "reorder", Some(NONE));
-        let bandwidth = body.take(reader, "bandwidth_kib", Some("0"));
+    let read = |body: &mut Body<'_, '_, '_>| {
+        let latency = body.take("latency", Some(LATENCY));
+        let loss = body.take("loss", Some(NONE));
+        let duplicate = body.take("duplicate", Some(NONE));
+        let reorder = body.take("reorder", Some(NONE));
+        let bandwidth = body.take("bandwidth_kib", Some("0"));
         Some(Network {
             latency: latency?,
             loss: loss?,
@@ -833,17 +827,17 @@ fn network(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Network> 
             bandwidth_kib: bandwidth?,
         })
     };
-    match one(reader, body, "network", read)? {
+    match one(body, "network", read)? {
         Some(network) => Some(network),
         None => {
             let empty = DeTable::new();
-            read(reader, &mut Body::new(&empty, 0..0))
+            read(&mut Body::new(body.reader, &empty, 0..0))
         }
     }
 }
 
 /// Finds the ids before anything refers to them, and those that stand twice.
-fn collect_ids(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) {
+fn collect_ids(body: &mut Body<'_, '_, '_>) {
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for table in ["step", "fault", "workload", "expect", "threshold"] {
         let Some(items) = body.value(table).and_then(|value| value.get_ref().as_array()) else {
@@ -858,11 +852,11 @@ fn collect_ids(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) {
             };
             if !seen.insert(id.to_owned()) {
                 let found = format!("`{}` again", id.escape_debug());
-                reader.error(Kind::DuplicateId, value.span(), "an id of its own", found, None);
+                body.reader.error(Kind::DuplicateId, value.span(), "an id of its own", found, None);
             }
             match table {
-                "step" => reader.steps.push(id.to_owned()),
-                "fault" => reader.faults.push(id.to_owned()),
+                "step" => body.reader.steps.push(id.to_owned()),
+                "fault" => body.reader.faults.push(id.to_owned()),
                 _ => {}
             }
         }
@@ -870,27 +864,27 @@ fn collect_ids(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) {
 }
 
 /// An id in kebab case.
-fn id(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<String> {
+fn id(body: &mut Body<'_, '_, '_>) -> Option<String> {
     let expected = "`id`: lower-case letters, digits and hyphens";
     let Some(value) = body.value("id") else {
-        reader.error(Kind::Missing, body.span(), expected, "nothing", None);
+        body.reader.error(Kind::Missing, body.span(), expected, "nothing", None);
         return None;
     };
-    let id = String::read(reader, value)?;
+    let id = String::read(body.reader, value)?;
     let plain = id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if id.is_empty() || id.len() > 64 || !plain {
         let found = format!("the text \"{}\"", id.escape_debug());
-        reader.error(Kind::UnknownId, value.span(), expected, found, None);
+        body.reader.error(Kind::UnknownId, value.span(), expected, found, None);
         return None;
     }
     Some(id)
 }
 
 /// The single verb behind `do` of a workload or fault.
-fn act<V: Verbs>(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: &str) -> Option<V> {
+fn act<V: Verbs>(body: &mut Body<'_, '_, '_>, place: &str) -> Option<V> {
     let Some(value) = body.value("do") else {
         let names: Vec<&str> = V::table().iter().map(|verb| verb.name).collect();
-        reader.error(
+        body.reader.error(
             Kind::Missing,
             body.span(),
             format!("`do` with one of {}", names.join(", ")),
@@ -899,20 +893,20 @@ fn act<V: Verbs>(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: &str) 
         );
         return None;
     };
-    read_call(reader, value, place, |_, _| Some(())).map(|(_, verb, ())| verb)
+    read_call(body.reader, value, place, |_| Some(())).map(|(_, verb, ())| verb)
 }
 
 /// `room` is how many bytes a payload may have.
-fn workload(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place, room: u64) -> Option<Workload> {
-    let id = id(reader, body);
-    let say = sentence(reader, body, "say");
-    let during = body.take::<Option<Vec<StepId>>>(reader, "during", None);
-    let act = act(reader, body, "workload.do");
+fn workload(body: &mut Body<'_, '_, '_>, place: Place, room: u64) -> Option<Workload> {
+    let id = id(body);
+    let say = sentence(body, "say");
+    let during = body.take::<Option<Vec<StepId>>>("during", None);
+    let act = act(body, "workload.do");
     if let Some(WorkloadDo::Publish { payload_bytes, .. }) = &act {
         let greatest = payload_bytes.0.greatest().get();
         if greatest > room {
             let span = body.key("do").map_or_else(|| body.span(), toml::Spanned::span);
-            reader.error(
+            body.reader.error(
                 Kind::OutOfRange,
                 span,
                 format!("payloads of at most {room} bytes, for a slot has no room for more"),
@@ -924,12 +918,12 @@ fn workload(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place, room
     Some(Workload { id: id?, say: say?, place, during: during?.unwrap_or_default(), act: act? })
 }
 
-fn fault(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Option<Fault> {
-    let id = id(reader, body);
-    let say = sentence(reader, body, "say");
-    let during = body.take::<Option<Vec<StepId>>>(reader, "during", None);
-    let at_once = body.take::<Int<1, 64>>(reader, "at_once", Some("1"));
-    let act = act(reader, body, "fault.do");
+fn fault(body: &mut Body<'_, '_, '_>, place: Place) -> Option<Fault> {
+    let id = id(body);
+    let say = sentence(body, "say");
+    let during = body.take::<Option<Vec<StepId>>>("during", None);
+    let at_once = body.take::<Int<1, 64>>("at_once", Some("1"));
+    let act = act(body, "fault.do");
     Some(Fault {
         id: id?,
         say: say?,
@@ -957,15 +951,11 @@ fn calls<'a, 't>(value: Option<&'a Value<'t>>) -> Vec<&'a Value<'t>> {
 }
 
 /// The verbs of a list, all of them read even after an error.
-fn placed<V: Verbs>(
-    reader: &mut Reader<'_>,
-    value: Option<&Value<'_>>,
-    place: &str,
-) -> Option<Vec<Placed<V>>> {
-    let read: Vec<Option<Placed<V>>> = calls(value)
+fn placed<V: Verbs>(body: &mut Body<'_, '_, '_>, key: &'static str, place: &str) -> Option<Vec<Placed<V>>> {
+    let read: Vec<Option<Placed<V>>> = calls(body.value(key))
         .into_iter()
         .map(|call| {
-            let (place, verb, ()) = read_call(reader, call, place, |_, _| Some(()))?;
+            let (place, verb, ()) = read_call(body.reader, call, place, |_| Some(()))?;
             Some(Placed { place, verb })
         })
         .collect();
@@ -981,46 +971,39 @@ struct Before {
     started: bool,
 }
 
-fn steps(reader: &mut Reader<'_>, body: &mut Body<'_, '_>) -> Option<Vec<Step>> {
+fn steps(body: &mut Body<'_, '_, '_>) -> Option<Vec<Step>> {
     let mut before = Before::default();
     let found = body.key("step").is_some();
     let down: Vec<NodeRef> = down_at_first(body);
-    let steps =
-        each(reader, body, "step", |reader, body, place| step(reader, body, place, &mut before, &down));
-    reader.each = None;
+    let steps = each(body, "step", |body, place| step(body, place, &mut before, &down));
+    body.reader.each = None;
     if !found {
-        reader.error(Kind::Missing, 0..0, "at least one `[[step]]`", "nothing", None);
+        body.reader.error(Kind::Missing, 0..0, "at least one `[[step]]`", "nothing", None);
         return None;
     }
     steps
 }
 
 /// The nodes of the main deployment that `down` names.
-fn down_at_first(body: &mut Body<'_, '_>) -> Vec<NodeRef> {
+fn down_at_first(body: &mut Body<'_, '_, '_>) -> Vec<NodeRef> {
     let Some(down) = body.value("topology").and_then(|topology| topology.get_ref().get("down")) else {
         return Vec::new();
     };
     calls(Some(down)).into_iter().filter_map(|value| NodeRef::parse(value.get_ref().as_str()?, [])).collect()
 }
 
-fn step(
-    reader: &mut Reader<'_>,
-    body: &mut Body<'_, '_>,
-    place: Place,
-    before: &mut Before,
-    down: &[NodeRef],
-) -> Option<Step> {
-    let id = id(reader, body);
-    let say = sentence(reader, body, "say");
-    reader.each = None;
-    reader.each_unknown = false;
+fn step(body: &mut Body<'_, '_, '_>, place: Place, before: &mut Before, down: &[NodeRef]) -> Option<Step> {
+    let id = id(body);
+    let say = sentence(body, "say");
+    body.reader.each = None;
+    body.reader.each_unknown = false;
     let for_each = match body.value("for_each") {
         None => Some(None),
-        Some(value) => for_each(reader, value, before, down).map(Some),
+        Some(value) => for_each(body.reader, value, before, down).map(Some),
     };
     let with = match body.value("with") {
         None => Some(None),
-        Some(value) => with(reader, value, before, &for_each).map(Some),
+        Some(value) => with(body.reader, value, before, &for_each).map(Some),
     };
     match (&for_each, &with) {
         (Some(Some(list)), _) => {
@@ -1036,34 +1019,32 @@ fn step(
         (Some(None), _) => {}
     }
     if body.key("for_each").is_some() || body.key("with").is_some() {
-        reader.each = before.group.as_ref().and_then(|(_, role)| *role);
+        body.reader.each = before.group.as_ref().and_then(|(_, role)| *role);
         // The slip in `for_each` or `with` was named; every `:each` after it would be a second complaint about it.
-        reader.each_unknown = reader.each.is_none() || with.is_none();
+        body.reader.each_unknown = body.reader.each.is_none() || with.is_none();
     }
 
-    let acts = placed::<Do>(reader, body.value("do"), "step.do");
+    let acts = placed::<Do>(body, "do", "step.do");
     let untils: Vec<Option<Until>> = calls(body.value("until"))
         .into_iter()
         .map(|call| {
-            let bound = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
-                body.take::<Span>(reader, "within", Some(UNTIL_WITHIN))
-            };
-            let (place, condition, within) = read_call(reader, call, "step.until", bound)?;
-            condition_fits(reader, call, &condition);
+            let bound = |body: &mut Body<'_, '_, '_>| body.take::<Span>("within", Some(UNTIL_WITHIN));
+            let (place, condition, within) = read_call(body.reader, call, "step.until", bound)?;
+            condition_fits(body.reader, call, &condition);
             Some(Until { place, condition, within })
         })
         .collect();
     let untils: Option<Vec<Until>> = untils.into_iter().collect();
-    let checks = placed::<Check>(reader, body.value("check"), "step.check");
+    let checks = placed::<Check>(body, "check", "step.check");
     for (check, call) in checks.iter().flatten().zip(calls(body.value("check"))) {
-        check_fits(reader, call, &check.verb);
+        check_fits(body.reader, call, &check.verb);
     }
     for (act, call) in acts.iter().flatten().zip(calls(body.value("do"))) {
-        act_fits(reader, call, &act.verb);
+        act_fits(body.reader, call, &act.verb);
         before.started |= matches!(act.verb, Do::Start { .. });
     }
     if body.key("do").is_none() && body.key("until").is_none() && body.key("check").is_none() {
-        reader.error(
+        body.reader.error(
             Kind::Missing,
             body.span(),
             "`do`, `until` or `check`",
@@ -1071,8 +1052,8 @@ fn step(
             None,
         );
     }
-    reader.each = None;
-    reader.each_unknown = false;
+    body.reader.each = None;
+    body.reader.each_unknown = false;
     Some(Step {
         id: id?,
         say: say?,
@@ -1328,37 +1309,35 @@ fn act_fits(reader: &mut Reader<'_>, call: &Value<'_>, act: &Do) {
     }
 }
 
-fn expect(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Option<Expect> {
-    let id = id(reader, body);
-    let say = sentence(reader, body, "say");
+fn expect(body: &mut Body<'_, '_, '_>, place: Place) -> Option<Expect> {
+    let id = id(body);
+    let say = sentence(body, "say");
     let always = body.value("always");
     let eventually = body.value("eventually");
     let sometimes = body.value("sometimes");
     let what = match (always, eventually, sometimes) {
-        (Some(value), None, None) => read_call(reader, value, "expect.always", |_, _| Some(()))
+        (Some(value), None, None) => read_call(body.reader, value, "expect.always", |_| Some(()))
             .map(|(_, property, ())| Expectation::Always(property)),
         (None, Some(value), None) => {
-            let common = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
-                let within = body.take::<Span>(reader, "within", Some(UNTIL_WITHIN));
-                let after = body.take::<Option<StepId>>(reader, "after", None);
+            let common = |body: &mut Body<'_, '_, '_>| {
+                let within = body.take::<Span>("within", Some(UNTIL_WITHIN));
+                let after = body.take::<Option<StepId>>("after", None);
                 Some((within?, after?))
             };
-            let read = read_call(reader, value, "expect.eventually", common);
+            let read = read_call(body.reader, value, "expect.eventually", common);
             if let Some((_, condition, _)) = &read {
-                condition_fits(reader, value, condition);
+                condition_fits(body.reader, value, condition);
             }
             read.map(|(_, condition, (within, after))| Expectation::Eventually { condition, within, after })
         }
         (None, None, Some(value)) => {
-            let common = |reader: &mut Reader<'_>, body: &mut Body<'_, '_>| {
-                body.take::<Option<StepId>>(reader, "during", None)
-            };
-            read_call(reader, value, "expect.sometimes", common)
+            let common = |body: &mut Body<'_, '_, '_>| body.take::<Option<StepId>>("during", None);
+            read_call(body.reader, value, "expect.sometimes", common)
                 .map(|(_, situation, during)| Expectation::Sometimes { situation, during })
         }
         (None, None, None) => {
             // A misspelt kind is named by the check for unknown keys; this one says that something is missing.
-            reader.error(
+            body.reader.error(
                 Kind::Missing,
                 body.span(),
                 "`always`, `eventually` or `sometimes`",
@@ -1368,7 +1347,7 @@ fn expect(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Opt
             None
         }
         (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-            reader.error(
+            body.reader.error(
                 Kind::UnknownKey,
                 body.span(),
                 "one of `always`, `eventually` and `sometimes`",
@@ -1381,25 +1360,25 @@ fn expect(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Opt
     Some(Expect { id: id?, say: say?, place, what: what? })
 }
 
-fn threshold(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Option<Threshold> {
-    let id = id(reader, body);
-    let say = sentence(reader, body, "say");
-    let metric = body.take::<Metric>(reader, "metric", None);
-    let stat = body.take::<Stat>(reader, "stat", None);
-    let mut bound = |reader: &mut Reader<'_>, key: &'static str| {
+fn threshold(body: &mut Body<'_, '_, '_>, place: Place) -> Option<Threshold> {
+    let id = id(body);
+    let say = sentence(body, "say");
+    let metric = body.take::<Metric>("metric", None);
+    let stat = body.take::<Stat>("stat", None);
+    let mut bound = |key: &'static str| {
         let Some(value) = body.value(key) else {
             return Some(None);
         };
         if metric?.is_time() {
-            Span::read(reader, value).map(|span| Some(Amount::Time(span)))
+            Span::read(body.reader, value).map(|span| Some(Amount::Time(span)))
         } else {
-            Int::<0, 1_000_000_000>::read(reader, value).map(|count| Some(Amount::Count(count.get())))
+            Int::<0, 1_000_000_000>::read(body.reader, value).map(|count| Some(Amount::Count(count.get())))
         }
     };
-    let min = bound(reader, "min");
-    let max = bound(reader, "max");
+    let min = bound("min");
+    let max = bound("max");
     if min == Some(None) && max == Some(None) {
-        reader.error(Kind::Missing, body.span(), "`min` or `max`", "nothing", None);
+        body.reader.error(Kind::Missing, body.span(), "`min` or `max`", "nothing", None);
         return None;
     }
     Some(Threshold { id: id?, say: say?, place, metric: metric?, stat: stat?, min: min?, max: max? })

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::argument::{Argument as _, Shape};
+use crate::body::{Argument as _, Shape};
 use crate::env::{Holds, VARIABLES};
 use crate::runbook::RUNBOOKS;
 use crate::scenario::BANDWIDTH_KIB_MAX;

@@ -1,6 +1,7 @@
 //! Durations, bounded integers, and values that are drawn from the seed.
 
 use core::fmt;
+use core::time::Duration;
 
 /// A length of time in milliseconds, written `"500ms"`, `"3s"`, `"2m"` or `"1h"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +30,12 @@ impl Span {
     #[must_use]
     pub const fn millis(self) -> u64 {
         self.0
+    }
+
+    /// The length as the standard library has it.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_millis(self.0)
     }
 
     /// Makes a span, unless it is longer than [`Span::MAX`].

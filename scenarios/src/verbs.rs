@@ -3,10 +3,14 @@
 //! What an engine does for each verb, when a condition counts as met and what the defaults mean is `docs/scenarios.md`;
 //! the sentences here are what an editor shows.
 
-use crate::argument::{Argument, Bootstrap, FaultId, Identity, Latency, Shape, StepId};
+use toml::de::DeValue;
+
+use crate::argument::{Bootstrap, FaultId, Identity, Latency, StepId};
+use crate::body::{Argument, Body, Shape};
+use crate::diagnostic::Kind;
 use crate::env::Env;
 use crate::node::{NodeRef, Nodes};
-use crate::reader::{Body, Reader, Verbs, plain, row};
+use crate::reader::{Place, Reader, Value};
 use crate::value::{Draw, Int, Permille, Share, Span, Spread};
 use crate::words::{
     Apply, Cause, Deviation, DiskFate, Foretold, LogEvent, Metric, Outcome, Plan, Reason, Signal, Since,
@@ -48,6 +52,16 @@ pub struct PlaceTable {
     pub common: Vec<Row>,
     /// The verbs.
     pub verbs: Vec<Verb>,
+}
+
+/// What a place in the file accepts: one of several verbs.
+pub(crate) trait Verbs: Sized {
+    fn table() -> Vec<Verb>;
+    /// Reads the arguments of the verb with this name; `None` after an error.
+    fn read(name: &str, body: &mut Body<'_, '_, '_>) -> Option<Self>;
+    fn resolve(&self, draw: &mut dyn FnMut(u64) -> u64) -> Self;
+    /// The verb's name and its arguments as TOML.
+    fn write(&self) -> (&'static str, Vec<(String, String)>);
 }
 
 macro_rules! default_of {
@@ -93,10 +107,10 @@ macro_rules! verbs {
                 }, )+]
             }
 
-            fn read(reader: &mut Reader<'_>, name: &str, body: &mut Body<'_, '_>) -> Option<Self> {
+            fn read(name: &str, body: &mut Body<'_, '_, '_>) -> Option<Self> {
                 match name {
                     $( $name => {
-                        $( let $arg = body.take::<$Type>(reader, plain(stringify!($arg)), default_of!($($default)?)); )*
+                        $( let $arg = body.take::<$Type>(plain(stringify!($arg)), default_of!($($default)?)); )*
                         Some(Self::$Verb { $( $arg: $arg?, )* })
                     } )+
                     _ => None,
@@ -123,6 +137,18 @@ macro_rules! verbs {
             }
         }
     };
+}
+
+/// One row of the table of verbs for an argument.
+fn row<A: Argument>(name: &'static str, doc: &'static str, default: Option<&'static str>) -> Row {
+    let required = default.is_none() && A::absent().is_none();
+    let shape: Shape = A::shape();
+    Row { name, doc: doc.trim(), shape, default, required }
+}
+
+/// A field's name without the mark that lets it be a keyword of Rust.
+fn plain(name: &'static str) -> &'static str {
+    name.strip_prefix("r#").unwrap_or(name)
 }
 
 fn written(arguments: Vec<(&str, Option<String>)>) -> Vec<(String, String)> {
@@ -660,4 +686,65 @@ pub fn tables() -> Vec<PlaceTable> {
         place("expect.eventually", vec![within, after], Condition::table()),
         place("expect.sometimes", vec![during], Sometimes::table()),
     ]
+}
+
+/// Reads `{ verb = { … } }`. `common` takes the arguments that every verb of the place has.
+pub(crate) fn read_call<V: Verbs, C>(
+    reader: &mut Reader<'_>,
+    value: &Value<'_>,
+    place: &str,
+    common: impl FnOnce(&mut Body<'_, '_, '_>) -> Option<C>,
+) -> Option<(Place, V, C)> {
+    let table = match value.get_ref() {
+        DeValue::Table(table) => table,
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_) => {
+            reader.wrong_type(value, format!("a verb of `{place}` as `verb = {{ … }}`"));
+            return None;
+        }
+    };
+    let verbs = V::table();
+    let mut known = None;
+    let mut keys: Vec<_> = table.iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    for (key, body) in keys {
+        let name: &str = key.get_ref();
+        if !verbs.iter().any(|verb| verb.name == name) {
+            reader.unknown(
+                Kind::UnknownVerb,
+                key.span(),
+                &format!("a verb of `{place}`"),
+                name,
+                verbs.iter().map(|verb| verb.name),
+            );
+        } else if known.is_some() {
+            reader.error(
+                Kind::UnknownKey,
+                key.span(),
+                "one verb per table; several stand in a list",
+                format!("a second verb `{name}`"),
+                None,
+            );
+        } else {
+            known = Some((key, body));
+        }
+    }
+    let Some((key, value)) = known else {
+        if table.is_empty() {
+            reader.error(Kind::Missing, value.span(), format!("a verb of `{place}`"), "an empty table", None);
+        }
+        return None;
+    };
+    let body = Body::of(reader, value, &format!("the arguments of `{}`", key.get_ref()))?;
+    // A table that is only implied by `do.stop.node = …` has no place of its own.
+    let mut body = body.at(key.span());
+    let place = body.reader.place(key.span().start);
+    let common = common(&mut body);
+    let verb = V::read(key.get_ref(), &mut body);
+    body.finish();
+    Some((place, verb?, common?))
 }

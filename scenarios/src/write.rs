@@ -2,11 +2,12 @@
 
 use core::fmt::Write as _;
 
-use crate::argument::{Argument, StepId, quoted};
+use crate::argument::{StepId, quoted};
+use crate::body::Argument;
 use crate::env::{Env, write_setting};
 use crate::node::Nodes;
-use crate::reader::Verbs;
-use crate::scenario::{Amount, Deployment, Expectation, ForEach, Scenario, Step};
+use crate::scenario::{Amount, Deployment, Expectation, ForEach, Resolved, Scenario, Step};
+use crate::verbs::Verbs as _;
 use crate::words::Word as _;
 
 /// Lines of `key = value`, and tables.
@@ -58,8 +59,24 @@ fn inline(arguments: &[(String, String)]) -> String {
     out
 }
 
+impl Resolved {
+    /// The scenario as a file that can be read again.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        self.scenario().to_toml()
+    }
+}
+
+impl Scenario {
+    /// The scenario as a file that can be read again. Comments and the order of keys are not kept.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        written(self)
+    }
+}
+
 /// The whole scenario; what is as by default is written out as well.
-pub(crate) fn scenario(scenario: &Scenario) -> String {
+fn written(scenario: &Scenario) -> String {
     let mut page = Page(String::new());
     page.line("schema = 1");
     page.key("title", scenario.title.write());

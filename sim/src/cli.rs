@@ -1,21 +1,18 @@
 //! The command line: flags in, an exit code out.
-//!
-//! Results go to standard output; everything else that is said goes to standard error.
 
-use core::ops::RangeInclusive;
 use core::time::Duration;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use zipnet_reports::Exit;
 
 use crate::defect::Defect;
 use crate::live::process::{self, Guard};
 use crate::live::{self, Binaries};
+use crate::say::{Format, finish, note, say, warn};
+use crate::sweep::choice::{Choice, Permille, Seeds, Shard};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{conform, doctor, one, sweep};
 
@@ -131,60 +128,6 @@ struct DoctorFlags {
     out: PathBuf,
 }
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Human,
-    /// One line of JSON per run.
-    Json,
-}
-
-/// Consecutive seeds; possibly none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seeds {
-    /// Not a single one.
-    None,
-    /// From the first to the last, both included.
-    Through {
-        /// The first seed.
-        first: u64,
-        /// The last seed, not below the first.
-        last: u64,
-    },
-}
-
-/// One of several equal shares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shard {
-    /// Which one, counted from zero.
-    pub(crate) index: u64,
-    /// Of how many; at least one.
-    pub(crate) count: u64,
-}
-
-/// A share in thousandths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Permille(pub(crate) u16);
-
-impl Seeds {
-    /// The first `count` seeds.
-    pub(crate) const fn count(count: u64) -> Self {
-        match count.checked_sub(1) {
-            Some(last) => Self::Through { first: 0, last },
-            None => Self::None,
-        }
-    }
-
-    /// The range, if there is a seed in it.
-    pub(crate) const fn range(self) -> Option<RangeInclusive<u64>> {
-        match self {
-            Self::None => None,
-            Self::Through { first, last } => Some(first..=last),
-        }
-    }
-}
-
 /// Does what the command line asks for.
 #[must_use]
 pub fn main() -> Exit {
@@ -236,10 +179,10 @@ fn run(flags: RunFlags) -> Exit {
         }
     };
     let seeds = match (flags.seed, flags.seeds) {
-        (Some(seed), _) => sweep::Choice::One(seed),
-        (None, Some(seeds)) => sweep::Choice::Sweep(seeds),
-        (None, None) if flags.live => sweep::Choice::One(0),
-        (None, None) => sweep::Choice::Default,
+        (Some(seed), _) => Choice::One(seed),
+        (None, Some(seeds)) => Choice::Sweep(seeds),
+        (None, None) if flags.live => Choice::One(0),
+        (None, None) => Choice::Default,
     };
     let jobs = || if flags.live { 1 } else { doctor::cores() };
     sweep::run(
@@ -311,7 +254,7 @@ fn list(flags: &SelectFlags) -> Exit {
 }
 
 fn schema() -> Exit {
-    say(selection::schema().trim_end());
+    say(zipnet_scenarios::schema::text().trim_end());
     Exit::Held
 }
 
@@ -356,40 +299,6 @@ fn refuse(refusal: &Unreadable, format: Format) {
         (Unreadable::Invalid { .. } | Unreadable::Path { .. }, Format::Human)
         | (Unreadable::Path { .. }, Format::Json) => warn(&refusal.to_string()),
     }
-}
-
-/// Why results could not be printed, the first time.
-static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
-
-/// Notes whether results could be printed; [`finish`] tells.
-pub(crate) fn note(printed: io::Result<()>) {
-    if let Err(reason) = printed {
-        FAILURE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
-    }
-}
-
-/// The exit code of a command that would have ended with `exit`. A reader that went away is no error: whoever pipes into
-/// `head` has seen enough. If results could not be printed for another reason, that is said, and nothing held.
-fn finish(exit: Exit) -> Exit {
-    match &*FAILURE.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
-            warn(&format!("error: failed to print: {reason}"));
-            if exit == Exit::Held { Exit::Violated } else { exit }
-        }
-        Some(_) | None => exit,
-    }
-}
-
-/// Prints a line of results.
-pub(crate) fn say(line: &str) {
-    let mut to = io::stdout().lock();
-    note(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
-}
-
-/// Prints a line of talk.
-pub(crate) fn warn(line: &str) {
-    let mut to = io::stderr().lock();
-    drop(to.write_all(format!("{line}\n").as_bytes()).and_then(|()| to.flush()));
 }
 
 fn seeds(text: &str) -> Result<Seeds, String> {

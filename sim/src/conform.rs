@@ -21,7 +21,7 @@ use zipnet_node::consensus::recording::{self, Recorded, Recording};
 use zipnet_node::consensus::{LOG_FILE, MACHINE_FILE};
 use zipnet_reports::Exit;
 
-use crate::cli::{say, warn};
+use crate::say::{say, warn};
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {

@@ -10,7 +10,7 @@ use zipnet_core::time::Time;
 use zipnet_reports::{Failure, RunResult, Seconds, Verdict};
 
 use crate::chain::{self, Checkpoint};
-use crate::cli::Permille;
+use crate::sweep::choice::Permille;
 
 /// The name under which a run that diverges is reported.
 const PROPERTY: &str = "determinism";

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use zipnet_reports::Exit;
 
-use crate::cli::say;
+use crate::say::say;
 
 /// Prints what matters about this machine and this build; fails if something is in the way.
 pub(crate) fn examine(out: &Path) -> Exit {

@@ -12,10 +12,12 @@
 //! - `fault`, `paths`, `workload`: what happens meanwhile
 
 use core::iter;
+use core::ops::Range;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
@@ -24,8 +26,7 @@ use zipnet_core::machine::RequestId;
 use zipnet_core::time::Time;
 use zipnet_reports::{Checkpoint, Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
-use zipnet_scenarios::scenario::{Expectation, StepId};
-use zipnet_scenarios::value::Span;
+use zipnet_scenarios::scenario::{Expectation, Resolved, StepId};
 use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
@@ -33,10 +34,8 @@ use crate::chain::{Log, Recorder};
 use crate::cluster::{Breach, Cluster, Hint, Mark, Named, NodeId, Witness};
 use crate::defect::{Defect, Planted};
 use crate::network::NetworkConfig;
-use crate::one::Options;
 use crate::random::Random;
 use crate::runtime::SimRuntime;
-use crate::sweep::selection;
 use crate::wires::{self, Paths, Wires};
 use crate::world::{Simulation, simulate};
 
@@ -61,6 +60,17 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How often a repeated check compares metrics with thresholds and stalls with their limits.
 const SAMPLE: Duration = Duration::from_millis(1_000);
+
+/// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The defect to plant, by name; none in an ordinary run.
+    pub defect: Option<String>,
+    /// The events to return in words.
+    pub window: Option<Range<u64>>,
+    /// Where to write every event in words.
+    pub event_log: Option<PathBuf>,
+}
 
 /// Why a run ends before its procedure does.
 #[derive(Clone, Debug)]
@@ -94,7 +104,7 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
             format!("plant the defect {name}: expected one of {}", known.join(", "))
         })?),
     };
-    let resolved = selection::resolve(scenario, seed);
+    let resolved = resolve(scenario, seed);
     let scenario = resolved.scenario();
     let log = match (&options.event_log, &options.window) {
         (Some(path), _) => {
@@ -129,6 +139,12 @@ pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResul
     result.seed = seed;
     result.window = if options.window.is_some() { recorder.lines() } else { Vec::new() };
     Ok(result)
+}
+
+/// The scenario with everything decided that the seed decides beforehand.
+pub(crate) fn resolve(scenario: &Scenario, seed: u64) -> Resolved {
+    let mut random = Random::new(seed).fork("scenario");
+    scenario.resolve(&mut |bound| random.below(bound))
 }
 
 /// The defects of the simulator itself: words that depend on more than scenario and seed. Within a simulation, clock and
@@ -166,10 +182,6 @@ fn named(scenario: &Scenario) -> Named {
         }
     }
     named
-}
-
-pub(crate) const fn duration(span: Span) -> Duration {
-    Duration::from_millis(span.millis())
 }
 
 /// One run.
@@ -380,7 +392,7 @@ impl<'a> Run<'a> {
         let events = self.cluster.simulation.recorder().events();
         let limit = if events > limits.max_events {
             Some(("max_events", format!("more than {} events happened", limits.max_events)))
-        } else if now > Time::default().after(duration(limits.time_limit)) {
+        } else if now > Time::default().after(limits.time_limit.duration()) {
             Some(("time_limit", format!("more than {} passed", limits.time_limit)))
         } else {
             None
@@ -434,7 +446,7 @@ impl<'a> Run<'a> {
                 Sometimes::LeaderChanged {} => self.witness.leader_changed() > seq,
                 Sometimes::RoundStalled { r#for } => {
                     let last = self.witness.last_finalized().unwrap_or_default().max(at);
-                    now.since(last) >= duration(*r#for)
+                    now.since(last) >= r#for.duration()
                 }
                 Sometimes::WritesLost {} => {
                     self.cluster.all().any(|(node, _)| self.cluster.host(node).platter().counts().lost > 0)

@@ -17,11 +17,11 @@
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
 //! - `live`: carries out a scenario on real processes instead.
 //! - [`memory`]: signatures that were verified before.
-//! - [`one`]: one scenario, one seed, one process, one result line.
+//! - `one`: one scenario, one seed, one process, one result line.
 //! - `conform`: whether real nodes and the core come to the same records.
 //! - `determinism`: whether a run repeated does the same, and where two runs part.
 //! - `sweep`: many scenarios over many seeds, and what they add up to.
-//! - [`cli`], `doctor`, `stopwatch`: the command line.
+//! - [`cli`], `say`, `doctor`, `stopwatch`: the command line.
 #![forbid(unsafe_code)]
 
 #[cfg(not(madsim))]
@@ -60,11 +60,13 @@ pub mod memory;
 #[cfg(madsim)]
 pub mod network;
 #[cfg(madsim)]
-pub mod one;
+mod one;
 #[cfg(madsim)]
 pub mod random;
 #[cfg(madsim)]
 pub mod runtime;
+#[cfg(madsim)]
+mod say;
 #[cfg(madsim)]
 mod stopwatch;
 #[cfg(madsim)]

@@ -27,14 +27,13 @@ use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
 use zipnet_scenarios::scenario::{Expectation, StepId};
-use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
 use crate::cluster::NodeId;
+use crate::engine;
 use crate::random::Random;
 use crate::stopwatch::{Stopwatch, sleep};
-use crate::sweep::selection;
 use crate::wires::Wires;
 
 mod act;
@@ -146,7 +145,7 @@ pub(crate) fn run(
     logs: Option<&Path>,
     interrupt: &Interrupt,
 ) -> Result<Option<RunResult>, String> {
-    let resolved = selection::resolve(scenario, seed);
+    let resolved = engine::resolve(scenario, seed);
     let home = std::env::temp_dir().join(format!("zipnet-live-{}", std::process::id()));
     let own_logs = home.join("logs");
     let (state, kept) = (home.join("state"), logs.unwrap_or(&own_logs));
@@ -188,10 +187,6 @@ fn named(scenario: &Scenario) -> Named {
         }
     }
     named
-}
-
-const fn duration(span: Span) -> Duration {
-    Duration::from_millis(span.millis())
 }
 
 /// One run.
@@ -407,7 +402,7 @@ impl<'a> Run<'a> {
             }
         }
         let limit = self.scenario.limits.time_limit;
-        if self.now() > Time::default().after(duration(limit)) {
+        if self.now() > Time::default().after(limit.duration()) {
             return Err(Stop::Found(Box::new(Found {
                 verdict: Verdict::Inconclusive,
                 property: "time_limit".to_owned(),
@@ -616,7 +611,7 @@ impl<'a> Run<'a> {
                 Sometimes::LeaderChanged {} => self.witness.leader_changed > seq,
                 Sometimes::RoundStalled { r#for } => {
                     let last = self.witness.last_finalized().unwrap_or_default().max(at);
-                    now.since(last) >= duration(*r#for)
+                    now.since(last) >= r#for.duration()
                 }
                 Sometimes::WritesLost {} => false,
                 Sometimes::FaultFired { fault } => {

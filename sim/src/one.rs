@@ -12,8 +12,8 @@ use clap::Args;
 use zipnet_reports::{Exit, RunResult, Seconds};
 use zipnet_scenarios::Scenario;
 
-use crate::cli::warn;
 use crate::live::{Binaries, Interrupt};
+use crate::say::warn;
 use crate::stopwatch::{Stopwatch, processor_time, processor_time_of_children};
 use crate::sweep::selection::{self, Unreadable};
 use crate::{engine, live};
@@ -48,17 +48,6 @@ pub(crate) struct Flags {
     /// The process without which this one must not go on.
     #[arg(long, requires = "live")]
     pub(crate) parent: Option<i32>,
-}
-
-/// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The defect to plant, by name; none in an ordinary run.
-    pub defect: Option<String>,
-    /// The events to return in words.
-    pub window: Option<Range<u64>>,
-    /// Where to write every event in words.
-    pub event_log: Option<PathBuf>,
 }
 
 /// Runs, prints the result line, and fails only if there is none.
@@ -96,7 +85,7 @@ fn read(flags: &Flags) -> Result<Scenario, Unreadable> {
 fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
     if let Some(out) = &flags.out {
         fs::create_dir_all(out).map_err(|reason| format!("make {}: {reason}", out.display()))?;
-        write(&out.join("scenario.toml"), selection::resolve(scenario, flags.seed).to_toml().as_bytes())?;
+        write(&out.join("scenario.toml"), engine::resolve(scenario, flags.seed).to_toml().as_bytes())?;
     }
     Ok(())
 }
@@ -106,7 +95,7 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     let mut unwritten = prepare(scenario, flags).err();
     let watch = Stopwatch::start();
     let used_before = processor_time();
-    let mut options = Options {
+    let mut options = engine::Options {
         defect: flags.defect.clone(),
         window: flags.window.clone(),
         event_log: flags.out.as_ref().filter(|_| unwritten.is_none()).map(|out| out.join("events.log")),

@@ -1,6 +1,7 @@
 //! Many runs of many scenarios, each in a process of its own, and what they add up to.
 //!
 //! - [`selection`]: from paths to scenarios.
+//! - [`choice`]: which seeds each of them runs with, and which runs are repeated.
 //! - [`task`]: one scenario: which runs it needs, in which order, and when it is done. A state machine without threads.
 //! - [`process`]: one run: starts the process, reads its answer, repeats it where determinism is checked.
 //! - [`judge`]: what the runs of a scenario add up to.
@@ -12,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use zipnet_reports::Exit;
 
-use crate::cli::{Format, Permille, Seeds, Shard, warn};
+use crate::say::{Format, warn};
 use crate::stopwatch::Stopwatch;
 
+pub(crate) mod choice;
 pub(crate) mod judge;
 pub(crate) mod process;
 pub(crate) mod report;
@@ -23,10 +25,11 @@ pub(crate) mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use process::{Fence, Outcome};
+use choice::{Choice, Permille, Shard};
+use process::{Fence, Job, Outcome};
 use report::Reporter;
 use selection::Selected;
-use task::{Job, Task};
+use task::Task;
 
 /// What to run and how.
 #[derive(Debug)]
@@ -56,23 +59,6 @@ pub(crate) struct Options {
     /// Where to write the artefacts of each run.
     pub(crate) out: Option<PathBuf>,
 }
-
-/// Which seeds were asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// None in particular: [`DEFAULT_SEEDS`] for a sweep, up to [`HUNT_SEEDS`] for a canary.
-    Default,
-    /// A single one. What must happen in some seed is not judged.
-    One(u64),
-    /// These.
-    Sweep(Seeds),
-}
-
-/// How many seeds a scenario is run with.
-pub(crate) const DEFAULT_SEEDS: u64 = 20;
-
-/// Within how many seeds a planted defect must be found.
-pub(crate) const HUNT_SEEDS: u64 = 50;
 
 /// Runs everything, prints what it comes to, and returns the exit code.
 pub(crate) fn run(scenarios: Vec<Selected>, options: &Options) -> Exit {

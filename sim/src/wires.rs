@@ -7,7 +7,6 @@ use zipnet_scenarios::scenario::Latency;
 use zipnet_scenarios::value::Share;
 
 use crate::cluster::NodeId;
-use crate::engine::duration;
 use crate::network::Model;
 use crate::random::Quantiles;
 
@@ -122,5 +121,5 @@ fn permille(share: &Share) -> u32 {
 }
 
 fn quantiles(latency: &Latency) -> Quantiles {
-    Quantiles::new(duration(latency.median.get()), duration(latency.p99.get()))
+    Quantiles::new(latency.median.get().duration(), latency.p99.get().duration())
 }

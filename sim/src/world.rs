@@ -293,11 +293,6 @@ impl Host {
         self.peer = peer;
     }
 
-    /// The process of the next start listens elsewhere.
-    pub fn set_address(&mut self, address: Address) {
-        self.address = address;
-    }
-
     /// What stands between the process of the next start and the network.
     pub fn set_tap(&mut self, tap: Option<Arc<dyn Tap>>) {
         self.tap = tap;

@@ -1,4 +1,4 @@
-//! Defects are nowhere but in the simulator.
+//! What stands where in the workspace: defects nowhere but in the simulator, and files in no wide circle.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use zipnet_sim::defect::markers;
+
+#[path = "markers/circles.rs"]
+mod circles;
 
 /// What a release build of the whole workspace makes: executables and libraries of our packages, with their names.
 fn artifacts() -> Vec<(String, PathBuf)> {

@@ -11,8 +11,7 @@ use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 use zipnet_node::config::parse_peer_address;
 use zipnet_node::remembered;
-use zipnet_world::addresses;
-use zipnet_world::disk::{Content, Folder};
+use zipnet_world::disk::{Content, Folder, OWN, PORT};
 
 use super::Outcome;
 use crate::flags;
@@ -56,8 +55,8 @@ pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
     }
     let backup = Backup {
         zipnet_backup: FORMAT,
-        node: read(addresses::OWN).map(|line| line.trim().to_owned()),
-        port: read(addresses::PORT).and_then(|port| port.trim().parse().ok()),
+        node: read(OWN).map(|line| line.trim().to_owned()),
+        port: read(PORT).and_then(|port| port.trim().parse().ok()),
         peers: read(remembered::FILE).unwrap_or_default().lines().map(str::to_owned).collect(),
     };
     let text = backup.text();
@@ -90,7 +89,7 @@ pub(super) fn restore(matches: &ArgMatches) -> Outcome {
         return Err(failed("the folder holds state already; restore into an empty one".to_owned()));
     }
     if let Some(port) = backup.port {
-        folder.write(addresses::PORT, &format!("{port}\n")).map_err(|reason| failed(reason.to_string()))?;
+        folder.write(PORT, &format!("{port}\n")).map_err(|reason| failed(reason.to_string()))?;
     }
     let peers: BTreeMap<_, _> = backup.peers.iter().filter_map(|line| remembered::entry(line)).collect();
     folder.write(remembered::FILE, &remembered::text(&peers)).map_err(|reason| failed(reason.to_string()))?;

@@ -10,13 +10,9 @@ use zipnet_node::config::PeerAddress;
 use zipnet_node::remembered;
 use zipnet_node::world::Address;
 
-use crate::disk::Folder;
+use crate::disk::{Folder, OWN, PORT};
 use crate::network::{Limits, QuicLink};
 
-/// The file that holds where this node was reached, as others write it behind `--bootstrap`.
-pub const OWN: &str = "address";
-/// The file that holds the port that the system chose.
-pub const PORT: &str = "port";
 /// Listens. Without a port, the one that this folder was given before is used again, if it is free.
 ///
 /// # Errors

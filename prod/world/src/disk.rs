@@ -10,6 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::backends::FileBackend;
 use zipnet_node::world::Disk;
 
+/// The file that holds where this node was reached, as others write it behind `--bootstrap`.
+pub const OWN: &str = "address";
+/// The file that holds the port that the system chose.
+pub const PORT: &str = "port";
 /// The file that a process holds while it uses the folder.
 const LOCK: &str = "lock";
 /// Folders of this prefix hold state that was set aside.
@@ -69,10 +73,10 @@ impl core::error::Error for FolderError {}
 const FILES: [&str; 7] = [
     zipnet_node::remembered::FILE,
     zipnet_node::founding::FILE,
-    crate::addresses::PORT,
+    PORT,
     "refused-clients",
     "admin.sock",
-    crate::addresses::OWN,
+    OWN,
     LOCK,
 ];
 /// The ending of a database.
@@ -124,7 +128,7 @@ impl Content {
                 continue;
             }
             content.is_of_a_node |= database
-                || finished == crate::addresses::OWN
+                || finished == OWN
                     && fs::read_to_string(entry.path())
                         .is_ok_and(|note| zipnet_node::remembered::entry(&note).is_some());
             content.known.push(name);

@@ -17,7 +17,7 @@ use zipnet_scenarios::words::{Apply, Deviation, Reason, Signal, State, Word as _
 
 use super::fault::{ARMED_MAX, fate};
 use super::select::Purpose;
-use super::{Going, LOOK, Run, duration};
+use super::{Going, LOOK, Run};
 use crate::cluster::{Hint, NodeId};
 use crate::runtime::SimRuntime;
 
@@ -62,13 +62,13 @@ impl Run<'_> {
                     self.cluster.keep_down(*node);
                 }
                 self.stop(&nodes, *signal, within, line).await?;
-                self.pass(self.now().after(duration(down.get()))).await?;
+                self.pass(self.now().after(down.get().duration())).await?;
                 for node in nodes {
                     self.cluster.start(node, &Hint::Default);
                 }
                 Ok(())
             }
-            Do::Wait { r#for } => self.pass(self.now().after(duration(r#for.get()))).await,
+            Do::Wait { r#for } => self.pass(self.now().after(r#for.get().duration())).await,
             Do::SetEnv { node, env } => {
                 for node in self.choose(node, Purpose::Install).await? {
                     self.set_env(node, env);
@@ -244,7 +244,7 @@ impl Run<'_> {
                 Signal::Kill => self.cluster.kill(*node),
             }
         }
-        let end = self.now().after(duration(within));
+        let end = self.now().after(within.duration());
         loop {
             self.look()?;
             let slow: Vec<_> = nodes

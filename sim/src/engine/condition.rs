@@ -13,7 +13,7 @@ use zipnet_scenarios::verbs::Condition;
 use zipnet_scenarios::words::{Cause, Outcome, Reason, Since, Word as _};
 
 use super::select::Purpose;
-use super::{Going, Run, duration};
+use super::{Going, Run};
 use crate::cluster::{Mark, NodeId};
 use crate::runtime::SimRuntime;
 
@@ -136,7 +136,7 @@ impl Run<'_> {
             }
             Condition::Stalled { r#for } => {
                 let last = self.witness.last_finalized().unwrap_or_default().max(wait.since);
-                self.now().since(last) >= duration(*r#for)
+                self.now().since(last) >= r#for.duration()
             }
             Condition::Status { cause, .. } => {
                 for node in nodes {

@@ -14,7 +14,7 @@ use zipnet_scenarios::verbs::Check;
 use zipnet_scenarios::words::{self, Metric, Word as _};
 
 use super::select::Purpose;
-use super::{Going, Run, duration};
+use super::{Going, Run};
 use crate::cluster::NodeId;
 
 /// Whether something is as it must be, or else how it is.
@@ -338,7 +338,7 @@ impl Run<'_> {
         let mut last = began;
         let moments = self.witness.finalized_at(0).into_iter().filter(|at| *at >= began);
         for at in moments.chain([self.now()]) {
-            if at.since(last) > duration(gap) {
+            if at.since(last) > gap.duration() {
                 return Err(format!("no round was finalised from {} to {}", shown(last), shown(at)));
             }
             last = at;

@@ -11,7 +11,6 @@ use zipnet_scenarios::value::{Span, Spread};
 use zipnet_scenarios::verbs::FaultDo;
 use zipnet_scenarios::words::DiskFate;
 
-use super::duration;
 use crate::cluster::{Cluster, Hint, NodeId};
 use crate::disk::Crash;
 use crate::random::Random;
@@ -214,7 +213,7 @@ impl Active {
         });
         let Some(node) = random.pick(&candidates).copied() else { return false };
         let mut lasting =
-            |spread: &Spread<Span>| now.after(duration(spread.draw(&mut |bound| random.below(bound))));
+            |spread: &Spread<Span>| now.after(spread.draw(&mut |bound| random.below(bound)).duration());
         let (ends, trouble) = match &self.fault.act {
             FaultDo::Crash { down, disk, .. } => {
                 let ends = lasting(down);
@@ -320,7 +319,7 @@ pub(crate) const fn mean_gap(act: &FaultDo) -> Duration {
         | FaultDo::Slow { mean_gap, .. }
         | FaultDo::Lossy { mean_gap, .. }
         | FaultDo::Pause { mean_gap, .. }
-        | FaultDo::Clock { mean_gap, .. } => duration(*mean_gap),
+        | FaultDo::Clock { mean_gap, .. } => mean_gap.duration(),
     }
 }
 

@@ -7,7 +7,7 @@ use zipnet_scenarios::scenario::{Expectation, ForEach, StepId, Until};
 use zipnet_scenarios::verbs::{Check as Examined, Condition};
 
 use super::condition::Wait;
-use super::{Found, Going, LOOK, Pending, Run, duration};
+use super::{Found, Going, LOOK, Pending, Run};
 use crate::cluster::NodeId;
 
 /// How a node ends that the committee refuses.
@@ -114,7 +114,7 @@ impl Run<'_> {
         }
         for until in &step.untils {
             let wait = self.begin_wait(&until.condition, self.mark.clone()).await?;
-            let end = self.now().after(duration(until.within));
+            let end = self.now().after(until.within.duration());
             loop {
                 self.look()?;
                 if self.is_met(&wait, until.place.line).await? {
@@ -195,7 +195,7 @@ impl Run<'_> {
         }
         let mark = self.witness.mark(self.now());
         let wait = self.begin_wait(condition, mark).await?;
-        let until = self.now().after(duration(*within));
+        let until = self.now().after(within.duration());
         self.pending.retain(|pending| pending.expect != expect);
         self.pending.push(Pending { expect, wait, until });
         Ok(())

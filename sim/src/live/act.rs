@@ -14,7 +14,7 @@ use zipnet_scenarios::words::{Apply, DiskFate, Reason, Signal, State, Word as _}
 use super::admin::{self, Answer};
 use super::cluster::{Cluster, Hint};
 use super::select::Purpose;
-use super::{Going, LOOK, Run, duration};
+use super::{Going, LOOK, Run};
 use crate::cluster::NodeId;
 
 /// How long a retirement may take to get into the log.
@@ -66,13 +66,13 @@ impl Run<'_> {
                 self.acted.extend(&nodes);
                 let within = Span::from_millis(5_000).expect("five seconds are less than a day");
                 self.stop(&nodes, *signal, within, line)?;
-                self.pass(self.now().after(duration(down.get())))?;
+                self.pass(self.now().after(down.get().duration()))?;
                 for node in nodes {
                     self.start(node, &Hint::Default)?;
                 }
                 Ok(())
             }
-            Do::Wait { r#for } => self.pass(self.now().after(duration(r#for.get()))),
+            Do::Wait { r#for } => self.pass(self.now().after(r#for.get().duration())),
             Do::SetEnv { node, env } => {
                 for node in self.choose(node, Purpose::Install)? {
                     self.set_env(node, env);
@@ -259,7 +259,7 @@ impl Run<'_> {
                 Signal::Kill => self.kill(*node)?,
             }
         }
-        let end = self.now().after(duration(within));
+        let end = self.now().after(within.duration());
         loop {
             self.look()?;
             let slow = nodes.iter().copied().find(|node| self.cluster.is_up(*node));

@@ -6,9 +6,10 @@ use zipnet_scenarios::node::{Nodes, Role, Which};
 use zipnet_scenarios::verbs::Condition;
 use zipnet_scenarios::words::{Cause, Outcome, Reason, Since, Word as _};
 
+use super::line::short;
 use super::select::Purpose;
-use super::witness::{Fate, Mark, short};
-use super::{Going, Run, duration};
+use super::witness::{Fate, Mark};
+use super::{Going, Run};
 use crate::cluster::NodeId;
 use crate::engine::{fits, tells};
 
@@ -124,7 +125,7 @@ impl Run<'_> {
             }
             Condition::Stalled { r#for } => {
                 let last = self.witness.last_finalized().unwrap_or_default().max(wait.since);
-                self.now().since(last) >= duration(*r#for)
+                self.now().since(last) >= r#for.duration()
             }
             Condition::Status { cause, .. } => {
                 nodes.iter().all(|node| self.has_cause(*node, *cause, wait.names).is_ok())

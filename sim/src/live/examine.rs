@@ -11,7 +11,7 @@ use zipnet_scenarios::words::{Metric, Word as _};
 
 use super::admin::Foreseen;
 use super::select::Purpose;
-use super::{Going, Run, duration};
+use super::{Going, Run};
 use crate::cluster::NodeId;
 
 /// What came of a look.
@@ -333,7 +333,7 @@ impl Run<'_> {
         let mut last = began;
         let moments = self.witness.finalized_at(0).iter().copied().filter(|at| *at >= began);
         for at in moments.chain([self.now()]) {
-            if at.since(last) > duration(gap) {
+            if at.since(last) > gap.duration() {
                 return Err(format!("no round was finalised from {} to {}", shown(last), shown(at)));
             }
             last = at;

@@ -10,7 +10,7 @@ use zipnet_scenarios::value::{Span, Spread};
 use zipnet_scenarios::verbs::FaultDo;
 
 use super::cluster::Hint;
-use super::{Going, Run, duration};
+use super::{Going, Run};
 use crate::cluster::NodeId;
 use crate::engine::{exponential, mean_gap};
 use crate::random::Random;
@@ -204,7 +204,7 @@ impl Run<'_> {
             FaultDo::Lossy { loss, .. } => Trouble::Hindered(Hindrance::lossy(loss)),
             FaultDo::Clock { .. } => return Ok(()),
         };
-        let ends = self.now().after(duration(lasts));
+        let ends = self.now().after(lasts.duration());
         if let Some(active) = self.faults.active.get_mut(place) {
             active.fired += 1;
             active.holds.push(Hold { node, ends, trouble });

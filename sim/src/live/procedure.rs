@@ -6,7 +6,7 @@ use zipnet_scenarios::scenario::{Expectation, ForEach, StepId};
 use zipnet_scenarios::verbs::{Check as Examined, Condition};
 
 use super::examine::Judged;
-use super::{Found, Going, LOOK, Pending, Run, Stop, duration};
+use super::{Found, Going, LOOK, Pending, Run, Stop};
 use crate::cluster::NodeId;
 
 /// How a node ends that the committee refuses.
@@ -100,7 +100,7 @@ impl Run<'_> {
         }
         for until in &step.untils {
             let wait = self.begin_wait(&until.condition, self.mark.clone())?;
-            let end = self.now().after(duration(until.within));
+            let end = self.now().after(until.within.duration());
             loop {
                 self.look()?;
                 if self.is_met(&wait, until.place.line)? {
@@ -194,7 +194,7 @@ impl Run<'_> {
         }
         let mark = self.witness.mark(self.now());
         let wait = self.begin_wait(condition, mark)?;
-        let until = self.now().after(duration(*within));
+        let until = self.now().after(within.duration());
         self.pending.retain(|pending| pending.expect != expect);
         self.pending.push(Pending { expect, wait, until });
         Ok(())

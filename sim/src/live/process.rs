@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use clap::Args;
@@ -16,8 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use zipnet_reports::Exit;
 
-use crate::cli::warn;
-use crate::sweep::process::own_binary;
+use crate::say::warn;
 
 /// A process, and whose child it is.
 #[derive(Debug, Args)]
@@ -28,6 +27,12 @@ pub(crate) struct Guard {
     /// The command with its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
+}
+
+/// This very binary. Where the system offers it, by a name that stays right if the file is replaced meanwhile.
+pub(crate) fn own_binary() -> io::Result<PathBuf> {
+    let held = PathBuf::from("/proc/self/exe");
+    if held.exists() { Ok(held) } else { std::env::current_exe() }
 }
 
 /// Becomes the command. Returns only if that fails.

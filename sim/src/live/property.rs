@@ -23,7 +23,7 @@ use zipnet_facts::Fact;
 use zipnet_scenarios::verbs::Always;
 
 use super::admin::Record;
-use super::witness::short;
+use super::line::short;
 use crate::cluster::NodeId;
 
 /// A process of a run; every start makes another one.

@@ -13,7 +13,7 @@ use zipnet_scenarios::verbs::Always;
 use zipnet_scenarios::words::Outcome;
 
 use super::broadcast::Broadcasts;
-use super::line::Line;
+use super::line::{Line, short};
 use super::property::{Breach, Committee, Process, Properties};
 use crate::cluster::NodeId;
 
@@ -442,11 +442,6 @@ impl Known {
     pub(super) fn fate(&self, request: u64) -> Option<Fate> {
         self.published.get(&request).copied()
     }
-}
-
-/// A peer id as lines print it.
-pub(super) fn short(peer: &str) -> &str {
-    peer.get(..10).unwrap_or(peer)
 }
 
 fn newer<'a>(all: &'a [About], mark: &Mark) -> impl Iterator<Item = &'a About> {

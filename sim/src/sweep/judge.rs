@@ -188,11 +188,11 @@ fn statistic(stat: Stat, sorted: &[u64]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::process::{Broken, Outcome};
+    use crate::sweep::Options;
+    use crate::sweep::choice::Choice;
+    use crate::sweep::process::{Broken, Job, Outcome};
     use crate::sweep::selection::{Planted, Selected};
-    use crate::sweep::task::Job;
     use crate::sweep::tests::{canary, failed, options, plain, result};
-    use crate::sweep::{Choice, Options};
 
     fn drive(scenario: Selected, options: &Options, mut run: impl FnMut(&Job) -> RunResult) -> Judgement {
         let mut task = Task::new(scenario, options);

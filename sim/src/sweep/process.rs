@@ -11,8 +11,40 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zipnet_reports::{Exit, RunResult};
 
-use super::task::Job;
+use crate::live::process::own_binary;
 use crate::{determinism, one};
+
+/// One run to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// Which task it belongs to.
+    pub(crate) task: usize,
+    /// Which part of the task.
+    pub(crate) part: Part,
+    /// The scenario file.
+    pub(crate) scenario: PathBuf,
+    /// What stood in it when it was read.
+    pub(crate) text: Arc<str>,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// The folder of the binaries to run instead of a simulation.
+    pub(crate) live: Option<PathBuf>,
+    /// The defect to plant.
+    pub(crate) defect: Option<String>,
+    /// Whether to make the run twice and compare.
+    pub(crate) repeat: bool,
+    /// Where the artefacts of the run go.
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// The two things a scenario is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything must hold.
+    Sweep,
+    /// A planted defect must be found.
+    Hunt,
+}
 
 /// What came of a run.
 #[derive(Debug)]
@@ -144,12 +176,6 @@ fn attempt(job: &Job, fence: &Fence) -> Result<RunResult, Trouble> {
         let window = format!("{}..{}", window.start, window.end);
         Ok((start(job, None, Some(&window), fence)?, start(job, None, Some(&window), fence)?))
     })
-}
-
-/// This very binary. Where the system offers it, by a name that stays right if the file is replaced during a sweep.
-pub(crate) fn own_binary() -> std::io::Result<PathBuf> {
-    let held = PathBuf::from("/proc/self/exe");
-    if held.exists() { Ok(held) } else { std::env::current_exe() }
 }
 
 /// Starts this binary again for one run, and waits for its answer.

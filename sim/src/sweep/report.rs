@@ -8,9 +8,9 @@ use zipnet_reports::{Case, Counts, Exit, Outcome as CaseOutcome, RunResult, Seco
 
 use super::Options;
 use super::judge::{Finding, Judgement, judge};
-use super::process::{Broken, Outcome};
-use super::task::{Job, Part, Task};
-use crate::cli::{Format, note, say, warn};
+use super::process::{Broken, Job, Outcome, Part};
+use super::task::Task;
+use crate::say::{Format, note, say, warn};
 use crate::stopwatch::Stopwatch;
 
 /// Failures shown in full per scenario; the rest is counted.

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zipnet_reports::Exit;
-use zipnet_scenarios::scenario::{Amount, Expectation, Resolved, Threshold};
+use zipnet_scenarios::scenario::{Amount, Expectation, Threshold};
 use zipnet_scenarios::words::Word as _;
 use zipnet_scenarios::{Diagnostic, Scenario};
-
-use crate::random::Random;
 
 /// A scenario that was read, as the parent of its runs knows it. The runs read the file themselves.
 #[derive(Clone, Debug)]
@@ -142,17 +140,6 @@ fn read_text(path: &Path) -> Result<String, Unreadable> {
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Scenario, Unreadable> {
     zipnet_scenarios::read(&path.display().to_string(), text)
         .map_err(|diagnostics| Unreadable::Invalid { diagnostics })
-}
-
-/// The scenario with everything decided that the seed decides beforehand.
-pub(crate) fn resolve(scenario: &Scenario, seed: u64) -> Resolved {
-    let mut random = Random::new(seed).fork("scenario");
-    scenario.resolve(&mut |bound| random.below(bound))
-}
-
-/// The JSON Schema of the format.
-pub(crate) fn schema() -> String {
-    zipnet_scenarios::schema::text()
 }
 
 impl Selected {

@@ -7,43 +7,11 @@ use std::sync::Arc;
 
 use zipnet_reports::{RunResult, Verdict};
 
-use super::process::{Broken, Outcome};
+use super::Options;
+use super::choice::{Choice, DEFAULT_SEEDS, HUNT_SEEDS, Permille, Seeds, Shard};
+use super::process::{Broken, Job, Outcome, Part};
 use super::selection::{Planted, Selected};
-use super::{Choice, DEFAULT_SEEDS, HUNT_SEEDS, Options};
-use crate::cli::{Permille, Seeds, Shard};
 use crate::determinism;
-
-/// One run to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Job {
-    /// Which task it belongs to.
-    pub(crate) task: usize,
-    /// Which part of the task.
-    pub(crate) part: Part,
-    /// The scenario file.
-    pub(crate) scenario: PathBuf,
-    /// What stood in it when it was read.
-    pub(crate) text: Arc<str>,
-    /// The seed.
-    pub(crate) seed: u64,
-    /// The folder of the binaries to run instead of a simulation.
-    pub(crate) live: Option<PathBuf>,
-    /// The defect to plant.
-    pub(crate) defect: Option<String>,
-    /// Whether to make the run twice and compare.
-    pub(crate) repeat: bool,
-    /// Where the artefacts of the run go.
-    pub(crate) out: Option<PathBuf>,
-}
-
-/// The two things a scenario is run for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// Everything must hold.
-    Sweep,
-    /// A planted defect must be found.
-    Hunt,
-}
 
 /// A scenario and its runs.
 #[derive(Debug)]

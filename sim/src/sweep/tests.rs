@@ -2,9 +2,10 @@
 
 use zipnet_reports::{Counts, Failure, RunResult, Seconds, Verdict};
 
+use super::Options;
+use super::choice::{Choice, Permille, Shard};
 use super::selection::{Planted, Selected};
-use super::{Choice, Options};
-use crate::cli::{Format, Permille, Shard};
+use crate::say::Format;
 
 pub(crate) fn options() -> Options {
     Options {
