@@ -27,6 +27,8 @@ pub enum Holds {
         /// The greatest one.
         max: u64,
     },
+    /// `true` or `false`.
+    Flag,
     /// Peers, separated by commas; in a scenario the names of nodes.
     Nodes,
     /// Something that the engine sets for each node.
@@ -65,6 +67,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("ZIPNET_MIN_SERVERS", &[Role::Server, Role::Client], Holds::Count { min: 1, max: 64 }),
     variable("ZIPNET_AGGREGATOR", SERVER, Holds::Nodes),
     variable("ZIPNET_SERVERS", &[Role::Aggregator, Role::Client], Holds::Nodes),
+    variable("ZIPNET_ALLOWED_SERVERS", SERVER, Holds::Nodes),
     variable("ZIPNET_ROUND_PERIOD", SERVER, Holds::Duration),
     variable("ZIPNET_ROUND_DEADLINE", SERVER, Holds::Duration),
     variable("ZIPNET_FOLD_DEADLINE", AGGREGATOR, Holds::Duration),
@@ -72,6 +75,9 @@ pub const VARIABLES: &[Variable] = &[
     variable("ZIPNET_MESSAGE", CLIENT, Holds::Text),
     variable("ZIPNET_CADENCE", CLIENT, Holds::Count { min: 1, max: 1_000_000 }),
     variable("ZIPNET_METRICS", ALL, Holds::Engine),
+    variable("ZIPNET_FORMAT", ALL, Holds::Engine),
+    variable("ZIPNET_FIRST_VOTERS", SERVER, Holds::Count { min: 1, max: 64 }),
+    variable("ZIPNET_NEW_LOG", SERVER, Holds::Flag),
     variable("RUST_LOG", ALL, Holds::Text),
 ];
 
@@ -265,6 +271,18 @@ fn holds(reader: &mut Reader<'_>, variable: &Variable, setting: &Setting, value:
                         Kind::OutOfRange,
                         value.span(),
                         format!("a whole number from {min} to {max} for {}", variable.name),
+                        found(),
+                        None,
+                    );
+                    good = false;
+                }
+            }
+            Holds::Flag => {
+                if !matches!(text.as_str(), "true" | "false") {
+                    reader.error(
+                        Kind::OutOfRange,
+                        value.span(),
+                        format!("`true` or `false` for {}", variable.name),
                         found(),
                         None,
                     );

@@ -225,6 +225,7 @@ fn env() -> Json {
                 Holds::Secret => json!({ "type": "string", "pattern": "^(secret:.{1,32})?$" }),
                 Holds::Duration => json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h))?$" }),
                 Holds::Count { .. } => json!({ "type": "string", "pattern": "^[0-9]*$" }),
+                Holds::Flag => json!({ "type": "string", "pattern": "^(true|false)?$" }),
             };
             let schema = json!({ "anyOf": [literal, { "type": "array", "items": literal, "minItems": 1 }] });
             (variable.name, schema, false)

@@ -181,6 +181,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Server, Self::Aggregator, Self::Client];
+
     /// The name, as lines and tables print it.
     #[must_use]
     pub const fn name(self) -> &'static str {

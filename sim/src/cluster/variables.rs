@@ -19,9 +19,8 @@ impl Cluster {
                     text.strip_prefix(SECRET_PREFIX).map_or_else(String::new, |label| self.secret(label))
                 }
                 Some(Holds::Nodes) => self.peers(name, text),
-                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Engine) | None => {
-                    text.clone()
-                }
+                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Flag | Holds::Engine)
+                | None => text.clone(),
             };
             env.insert((*name).to_owned(), value);
         }
@@ -38,7 +37,7 @@ impl Cluster {
                 env.insert("ZIPNET_COMMITTEE_SECRET".to_owned(), self.secret(&label));
             }
             let voters = self.deployments.get(member.home).map_or(3, |deployment| deployment.first_voters);
-            env.insert("ZIPNET_FIRST_VOTERS".to_owned(), voters.to_string());
+            env.entry("ZIPNET_FIRST_VOTERS".to_owned()).or_insert_with(|| voters.to_string());
         }
         match hint {
             Hint::Default => {
@@ -100,5 +99,29 @@ impl Cluster {
     /// The `peer=` value that a node prints at its start.
     fn printed(&self, member: &Member) -> String {
         format!("{}@{}", member.host.peer(), member.host.address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use zipnet_scenarios::env::VARIABLES;
+
+    use crate::cluster::witness::role;
+
+    #[test]
+    fn scenarios_know_the_variables_of_nodes_and_no_others() {
+        let written: BTreeMap<&str, BTreeSet<_>> = VARIABLES
+            .iter()
+            .map(|variable| (variable.name, variable.roles.iter().map(|one| role(*one)).collect()))
+            .collect();
+        let mut read: BTreeMap<&str, BTreeSet<_>> = zipnet_node::config::VARIABLES
+            .iter()
+            .map(|(name, roles)| (*name, roles.iter().copied().collect()))
+            .collect();
+        // The loader of the process reads it, and every process has one.
+        read.insert("RUST_LOG", zipnet_core::id::Role::ALL.into());
+        assert_eq!(written, read);
     }
 }

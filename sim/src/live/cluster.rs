@@ -290,9 +290,8 @@ impl Cluster {
                     let nodes = self.named(text);
                     if *name == "ZIPNET_BOOTSTRAP" { self.printed(&nodes) } else { self.peers(&nodes) }
                 }
-                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Engine) | None => {
-                    text.clone()
-                }
+                Some(Holds::Text | Holds::Duration | Holds::Count { .. } | Holds::Flag | Holds::Engine)
+                | None => text.clone(),
             };
             env.insert((*name).to_owned(), value);
         }
@@ -312,7 +311,7 @@ impl Cluster {
                 );
             }
             let voters = self.deployment(node).first_voters;
-            env.insert("ZIPNET_FIRST_VOTERS".to_owned(), voters.to_string());
+            env.entry("ZIPNET_FIRST_VOTERS".to_owned()).or_insert_with(|| voters.to_string());
         }
         match hint {
             Hint::Default if unset(&env, "ZIPNET_BOOTSTRAP") => {
