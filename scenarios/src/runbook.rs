@@ -22,6 +22,7 @@ pub(crate) const RUNBOOKS: &[(&str, u32)] = &[
     // Of docs/operating.md.
     ("operating#refusing-a-client", 3),
     ("operating#replacing-a-lost-disk", 3),
+    ("operating#losing-most-disks", 3),
     ("operating#whom-the-aggregator-believes", 3),
     ("operating#replacing-the-aggregator", 3),
     ("operating#a-server-that-is-dead-for-good", 3),
