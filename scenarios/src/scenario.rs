@@ -191,6 +191,8 @@ pub struct Fault {
     pub during: Vec<StepId>,
     /// How many nodes it may have in its hold at once.
     pub at_once: u64,
+    /// How often it fires in each carrying out of a step, at most; none is any number.
+    pub times: Option<u64>,
     /// What is done.
     pub act: FaultDo,
 }
@@ -929,6 +931,7 @@ fn fault(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Opti
     let say = sentence(reader, body, "say");
     let during = body.take::<Option<Vec<StepId>>>(reader, "during", None);
     let at_once = body.take::<Int<1, 64>>(reader, "at_once", Some("1"));
+    let times = body.take::<Option<Int<1, 64>>>(reader, "times", None);
     let act = act(reader, body, "fault.do");
     Some(Fault {
         id: id?,
@@ -936,6 +939,7 @@ fn fault(reader: &mut Reader<'_>, body: &mut Body<'_, '_>, place: Place) -> Opti
         place,
         during: during?.unwrap_or_default(),
         at_once: at_once?.get(),
+        times: times?.map(Int::get),
         act: act?,
     })
 }
