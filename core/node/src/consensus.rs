@@ -330,6 +330,11 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         self.0.calls.receive(&self.0.taker, from, &message)
     }
 
+    /// The link with a peer is gone: nothing that it was asked over it is waited for any more.
+    pub fn parted(&self, peer: RaftId) {
+        self.0.calls.parted(peer);
+    }
+
     /// Says whom to believe from here on, beside the voters of the last and of the last committed membership in the log.
     /// A node that has no log believes nobody before.
     pub fn believe(&self, believed: Believed) {
