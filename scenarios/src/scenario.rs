@@ -192,6 +192,8 @@ pub struct Fault {
     pub during: Vec<StepId>,
     /// How many nodes it may have in its hold at once.
     pub at_once: u64,
+    /// How often it fires in each carrying out of a step, at most; none is any number.
+    pub times: Option<u64>,
     /// What is done.
     pub act: FaultDo,
 }
@@ -923,6 +925,7 @@ fn fault(body: &mut Body<'_, '_, '_>, place: Place) -> Option<Fault> {
     let say = sentence(body, "say");
     let during = body.take::<Option<Vec<StepId>>>("during", None);
     let at_once = body.take::<Int<1, 64>>("at_once", Some("1"));
+    let times = body.take::<Option<Int<1, 64>>>("times", None);
     let act = act(body, "fault.do");
     Some(Fault {
         id: id?,
@@ -930,6 +933,7 @@ fn fault(body: &mut Body<'_, '_, '_>, place: Place) -> Option<Fault> {
         place,
         during: during?.unwrap_or_default(),
         at_once: at_once?.get(),
+        times: times?.map(Int::get),
         act: act?,
     })
 }

@@ -78,6 +78,7 @@ fn schema() -> Json {
                 ("say", sentence(), true),
                 ("during", list(id()), false),
                 ("at_once", integer(1, 64), false),
+                ("times", integer(1, 64), false),
                 ("do", reference("fault.do"), true),
             ])),
             "step": list(object(&[

@@ -112,6 +112,7 @@ fn written(scenario: &Scenario) -> String {
         head(&mut page, &fault.id, &fault.say);
         during(&mut page, &fault.during);
         page.key("at_once", Some(fault.at_once.to_string()));
+        page.key("times", fault.times.map(|times| times.to_string()));
         page.calls("do", &[fault.act.write()]);
     }
     for step in &scenario.steps {

@@ -102,6 +102,33 @@ fn what_depends_on_more_than_the_seed_is_noticed() {
 }
 
 #[test]
+fn a_fault_fires_as_often_as_it_may_in_each_step() {
+    let more = r#"
+[[step]]
+id = "again"
+say = "Done for three servers in turn."
+for_each = "server"
+do.wait = { for = "10s" }
+[[fault]]
+id = "restless"
+say = "A client is frozen again and again."
+during = ["again"]
+do.pause = { target = "client-1", mean_gap = "100ms", lasts = "100ms" }
+[[fault]]
+id = "twice"
+say = "Another one is frozen twice in each turn."
+during = ["again"]
+times = 2
+do.pause = { target = "client-2", mean_gap = "100ms", lasts = "100ms" }
+"#;
+    let (code, lines) = run(&[&scenario("times", more), "--seed", "0"]);
+    assert_eq!((code, verdict(&lines[0])), (Some(0), "held"));
+    let faults = &lines[0]["faults"];
+    assert_eq!(faults["twice"], 6);
+    assert!(faults["restless"].as_u64().unwrap() > 30, "{faults}");
+}
+
+#[test]
 fn a_wait_that_does_not_end_is_not_converged() {
     let path = scenario(
         "waits",

@@ -330,6 +330,11 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
         self.0.calls.receive(&self.0.taker, from, &message)
     }
 
+    /// The link with a peer is gone: nothing that it was asked over it is waited for any more.
+    pub fn parted(&self, peer: RaftId) {
+        self.0.calls.parted(peer);
+    }
+
     /// Says whom to believe from here on, beside the voters of the last and of the last committed membership in the log.
     /// A node that has no log believes nobody before.
     pub fn believe(&self, believed: Believed) {
@@ -440,7 +445,7 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     ///
     /// Returns the index at which the change is complete, after a joint configuration if one was necessary. Waits as
     /// long as there is no majority. If it is interrupted half-way the group stays in the joint configuration,
-    /// which [`Members::joint`] shows; the same call, on whoever leads then, completes it.
+    /// which [`Members::joint`] shows; [`complete_change`](Self::complete_change), on whoever leads then, completes it.
     ///
     /// # Errors
     /// Why not. [`ChangeError::InProgress`] passes by itself; it also occurs right after an election.
@@ -451,6 +456,15 @@ impl<W: World, M: Machine, T: Transport> Consensus<W, M, T> {
     ) -> Result<u64, ChangeError> {
         let voters = voters.into_iter().map(NodeId).collect();
         self.change(ChangeMembers::ReplaceAllVoters(voters), retain_removed_as_learners).await
+    }
+
+    /// Completes a change of voters that was left half done: the new half has the votes from then on, and nobody else.
+    ///
+    /// # Errors
+    /// As for [`change_voters`](Self::change_voters).
+    pub async fn complete_change(&self) -> Result<u64, ChangeError> {
+        // Changes are made to the new half: with nobody added it is what was wanted.
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, ()>, retain: bool) -> Result<u64, ChangeError> {

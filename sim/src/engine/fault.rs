@@ -36,6 +36,8 @@ struct Active {
     on: bool,
     /// When it fires next, unless it holds as many nodes as it may.
     next: Time,
+    /// How often it may still fire in this step, if that is limited.
+    left: Option<u64>,
     holds: Vec<Hold>,
 }
 
@@ -71,6 +73,7 @@ impl Faults {
             fired: 0,
             on: false,
             next: Time::NEVER,
+            left: None,
             holds: Vec::new(),
         };
         Self { faults: scenario.faults.iter().map(active).collect(), random: random.fork("faults") }
@@ -84,7 +87,9 @@ impl Faults {
         for active in &mut self.faults {
             let during = &active.fault.during;
             let on = step.is_some_and(|step| during.is_empty() || during.iter().any(|id| id.0 == step));
-            if on && !active.on {
+            let spent = active.is_spent();
+            active.left = active.fault.times;
+            if on && (!active.on || spent) {
                 active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
             } else if active.on && !on {
                 changed |= !active.holds.is_empty();
@@ -119,7 +124,7 @@ impl Faults {
             if full && !active.is_full() {
                 active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
             }
-            if !active.on || active.next > now || active.is_full() {
+            if !active.is_ready() || active.next > now {
                 continue;
             }
             active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
@@ -130,7 +135,7 @@ impl Faults {
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
-        let next = |active: &Active| if active.on && !active.is_full() { active.next } else { Time::NEVER };
+        let next = |active: &Active| if active.is_ready() { active.next } else { Time::NEVER };
         let end = |hold: &Hold| match hold.trouble {
             Trouble::Dying { by, .. } => by.min(hold.ends),
             _ => hold.ends,
@@ -192,6 +197,22 @@ impl Active {
         u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
     }
 
+    /// Whether it has fired as often as it may in this step.
+    fn is_spent(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Whether it fires once its time has come.
+    fn is_ready(&self) -> bool {
+        self.on && !self.is_full() && !self.is_spent()
+    }
+
+    /// It has fired.
+    fn count(&mut self) {
+        self.fired += 1;
+        self.left = self.left.map(|left| left.saturating_sub(1));
+    }
+
     fn fire(
         &mut self,
         cluster: &mut Cluster,
@@ -241,12 +262,12 @@ impl Active {
                 let seconds = jump.draw(&mut |bound| random.below(bound)).millis() / 1_000;
                 let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
                 cluster.host(node).clock().jump(if *back { -seconds } else { seconds });
-                self.fired += 1;
+                self.count();
                 cluster.simulation.note(&format!("fault {} on {}", self.fault.id, cluster.name(node)));
                 return true;
             }
         };
-        self.fired += 1;
+        self.count();
         cluster.simulation.note(&format!("fault {} on {}", self.fault.id, cluster.name(node)));
         self.holds.push(Hold { node, ends, trouble });
         self.power(cluster, now);

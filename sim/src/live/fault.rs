@@ -31,6 +31,8 @@ struct Active {
     on: bool,
     /// When it fires next, unless it holds as many nodes as it may.
     next: Time,
+    /// How often it may still fire in this step, if that is limited.
+    left: Option<u64>,
     holds: Vec<Hold>,
 }
 
@@ -63,6 +65,7 @@ impl Faults {
             fired: 0,
             on: false,
             next: Time::NEVER,
+            left: None,
             holds: Vec::new(),
         });
         let faults = Self { active: active.collect(), random: random.fork("faults") };
@@ -95,7 +98,7 @@ impl Faults {
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
-        let next = |active: &Active| if active.on && !active.is_full() { active.next } else { Time::NEVER };
+        let next = |active: &Active| if active.is_ready() { active.next } else { Time::NEVER };
         let ends = |active: &Active| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
         self.active.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
     }
@@ -115,6 +118,22 @@ impl Active {
     fn is_full(&self) -> bool {
         u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
     }
+
+    /// Whether it has fired as often as it may in this step.
+    fn is_spent(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Whether it fires once its time has come.
+    fn is_ready(&self) -> bool {
+        self.on && !self.is_full() && !self.is_spent()
+    }
+
+    /// It has fired.
+    fn count(&mut self) {
+        self.fired += 1;
+        self.left = self.left.map(|left| left.saturating_sub(1));
+    }
 }
 
 impl Run<'_> {
@@ -126,7 +145,9 @@ impl Run<'_> {
         for active in &mut faults.active {
             let during = &active.fault.during;
             let on = step.is_some_and(|step| during.is_empty() || during.iter().any(|id| id.0 == step));
-            if on && !active.on {
+            let spent = active.is_spent();
+            active.left = active.fault.times;
+            if on && (!active.on || spent) {
                 active.next = now.after(exponential(&mut faults.random, mean_gap(&active.fault.act)));
             } else if active.on && !on {
                 over.append(&mut active.holds);
@@ -155,7 +176,7 @@ impl Run<'_> {
             if full && !active.is_full() {
                 active.next = now.after(exponential(&mut self.faults.random, gap));
             }
-            let fires = active.on && active.next <= now && !active.is_full();
+            let fires = active.is_ready() && active.next <= now;
             if fires {
                 active.next = now.after(exponential(&mut self.faults.random, gap));
             }
@@ -206,7 +227,7 @@ impl Run<'_> {
         };
         let ends = self.now().after(lasts.duration());
         if let Some(active) = self.faults.active.get_mut(place) {
-            active.fired += 1;
+            active.count();
             active.holds.push(Hold { node, ends, trouble });
         }
         self.rewire();

@@ -140,6 +140,16 @@ impl<T: Transport> Calls<T> {
         lock(&self.0.state).believed = believed;
     }
 
+    /// The link with a peer is gone, and with it the replies that were still to come. Who waits for one hears of it.
+    pub(super) fn parted(&self, peer: RaftId) {
+        let mut state = lock(&self.0.state);
+        let (first, last) = ((peer, u64::MIN), (peer, u64::MAX));
+        let numbers: Vec<_> = state.waiting.range(first..=last).map(|(key, _)| *key).collect();
+        for key in numbers {
+            state.waiting.remove(&key);
+        }
+    }
+
     /// Takes a message from a peer: a reply to whoever waits for it, a request to openraft.
     pub(super) fn receive<W: World, M: Machine>(
         &self,
@@ -253,7 +263,8 @@ impl<T: Transport> Calls<T> {
         self.0.transport.send(to, channel, message.into()).map_err(Unanswered::Link)?;
         match R::timeout(patience, reply).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_)) | Err(_) => Err(Unanswered::Timeout(patience)),
+            Ok(Err(_)) => Err(Unanswered::Link(LinkError::Closed(0))),
+            Err(_) => Err(Unanswered::Timeout(patience)),
         }
     }
 }
@@ -577,7 +588,8 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
             match &reply {
                 Ok(_) => self.pace.arrived(bytes, begun.elapsed(), usual),
                 Err(RPCError::Timeout(_)) => self.pace.late(),
-                // Nothing was sent.
+                // Whoever went may come back by another path.
+                Err(RPCError::Unreachable(_)) => self.pace.parted(),
                 Err(_) => {}
             }
         }

@@ -57,6 +57,11 @@ impl Pace {
         }
     }
 
+    /// The link is gone, and no reply was late: the first one on the next link may take as long as any first one.
+    pub(super) fn parted(&mut self) {
+        self.doublings = 0;
+    }
+
     /// No reply came in time.
     pub(super) fn late(&mut self) {
         self.bytes = (self.bytes / 2).max(BYTES_MIN);
@@ -94,6 +99,16 @@ mod tests {
             pace.late();
         }
         assert_eq!((pace.bytes, pace.patience(USUAL)), (BYTES_MIN, USUAL * 64));
+    }
+
+    #[test]
+    fn a_lost_link_takes_the_patience_with_it_and_not_what_the_path_carries() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            pace.late();
+        }
+        pace.parted();
+        assert_eq!((pace.bytes, pace.patience(USUAL)), (BYTES_MIN, USUAL));
     }
 
     #[test]

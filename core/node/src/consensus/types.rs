@@ -97,7 +97,7 @@ pub struct Members {
     /// Who receives the log without a vote.
     pub learners: BTreeSet<RaftId>,
     /// A change of voters is half done: majorities of the old and of the new voters are both needed. If the leader
-    /// that began it is gone, [`change_voters`](super::Consensus::change_voters) on the current one completes it.
+    /// that began it is gone, [`complete_change`](super::Consensus::complete_change) on the current one completes it.
     pub joint: bool,
 }
 

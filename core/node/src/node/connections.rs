@@ -411,7 +411,10 @@ impl<W: Observer, C: Checks> Node<W, C> {
     }
 
     pub(super) fn unlinked(&mut self, gone: Option<Gone>) {
-        if let Some(Gone { peer, role, farewell }) = gone {
+        if let Some(Gone { peer, role, store, farewell }) = gone {
+            if let (Machine::Server { group, .. }, Some(store)) = (&self.machine, store) {
+                group.parted(RaftId { peer, store });
+            }
             self.world.observe(Event::Unlinked { peer, role, farewell });
             if self.rumoured.remove(&peer) {
                 self.gossip(gossip::Input::Forget { peer });

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipnet_core::id::{LogId, PeerId, RaftId, Role};
+use zipnet_core::id::{LogId, PeerId, RaftId, Role, StoreId};
 use zipnet_core::time::Time;
 
 use crate::consensus::Transport;
@@ -60,6 +60,8 @@ impl<N> Entry<N> {
 pub(super) struct Gone {
     pub(super) peer: PeerId,
     pub(super) role: Role,
+    /// The disk that it ran with, if it is a server.
+    pub(super) store: Option<StoreId>,
     pub(super) farewell: Option<Farewell>,
 }
 
@@ -205,7 +207,7 @@ impl<N: Connection> Links<N> {
         if let Some(store) = hello.store {
             self.routes.with(|routes| routes.remove(&RaftId { peer: entry.peer, store }));
         }
-        Some(Gone { peer: entry.peer, role: hello.role, farewell: entry.farewell })
+        Some(Gone { peer: entry.peer, role: hello.role, store: hello.store, farewell: entry.farewell })
     }
 
     /// Closes everything with a goodbye.

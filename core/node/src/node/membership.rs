@@ -286,7 +286,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 Some(Change::AddLearner(id)) => drop(group.add_learner(id).await),
                 Some(Change::RemoveLearner(id)) => drop(group.remove_learners(BTreeSet::from([id])).await),
                 Some(change) => drop(group.change_voters(change.voters(&voters), false).await),
-                None => drop(group.change_voters(voters, false).await),
+                None => drop(group.complete_change().await),
             }
             drop(sender.unbounded_send(Happening::Changed));
         }));

@@ -474,6 +474,34 @@ fn no_answer_of_a_member_stops_a_leader() {
     }
 }
 
+#[test]
+fn a_lost_link_is_not_waited_for() {
+    block_on(async {
+        let group = Group::start(1).await;
+        group.propose(0..5).await;
+        let node = group.node(1);
+        group.puppet(2);
+        change(async || node.add_learner(id(2)).await).await;
+        let asked = || {
+            let heard = group.heard(2);
+            let requests = heard.iter().filter(|message| {
+                let request = decode_frame(message);
+                matches!(request, Ok(Frame::Request(_, Request::Append { entries, .. })) if !entries.is_empty())
+            });
+            requests.count()
+        };
+        // It takes what it is sent and says nothing, so that it is waited for longer and longer: in the end for seconds.
+        eventually("it was asked again and again", || asked() >= 7).await;
+        let before = asked();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(asked(), before, "it is waited for");
+        node.parted(id(2));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // With the patience that a first request is met with.
+        assert!(asked() >= before + 2, "{} and then {}", before, asked());
+    });
+}
+
 /// A node whose log was begun by a leader that the test plays, with a vote for itself, the leader and a third.
 async fn followed_puppet() -> (Group, Node) {
     let group = Group::default();

@@ -444,6 +444,51 @@ fn a_voter_is_replaced_in_one_change() {
 }
 
 #[test]
+fn a_change_that_was_left_half_done_ends_as_it_was_meant() {
+    // Somebody gets a vote in the place of another one, in addition, or somebody loses it.
+    for meant in [vec![1, 2, 4], vec![1, 2, 3, 4], vec![1, 2]] {
+        block_on(async {
+            let group = Group::default();
+            let meant: BTreeSet<_> = meant.into_iter().map(id).collect();
+            let present: Vec<u64> = (1..=4).filter(|number| *number != 3 || meant.contains(&id(3))).collect();
+            for number in &present {
+                let world = Memory::default();
+                let mut log = LogStore::open(&world, &Strict, id(*number), deaf()).await.unwrap();
+                let entry = |index, halves: Vec<BTreeSet<NodeId>>| {
+                    let members = Membership::new_with_defaults(halves, [NodeId(id(4))]);
+                    Entry::new(
+                        LogId::new_term_index(u64::from(index > 0), index),
+                        Payload::Membership(members),
+                    )
+                };
+                let before: BTreeSet<_> = (1..=3).map(|number| NodeId(id(number))).collect();
+                let after = meant.iter().copied().map(NodeId).collect();
+                let entries = [entry(0, vec![before.clone()]), entry(1, vec![before, after])];
+                log.blocking_append(entries).await.unwrap();
+                log.close().await;
+                group.place(*number, world);
+                group.open(*number).await;
+            }
+            eventually("one of them leads", || group.leading().is_some()).await;
+            change(async || {
+                let leader = group.leading().unwrap_or(1);
+                group.node(leader).complete_change().await
+            })
+            .await;
+            eventually("all know it", || {
+                meant.iter().all(|voter| {
+                    let number = present.iter().find(|number| id(**number) == *voter);
+                    let members = group.node(*number.unwrap()).state().members;
+                    members.voters == meant && !members.joint
+                })
+            })
+            .await;
+            group.check_events();
+        });
+    }
+}
+
+#[test]
 fn an_idle_group_writes_nothing() {
     block_on(async {
         let group = Group::start(3).await;
