@@ -110,7 +110,7 @@ impl<W: World, C: Checks> Node<W, C> {
                 };
                 view.open = committee.open().map(|open| OpenRound {
                     round: open.header.round,
-                    age: now.since(member.server.opened_at()),
+                    age: now.since(member.server.waits_since()),
                     awaits: match open.awaited() {
                         (Abandonment::Unsigned, missing) => Awaits::HeaderSignatures(missing),
                         (Abandonment::NoAggregate | Abandonment::TooFewEnvelopes, _) => Awaits::Aggregate,
