@@ -270,8 +270,6 @@ words! {
         LinkCut = "link-cut",
         /// A server gets the log and has no vote.
         CatchingUp = "catching-up",
-        /// A server has neither a vote nor the prospect of one.
-        NotMember = "not-member",
         /// A server has announced that it leaves for good.
         Leaving = "leaving",
         /// A server was retired.
@@ -373,7 +371,6 @@ impl Cause {
             | Self::Election
             | Self::LinkCut
             | Self::CatchingUp
-            | Self::NotMember
             | Self::Leaving
             | Self::Retired
             | Self::NotRegistered

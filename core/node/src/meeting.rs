@@ -391,6 +391,23 @@ pub fn farther_reaching(
     better.max_by_key(|(len, voter)| (*len, core::cmp::Reverse(*voter))).map(|(_, voter)| voter)
 }
 
+/// Cut links, each by the lower and the higher of two voters: one of the two misses the other, and another voter reaches both.
+#[must_use]
+pub fn cut_links(
+    voters: &BTreeSet<PeerId>,
+    reach: &BTreeMap<PeerId, BTreeSet<PeerId>>,
+) -> BTreeSet<(PeerId, PeerId)> {
+    let reaches = |from: &PeerId, to: &PeerId| reach.get(from).map(|reach| reach.contains(to));
+    let is_cut = |(one, other): &(&PeerId, &PeerId)| {
+        let missed = [reaches(one, other), reaches(other, one)].contains(&Some(false));
+        let is_bridge =
+            |bridge: &PeerId| reaches(bridge, one) == Some(true) && reaches(bridge, other) == Some(true);
+        one < other && missed && voters.iter().any(is_bridge)
+    };
+    let pairs = voters.iter().flat_map(|one| voters.iter().map(move |other| (one, other)));
+    pairs.filter(is_cut).map(|(one, other)| (*one, *other)).collect()
+}
+
 impl Membership {
     /// Voters of servers that are gone for good: retired, or leaving, and departed or unreachable. And of those that had a
     /// vote from the beginning and did not come.

@@ -264,6 +264,10 @@ struct Node<W: Observer, C: Checks> {
     outreached: Option<Time>,
     /// Why rounds stall, by name, as it was last told.
     told_causes: Vec<&'static str>,
+    /// When rounds last did not stall, or something that this server knows of stood in the way.
+    explained_at: Time,
+    /// Links between voters that are cut, as far as this server knows, and since when.
+    cut: BTreeMap<(PeerId, PeerId), Time>,
     /// When a server that this one does not know last spoke as a member.
     stranger_at: Option<Time>,
     /// The operator was told that no server that this one knows leads.
@@ -289,6 +293,8 @@ struct Node<W: Observer, C: Checks> {
     waiting: BTreeMap<RequestId, oneshot::Sender<Known>>,
     /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
+    /// How long it took from each of the last two to the next one.
+    gaps: [Duration; 2],
     /// How many there were.
     rounds_seen: u64,
     /// Whom an aggregator believed when that was last written or read.
@@ -539,6 +545,8 @@ impl<W: Observer, C: Checks> Node<W, C> {
             told_reach: BTreeSet::new(),
             outreached: None,
             told_causes: Vec::new(),
+            explained_at: now,
+            cut: BTreeMap::new(),
             stranger_at: None,
             warned_strangers: false,
             restored: false,
@@ -552,6 +560,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             declined_rounds: VecDeque::new(),
             waiting: BTreeMap::new(),
             last_seen: None,
+            gaps: [Duration::ZERO; 2],
             rounds_seen: 0,
             kept,
             keeping: false,
@@ -913,7 +922,10 @@ impl<W: Observer, C: Checks> Node<W, C> {
         if !is_known && (reads || own.any(|own| *own == round)) {
             self.rounds_seen = self.rounds_seen.saturating_add(1);
             let seen = Finalized { round, participants, age: Duration::ZERO };
-            self.last_seen = Some((seen, self.world.now()));
+            let now = self.world.now();
+            if let Some((_, before)) = self.last_seen.replace((seen, now)) {
+                self.gaps = [self.gaps[1], now.since(before)];
+            }
         }
     }
 

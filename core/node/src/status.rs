@@ -59,6 +59,10 @@ pub struct View {
     pub configured: Option<PeerId>,
     /// The open round.
     pub open: Option<OpenRound>,
+    /// The last round, if it was given up, and how long ago that was. Empty on clients and the aggregator.
+    pub abandoned: Option<OpenRound>,
+    /// How long rounds have stalled without anything in the way that a server knows of.
+    pub unexplained: Duration,
     /// The roster of the open round, or of the last one.
     pub roster: Vec<PeerId>,
     /// Clients in the registry.
@@ -75,10 +79,10 @@ pub struct View {
     pub min_servers: Option<u32>,
     /// The fewest servers that a roster may have, as the registered servers ask for.
     pub roster_floor: usize,
-    /// Who of the servers is linked with which servers, as they say; of this node, as it is.
-    pub reach: BTreeMap<PeerId, BTreeSet<PeerId>>,
-    /// How many clients take part in the open round, or in the last one if that was abandoned; from the moment on when they
-    /// were waited for long enough.
+    /// Links between voters that have been cut for some time, each by the lower and the higher of the two.
+    pub cut: BTreeSet<(PeerId, PeerId)>,
+    /// How many clients take part in the open round, from the moment on when they were waited for long enough; until then,
+    /// how many took part in the last one if too few did.
     pub turnout: Option<Turnout>,
     /// Servers that do not approve this aggregator, and why.
     pub disapproved: Vec<(PeerId, Refused)>,
@@ -90,7 +94,8 @@ pub struct View {
     pub finalized_count: u64,
     /// The newest finalised rounds that a server holds, oldest first.
     pub records: Vec<RecordView>,
-    /// How long a round may take: period and deadline together.
+    /// How long a round may take: a server's period and deadline together; elsewhere their defaults, or longer if rounds
+    /// are seen to be rarer.
     pub patience: Duration,
     /// Whether an aggregator is linked with servers, and believes none of them.
     pub strangers_only: bool,
@@ -111,7 +116,7 @@ pub struct View {
 pub struct OpenRound {
     /// Its number.
     pub round: Round,
-    /// How long it has been open.
+    /// How long it has waited for that.
     pub age: Duration,
     /// What it waits for.
     pub awaits: Awaits,
@@ -213,6 +218,8 @@ impl View {
             aggregator: None,
             configured: None,
             open: None,
+            abandoned: None,
+            unexplained: Duration::ZERO,
             roster: Vec::new(),
             clients: 0,
             refusals: BTreeMap::new(),
@@ -221,7 +228,7 @@ impl View {
             min_participants: 1,
             min_servers: None,
             roster_floor: 0,
-            reach: BTreeMap::new(),
+            cut: BTreeSet::new(),
             turnout: None,
             disapproved: Vec::new(),
             declined: None,
@@ -611,6 +618,7 @@ impl fmt::Display for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meeting::cut_links;
 
     fn peer(number: u8) -> PeerId {
         PeerId([number; 32])
@@ -785,17 +793,21 @@ mod tests {
         let set = |peers: &[u8]| peers.iter().map(|number| peer(*number)).collect::<BTreeSet<_>>();
         let stalled = Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) });
         let unsigned = |missing: u8| open(Awaits::HeaderSignatures(vec![peer(missing)]));
+        let cut = |reach: &[(u8, &[u8])]| {
+            let reach = reach.iter().map(|(who, whom)| (peer(*who), set(whom))).collect();
+            cut_links(&healthy().voters, &reach)
+        };
         // Between the second and the third; the first reaches both, and the second leads.
         let bridge = View {
             finalized: stalled,
             open: unsigned(3),
-            reach: [(peer(1), set(&[2, 3])), (peer(2), set(&[1])), (peer(3), set(&[1]))].into(),
+            cut: cut(&[(1, &[2, 3]), (2, &[1]), (3, &[1])]),
             ..healthy()
         };
         let leader = View {
             me: peer(2),
             linked: set(&[1, 9]),
-            reach: [(peer(2), set(&[1])), (peer(1), set(&[2, 3]))].into(),
+            cut: cut(&[(2, &[1]), (1, &[2, 3])]),
             ..bridge.clone()
         };
         let cut_off = View {
@@ -803,7 +815,7 @@ mod tests {
             leader: None,
             linked: set(&[1, 9]),
             open: None,
-            reach: [(peer(3), set(&[1])), (peer(1), set(&[2, 3]))].into(),
+            cut: cut(&[(3, &[1]), (1, &[2, 3])]),
             ..bridge.clone()
         };
         for view in [&bridge, &leader, &cut_off] {
@@ -817,7 +829,7 @@ mod tests {
             );
         }
         // Without anybody who reaches both, there is no link to mend.
-        let down = View { reach: [(peer(1), set(&[2])), (peer(2), set(&[1]))].into(), ..bridge };
+        let down = View { cut: cut(&[(1, &[2]), (2, &[1])]), ..bridge };
         assert_eq!(Status::of(&down).cause_names, ["unsigned"]);
     }
 
@@ -830,7 +842,10 @@ mod tests {
         let folding = View { open: open(Awaits::Aggregate), ..without };
         assert_eq!(names(&folding), ["aggregator-away"], "once is enough");
         assert_eq!(names(&View { roster_floor: 4, ..healthy() }), ["too-few-servers"]);
-        assert_eq!(names(&View { finalized: stalled, ..healthy() }), ["no-rounds"]);
+        let silent = View { finalized: stalled, unexplained: Duration::from_secs(3), ..healthy() };
+        assert_eq!(names(&silent), ["no-rounds"]);
+        let at_once = View { unexplained: Duration::from_secs(2), ..silent };
+        assert_eq!(names(&at_once), Vec::<&str>::new(), "the next round may be about to be opened");
         // A leader without a majority is remembered by its followers.
         let lost = View { linked: [peer(9)].into(), ..healthy() };
         assert_eq!(names(&lost), Vec::<&str>::new(), "the leader may still reach the others");
@@ -860,6 +875,84 @@ mod tests {
     }
 
     #[test]
+    fn until_a_round_is_late_it_is_what_the_last_one_waited_for() {
+        let names = |view: &View| Status::of(view).cause_names;
+        let round = |round, age, awaits| {
+            Some(OpenRound { round: Round(round), age: Duration::from_millis(age), awaits })
+        };
+        let stalled = View {
+            finalized: Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) }),
+            unexplained: Duration::from_secs(60),
+            ..healthy()
+        };
+        let partials = || Awaits::Partials(vec![peer(3)]);
+        let next = View {
+            abandoned: round(18, 200, partials()),
+            open: round(19, 200, Awaits::HeaderSignatures(vec![peer(2)])),
+            ..stalled.clone()
+        };
+        assert_eq!(names(&next), ["missing-partial"]);
+        assert!(causes(&next)[0].starts_with("round r18 is waiting for the partial of server-0303030303"));
+        assert_eq!(names(&View { open: None, ..next.clone() }), ["missing-partial"], "nor is one open yet");
+        let late = View { open: round(19, 3000, Awaits::HeaderSignatures(vec![peer(2)])), ..next.clone() };
+        assert_eq!(names(&late), ["unsigned"], "it waits for something else");
+        // What is known of the present comes first.
+        let below = View { open: None, roster_floor: 4, ..next.clone() };
+        assert_eq!(names(&below), ["too-few-servers"]);
+        let long_ago = View { open: None, abandoned: round(18, 60_000, partials()), ..next };
+        assert_eq!(names(&long_ago), ["no-rounds"], "none was opened since");
+        let first = View { open: round(18, 200, Awaits::HeaderSignatures(vec![peer(2)])), ..stalled };
+        assert_eq!(names(&first), Vec::<&str>::new(), "nothing is late yet");
+    }
+
+    #[test]
+    fn a_server_without_a_vote_does_not_speak_of_the_past() {
+        // In the part of the log that it has, there are one voter, no aggregator and no clients.
+        let view = View {
+            voters: [peer(2)].into(),
+            servers: [(peer(2), ServerState::Registered)].into(),
+            aggregator: None,
+            clients: 0,
+            finalized: None,
+            ..healthy()
+        };
+        let status = Status::of(&view);
+        assert_eq!(status.cause_names, ["catching-up", "not-registered"]);
+        let unled = View { leader: None, linked: BTreeSet::new(), ..view };
+        assert_eq!(Status::of(&unled).cause_names, ["no-quorum", "catching-up", "not-registered"]);
+    }
+
+    #[test]
+    fn nothing_concerns_a_retired_server_any_more() {
+        let mut view = View { leader: None, linked: BTreeSet::new(), aggregator: None, ..healthy() };
+        view.servers.insert(peer(1), ServerState::Retired);
+        assert_eq!(causes(&view), ["this server was retired; its identity is barred"]);
+    }
+
+    #[test]
+    fn an_aggregator_names_the_first_thing_that_is_wrong() {
+        let names = |view: &View| Status::of(view).cause_names;
+        let aggregator = View { me: peer(9), role: Role::Aggregator, ..unattended() };
+        assert_eq!(names(&View { open: None, ..aggregator.clone() }), ["too-few-envelopes"], "of the last");
+        let few = View { clients: 1, ..aggregator.clone() };
+        assert_eq!(names(&few), ["too-few-clients"]);
+        let unknown = View { aggregator: None, ..few };
+        assert_eq!(names(&unknown), ["not-approved"]);
+        let strangers = View { strangers_only: true, ..unknown };
+        assert_eq!(names(&strangers), ["strangers-only"], "they have nothing to approve");
+        assert_eq!(names(&View { linked: BTreeSet::new(), ..strangers }), ["no-server"]);
+        // Servers take their time to put an aggregate into the log.
+        let sent = |age| OpenRound {
+            round: Round(18),
+            age: Duration::from_millis(age),
+            awaits: Awaits::Servers(vec![peer(3)]),
+        };
+        let sent = |age| View { turnout: None, open: Some(sent(age)), ..aggregator.clone() };
+        assert_eq!(names(&sent(300)), ["no-header"]);
+        assert_eq!(names(&sent(3300)), ["aggregate-not-applied"]);
+    }
+
+    #[test]
     fn an_aggregator_that_was_approved_by_hand_is_to_be_configured() {
         let status = Status::of(&View { configured: Some(peer(8)), ..healthy() });
         assert!(status.ready);
@@ -884,7 +977,7 @@ mod tests {
             ]
         );
         let view = View::lonely("acme.mainnet", peer(1), Role::Server);
-        assert_eq!(causes(&view)[0], "not in the committee yet: waiting for a leader to send the log");
+        assert_eq!(causes(&view), ["not in the committee yet: waiting for a leader to send the log"]);
         let view = View { voters: [peer(1)].into(), finalized: None, uptime: Duration::ZERO, ..healthy() };
         assert!(causes(&view).contains(&"the first round waits for servers: 1 of 3 have a vote".to_owned()));
     }

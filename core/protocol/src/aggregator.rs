@@ -186,7 +186,7 @@ pub struct Aggregator<C> {
 pub struct Waiting<'a> {
     /// Of the round.
     pub header: &'a Header,
-    /// When this aggregator saw it first.
+    /// Since when it waits for that.
     pub since: Time,
     /// Servers that have not put the aggregate into the log; `None`: it is not made yet.
     pub missing: Option<Vec<PeerId>>,
@@ -259,6 +259,8 @@ struct Current {
     declined: BTreeMap<u32, Refused>,
     /// What the servers were told of the turnout last.
     told: Option<Turnout>,
+    /// The turnout of the round before if that was never folded, then that of this one before it was enough.
+    lacked: Option<Turnout>,
     /// When they are told again.
     tell: Retry,
     stage: Stage,
@@ -287,7 +289,7 @@ enum Again {
 enum Stage {
     Folding(Fold),
     Signing,
-    Forwarding { message: Arc<[u8]>, retry: Retry, applied: BTreeSet<PeerId> },
+    Forwarding { since: Time, message: Arc<[u8]>, retry: Retry, applied: BTreeSet<PeerId> },
     Over,
 }
 
@@ -454,15 +456,15 @@ impl<C: Checks> Aggregator<C> {
     pub fn waiting(&self) -> Option<Waiting<'_>> {
         let current = self.current.as_ref()?;
         let header = &current.live.header;
-        let missing = match &current.stage {
-            Stage::Folding(_) | Stage::Signing => None,
-            Stage::Forwarding { applied, .. } => {
+        let (since, missing) = match &current.stage {
+            Stage::Folding(_) | Stage::Signing => (current.since, None),
+            Stage::Forwarding { since, applied, .. } => {
                 let roster = header.servers.iter().map(|server| server.peer);
-                Some(roster.filter(|server| !applied.contains(server)).collect())
+                (*since, Some(roster.filter(|server| !applied.contains(server)).collect()))
             }
             Stage::Over => return None,
         };
-        Some(Waiting { header, since: current.since, missing })
+        Some(Waiting { header, since, missing })
     }
 
     /// The newest finalised rounds that it holds, oldest first: each with its digest, and whether its whole roster has
@@ -644,8 +646,8 @@ impl<C: Checks> Aggregator<C> {
                 {
                     let (round, participants) = (aggregate.round, aggregate.participants.count_ones());
                     let message = wire::encode(&Message::Aggregate(*aggregate));
-                    current.stage =
-                        Stage::Forwarding { message, retry: Retry::at(self.now), applied: BTreeSet::new() };
+                    let (since, retry) = (self.now, Retry::at(self.now));
+                    current.stage = Stage::Forwarding { since, message, retry, applied: BTreeSet::new() };
                     out.report(Report::AggregateForwarded { round, participants });
                 }
             }
@@ -1011,6 +1013,8 @@ impl<C: Checks> Aggregator<C> {
             previous: header.previous.record,
             disclaimers: BTreeMap::new(),
         });
+        let unfolded = self.current.as_mut().filter(|current| matches!(current.stage, Stage::Folding(_)));
+        let lacked = unfolded.and_then(|current| current.told.take());
         let before = header.previous.round;
         let have = self.records.get(&before).is_some_and(|kept| kept.confirmed);
         self.missing = (before.0 > 0 && !have).then_some((before, Retry::at(self.now)));
@@ -1024,6 +1028,7 @@ impl<C: Checks> Aggregator<C> {
             heard: BTreeMap::new(),
             declined: BTreeMap::new(),
             told: None,
+            lacked,
             tell: Retry::at(self.now.after(self.config.fold_deadline)),
             stage: Stage::Folding(Fold::new(header.params.vector_bytes())),
             live,
@@ -1139,9 +1144,20 @@ impl<C: Checks> Aggregator<C> {
         }
     }
 
-    /// How many clients take part in the newest live round, as long as it is not folded.
+    /// How many clients take part in the newest live round if they are too few, once it has waited for them long enough;
+    /// until then, and until its aggregate is in the log, how many were too few last.
     #[must_use]
     pub fn turnout(&self) -> Option<Turnout> {
+        let current = self.current.as_ref()?;
+        match &current.stage {
+            Stage::Folding(_) if current.told.is_some() => self.count_turnout(),
+            Stage::Folding(_) | Stage::Signing | Stage::Forwarding { .. } => current.lacked.clone(),
+            Stage::Over => None,
+        }
+    }
+
+    /// How many clients take part in the newest live round, as long as it is not folded.
+    fn count_turnout(&self) -> Option<Turnout> {
         let current = self.current.as_ref()?;
         let (Stage::Folding(_), Some(clients)) = (&current.stage, &current.clients) else { return None };
         let is_absent = |(place, peer): &(u32, &PeerId)| {
@@ -1175,7 +1191,7 @@ impl<C: Checks> Aggregator<C> {
         if self.current.as_mut().filter(is_due).is_none() {
             return;
         }
-        let turnout = self.turnout();
+        let turnout = self.count_turnout();
         let Some(current) = &mut self.current else { return };
         current.tell.again(self.now, self.config.resend.saturating_mul(TURNOUT_PACE));
         let Some(turnout) = turnout else { return };
@@ -1209,6 +1225,7 @@ impl<C: Checks> Aggregator<C> {
             assert!(current.participants.is_disjoint(&current.refused), "no refused client is folded");
             let body = core::mem::replace(fold, Fold::new(0)).into_body();
             current.stage = Stage::Signing;
+            current.lacked = current.told.take();
             out.push(Effect::Work(Job::SignAggregate {
                 log: header.log,
                 round: header.round,
@@ -1578,7 +1595,7 @@ impl<C: Checks> Aggregator<C> {
 
     fn repeat_aggregate(&mut self, out: &mut Outbox) {
         let Some(current) = &mut self.current else { return };
-        if let Stage::Forwarding { message, retry, applied } = &mut current.stage
+        if let Stage::Forwarding { message, retry, applied, .. } = &mut current.stage
             && retry.due <= self.now
         {
             retry.back_off(self.now, self.config.resend);

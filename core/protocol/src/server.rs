@@ -195,6 +195,19 @@ impl Asked {
     }
 }
 
+/// A round that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Which.
+    pub round: Round,
+    /// When this server saw that.
+    pub at: Time,
+    /// Why.
+    pub reason: Abandonment,
+    /// The servers that it waited for.
+    pub missing: Vec<PeerId>,
+}
+
 /// How far an orderly stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stopping {
@@ -256,16 +269,20 @@ pub struct Server<C> {
     disclaimers: VecDeque<Disclaimer>,
     /// When this server saw the open round opened, or took over the leadership.
     opened_at: Time,
+    /// When the open round came to wait for something else.
+    advanced_at: Time,
     last_opened: Option<Time>,
     /// A server outside the open round's roster has registered.
     newcomer: bool,
     /// Servers that the last abandoned round waited for in vain.
     silent: BTreeSet<PeerId>,
+    /// The last round that this process saw given up, until one is finalised.
+    abandoned: Option<Abandoned>,
     /// When this server saw the newest record made.
     finalized_at: Time,
     /// The newest record that this leader gave to the aggregator, and whether it was confirmed.
     published: Option<(Digest, bool)>,
-    /// What the aggregator said last about the turnout of a round, until one is finalised.
+    /// What the aggregator said last about the turnout of a round, until one is finalised, or given up for another reason.
     turnout: Option<Turnout>,
     /// What the aggregator sent for the live round.
     held: Option<Box<Aggregate>>,
@@ -327,9 +344,11 @@ impl<C: Checks> Server<C> {
             disclaiming: BTreeSet::new(),
             disclaimers: VecDeque::new(),
             opened_at: Time::default(),
+            advanced_at: Time::default(),
             last_opened: None,
             newcomer: false,
             silent: BTreeSet::new(),
+            abandoned: None,
             finalized_at: Time::default(),
             published: None,
             turnout: None,
@@ -472,6 +491,7 @@ impl<C: Checks> Server<C> {
         self.held = None;
         self.newcomer = false;
         self.silent.clear();
+        self.abandoned = None;
         self.committee = committee;
         (self.present, self.round_is_news) = (false, false);
         self.parts.skip();
@@ -549,7 +569,14 @@ impl<C: Checks> Server<C> {
         entry.is_some_and(|entry| entry.takes_part() && self.bundle.as_ref() == Some(&entry.bundle))
     }
 
-    /// What the aggregator said last about a round that has too few participants; `None` since a round was finalised.
+    /// The last round that this process saw given up; `None` since a round was finalised.
+    #[must_use]
+    pub fn abandoned(&self) -> Option<&Abandoned> {
+        self.abandoned.as_ref()
+    }
+
+    /// What the aggregator said last about a round that has too few participants; `None` since a round was finalised, or
+    /// given up for another reason.
     #[must_use]
     pub fn turnout(&self) -> Option<&Turnout> {
         self.turnout.as_ref()
@@ -567,10 +594,11 @@ impl<C: Checks> Server<C> {
         self.held.is_some()
     }
 
-    /// When the open round was opened, or this server took over the leadership.
+    /// Since when the open round waits for what it waits for, as this server saw it; since it took over the leadership, if
+    /// that was later.
     #[must_use]
-    pub fn opened_at(&self) -> Time {
-        self.opened_at
+    pub fn waits_since(&self) -> Time {
+        self.advanced_at.max(self.opened_at)
     }
 
     /// How many rounds this process has seen finished while it took part.
@@ -1048,8 +1076,12 @@ impl<C: Checks> Server<C> {
                     withheld: false,
                 });
             }
-            Report::HeaderLive { .. } => self.send_live(out),
+            Report::HeaderLive { .. } => {
+                self.advanced_at = self.now;
+                self.send_live(out);
+            }
             Report::AggregateApplied { round, header, .. } => {
+                self.advanced_at = self.now;
                 self.held = None;
                 if let Some(aggregator) = self.linked_aggregator() {
                     let (round, header) = (*round, *header);
@@ -1065,14 +1097,23 @@ impl<C: Checks> Server<C> {
                 self.parts.finalised(record.round);
                 self.promise = None;
                 self.silent.clear();
+                self.abandoned = None;
                 self.turnout = None;
                 self.finalized_at = self.now;
             }
-            Report::RoundAbandoned { header, missing, reason, .. } => {
+            Report::RoundAbandoned { round, header, missing, reason, .. } => {
                 let lacked = self.turnout.as_ref().is_some_and(|turnout| turnout.header == *header);
                 if lacked && self.held.is_none() && *reason == Abandonment::NoAggregate {
                     *reason = Abandonment::TooFewEnvelopes;
+                } else {
+                    self.turnout = None;
                 }
+                self.abandoned = is_news.then(|| Abandoned {
+                    round: *round,
+                    at: self.now,
+                    reason: *reason,
+                    missing: missing.clone(),
+                });
                 if let Some(promise) = self.promise.take() {
                     self.disclaim(&promise, out);
                 }

@@ -380,7 +380,12 @@ pub(crate) fn tells(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
     use zipnet_node::status;
+    use zipnet_scenarios::{list, read};
 
     use super::*;
 
@@ -389,5 +394,25 @@ mod tests {
         for name in status::Cause::NAMES {
             assert!(Cause::ALL.iter().any(|(_, word, _)| *word == name), "no scenario can ask for {name}");
         }
+    }
+
+    #[test]
+    fn every_cause_of_a_node_is_brought_about_by_a_scenario() {
+        // A reader is no node of a scenario.
+        let elsewhere = ["nobody-linked"];
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let mut waited_for = BTreeSet::new();
+        for path in list(&files).unwrap() {
+            let text = fs::read_to_string(&path).unwrap();
+            let scenario = read(&path.display().to_string(), &text).unwrap();
+            for until in scenario.steps.iter().flat_map(|step| &step.untils) {
+                if let Condition::Status { cause, .. } = &until.condition {
+                    waited_for.insert(cause.name());
+                }
+            }
+        }
+        let missing: Vec<_> =
+            status::Cause::NAMES.into_iter().filter(|name| !waited_for.contains(name)).collect();
+        assert_eq!(missing, elsewhere);
     }
 }

@@ -1,33 +1,54 @@
 //! What a node shows of itself to status pages and operators.
 
+use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::Checks;
 use zipnet_core::committee;
 use zipnet_core::id::{PeerId, RaftId, Role, StoreId};
 use zipnet_core::machine::Abandonment;
-use zipnet_core::message::Standing;
+use zipnet_core::message::{Standing, Turnout};
+use zipnet_core::time::Time;
 
 use super::connections::unlisted_voter;
-use super::{Machine, Node, lock};
+use super::{Machine, Node, OUTREACHED, lock};
 use crate::config::Part;
 use crate::event::{Event, Observer};
-use crate::meeting::ServerState;
+use crate::meeting::{ServerState, cut_links};
 use crate::status::{Awaits, Cause, Declined, Finalized, OpenRound, RecordView, View, causes};
 
 impl<W: Observer, C: Checks> Node<W, C> {
     /// Tells operators why rounds stall, whenever that changes, and that they go on.
     pub(super) fn look_after_causes(&mut self) {
+        let now = self.world.now();
+        self.look_for_cut_links(now);
         let stalled = self.pace().is_stalled();
         let causes = if stalled { causes(&self.view()) } else { Vec::new() };
+        // These two say nothing of what stands in the way.
+        let explains = |cause: &Cause| !matches!(cause, Cause::NoRounds | Cause::NoAnonymity);
+        if !stalled || causes.iter().any(explains) {
+            self.explained_at = now;
+        }
         if causes.is_empty() && stalled {
-            // The next round was opened just now.
+            // A round was opened just now, or is about to be.
             return;
         }
         let names: Vec<_> = causes.iter().map(Cause::name).collect();
         if names != self.told_causes {
             self.world.observe(if causes.is_empty() { Event::GoesOn } else { Event::Stalled { causes } });
             self.told_causes = names;
+        }
+    }
+
+    /// Notes which links between voters are cut. Links come up and break one after the other, so that a cut counts once it
+    /// lasts.
+    fn look_for_cut_links(&mut self, now: Time) {
+        let Machine::Server { group, .. } = &self.machine else { return };
+        let voters = group.state().members.voters.iter().map(|voter| voter.peer).collect();
+        let cut = cut_links(&voters, &self.reach());
+        self.cut.retain(|link, _| cut.contains(link));
+        for link in cut {
+            self.cut.entry(link).or_insert(now);
         }
     }
 
@@ -45,6 +66,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
         } else {
             view.finalized = self.last_seen.map(|(seen, at)| Finalized { age: now.since(at), ..seen });
             view.finalized_count = self.rounds_seen;
+            view.patience = patience(view.patience, self.gaps);
         }
         if let Part::Server(part) = &self.config.part {
             view.patience = part.round_period.saturating_add(part.round_deadline);
@@ -107,18 +129,24 @@ impl<W: Observer, C: Checks> Node<W, C> {
                     (None, Some(kept)) => kept.record.servers.clone(),
                     (None, None) => Vec::new(),
                 };
-                view.open = committee.open().map(|open| OpenRound {
-                    round: open.header.round,
-                    age: now.since(member.server.opened_at()),
-                    awaits: match open.awaited() {
-                        (Abandonment::Unsigned, missing) => Awaits::HeaderSignatures(missing),
-                        (Abandonment::NoAggregate | Abandonment::TooFewEnvelopes, _) => Awaits::Aggregate,
-                        (Abandonment::MissingPartial, missing) => Awaits::Partials(missing),
-                    },
+                view.open = committee.open().map(|open| {
+                    let (lacks, missing) = open.awaited();
+                    OpenRound {
+                        round: open.header.round,
+                        age: now.since(member.server.waits_since()),
+                        awaits: awaits(lacks, missing),
+                    }
+                });
+                view.abandoned = member.server.abandoned().map(|abandoned| OpenRound {
+                    round: abandoned.round,
+                    age: now.since(abandoned.at),
+                    awaits: awaits(abandoned.reason, abandoned.missing.clone()),
                 });
                 view.turnout = member.server.turnout().filter(|_| !member.server.holds_aggregate()).cloned();
                 view.roster_floor = committee.roster_floor();
-                view.reach = self.reach();
+                let lasts = self.cut.iter().filter(|(_, since)| now.since(**since) >= OUTREACHED);
+                view.cut = lasts.map(|(link, _)| *link).collect();
+                view.unexplained = now.since(self.explained_at);
                 view.clients = committee.clients().len();
                 let mut refusals: BTreeMap<PeerId, BTreeSet<PeerId>> = BTreeMap::new();
                 for (client, servers) in committee.refusals() {
@@ -140,13 +168,14 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 view.disapproved = aggregator.disapproved().collect();
                 view.clients = aggregator.registry().map_or(0, |registry| registry.len());
                 view.log = aggregator.log();
+                view.turnout = aggregator.turnout();
                 if let Some(waiting) = aggregator.waiting() {
                     view.min_participants = waiting.header.min_participants;
                     view.roster = waiting.header.servers.iter().map(|server| server.peer).collect();
-                    view.turnout = aggregator.turnout();
+                    let lacks = |turnout: &Turnout| turnout.round == waiting.header.round;
                     let awaits = match waiting.missing {
                         Some(missing) => Some(Awaits::Servers(missing)),
-                        None => view.turnout.as_ref().map(|_| Awaits::Aggregate),
+                        None => view.turnout.as_ref().is_some_and(lacks).then_some(Awaits::Aggregate),
                     };
                     view.open = awaits.map(|awaits| OpenRound {
                         round: waiting.header.round,
@@ -158,8 +187,10 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 let records =
                     records.map(|(record, digest, confirmed)| RecordView::of(record, digest, confirmed));
                 view.records = records.collect();
-                let has_servers = self.links.linked().any(|(_, hello)| hello.role == Role::Server);
-                view.strangers_only = has_servers && !aggregator.knows_server();
+                // Another aggregator is of no use to this one.
+                let servers = self.links.linked().filter(|(_, hello)| hello.role == Role::Server);
+                view.linked = servers.map(|(peer, _)| *peer).collect();
+                view.strangers_only = !view.linked.is_empty() && !aggregator.knows_server();
             }
             Machine::Client(client) => {
                 view.enrolled = client.is_enrolled();
@@ -189,6 +220,21 @@ impl<W: Observer, C: Checks> Node<W, C> {
     }
 }
 
+/// How long a round may take, as whoever is not told how often the servers open one has seen it. The shorter of the last
+/// two gaps counts, as the other one may be a stall.
+fn patience(usual: Duration, gaps: [Duration; 2]) -> Duration {
+    usual.max(gaps[0].min(gaps[1]).saturating_mul(2))
+}
+
+/// What a round waits for that has come as far as this.
+fn awaits(lacks: Abandonment, missing: Vec<PeerId>) -> Awaits {
+    match lacks {
+        Abandonment::Unsigned => Awaits::HeaderSignatures(missing),
+        Abandonment::NoAggregate | Abandonment::TooFewEnvelopes => Awaits::Aggregate,
+        Abandonment::MissingPartial => Awaits::Partials(missing),
+    }
+}
+
 /// Servers whose vote is that of another disk than the one with which they are here.
 fn old_disks(voters: &BTreeSet<RaftId>, present: impl Iterator<Item = RaftId>) -> BTreeSet<PeerId> {
     let present: BTreeMap<PeerId, StoreId> = present.map(|id| (id.peer, id.store)).collect();
@@ -211,6 +257,16 @@ pub(super) fn server_states<C: Checks>(committee: &committee::Committee<C>) -> B
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_that_are_rare_on_purpose_do_not_stall() {
+        let (usual, seconds) = (Duration::from_secs(18), Duration::from_secs);
+        assert_eq!(patience(usual, [Duration::ZERO; 2]), usual, "nothing was seen yet");
+        assert_eq!(patience(usual, [seconds(3), seconds(3)]), usual);
+        assert_eq!(patience(usual, [seconds(60), seconds(62)]), seconds(120));
+        assert_eq!(patience(usual, [seconds(3), seconds(600)]), usual, "a stall is no pace");
+        assert_eq!(patience(usual, [seconds(600), seconds(3)]), usual);
+    }
 
     #[test]
     fn a_vote_is_that_of_a_disk() {

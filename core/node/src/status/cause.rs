@@ -9,7 +9,7 @@ use zipnet_core::id::{PeerId, Role, Round};
 use zipnet_core::message::Turnout;
 use zipnet_core::refused::Refused;
 
-use super::{Awaits, CONNECT_TIMEOUT, View, connect_timeout, count, names};
+use super::{Awaits, CONNECT_TIMEOUT, OpenRound, View, connect_timeout, count, names};
 use crate::meeting::{ServerState, majority};
 
 /// Why a node is not ready. Displayed as a sentence that names the cause and, where it is not plain, the next step.
@@ -46,8 +46,6 @@ pub enum Cause {
     VoteOfOldDisk,
     /// A server gets the log and has no vote.
     CatchingUp,
-    /// A server has neither a vote nor the prospect of one.
-    NotMember,
     /// A server has announced that it leaves for good.
     Leaving,
     /// A server was retired.
@@ -111,7 +109,7 @@ pub enum Cause {
         /// From whom, and whether each is linked.
         missing: Vec<(PeerId, bool)>,
     },
-    /// Nothing that this node knows of stands in the way, and no round ends.
+    /// Nothing that this server knows of stands in the way, and no round ends.
     NoRounds,
     /// A round with one participant names its author. Rounds go on.
     NoAnonymity,
@@ -167,14 +165,13 @@ pub enum Cause {
 
 impl Cause {
     /// All names, in the order of the documentation.
-    pub const NAMES: [&'static str; 35] = [
+    pub const NAMES: [&'static str; 34] = [
         "not-in-committee",
         "no-quorum",
         "election",
         "link-cut",
         "vote-of-old-disk",
         "catching-up",
-        "not-member",
         "leaving",
         "retired",
         "not-registered",
@@ -215,7 +212,6 @@ impl Cause {
             Self::LinkCut { .. } => "link-cut",
             Self::VoteOfOldDisk => "vote-of-old-disk",
             Self::CatchingUp => "catching-up",
-            Self::NotMember => "not-member",
             Self::Leaving => "leaving",
             Self::Retired => "retired",
             Self::NotRegistered => "not-registered",
@@ -260,29 +256,40 @@ pub fn causes(view: &View) -> Vec<Cause> {
 }
 
 fn of_server(view: &View) -> Vec<Cause> {
+    if view.servers.get(&view.me) == Some(&ServerState::Retired) {
+        // Nothing else concerns it any more.
+        return vec![Cause::Retired];
+    }
+    if view.voters.is_empty() {
+        // Whoever has no log knows nothing else.
+        return vec![Cause::NotInCommittee { astray: view.astray.clone() }];
+    }
     let mut causes = Vec::new();
     let alive = view.voters.iter().filter(|voter| view.can_vote(voter)).count();
     let led = view.leader.is_some();
-    if view.voters.is_empty() {
-        causes.push(Cause::NotInCommittee { astray: view.astray.clone() });
-    } else if alive < majority(view.voters.len()) && (!led || view.is_stalled()) {
+    if alive < majority(view.voters.len()) && (!led || view.is_stalled()) {
         let absent = view.voters.iter().filter(|voter| !view.answers(voter)).copied().collect();
         let forgot = view.old_disks.iter().copied().collect();
         causes.push(Cause::NoQuorum { led, alive, voters: view.voters.len(), absent, forgot });
     } else if !led {
         causes.push(cut_to(view, view.me).unwrap_or(Cause::Election));
     }
+    let votes = view.voters.contains(&view.me);
+    let agrees = causes.is_empty();
     if view.old_disks.contains(&view.me) {
         causes.push(Cause::VoteOfOldDisk);
-    } else if !view.voters.is_empty() && !view.voters.contains(&view.me) {
-        let learns = view.learners.contains(&view.me);
-        causes.push(if learns { Cause::CatchingUp } else { Cause::NotMember });
+    } else if !votes {
+        // In the part of the log that it has so far it may not even be a learner.
+        causes.push(Cause::CatchingUp);
     }
     match view.servers.get(&view.me) {
         Some(ServerState::Registered) => {}
         Some(ServerState::Leaving) => causes.push(Cause::Leaving),
-        Some(ServerState::Retired) => causes.push(Cause::Retired),
-        Some(ServerState::Departed) | None => causes.push(Cause::NotRegistered),
+        Some(ServerState::Departed | ServerState::Retired) | None => causes.push(Cause::NotRegistered),
+    }
+    if !votes {
+        // What its log says of everybody else may be long past.
+        return causes;
     }
     let is_missing = |voter: &&PeerId| {
         **voter != view.me && view.linked.contains(*voter) && !view.servers.contains_key(*voter)
@@ -292,7 +299,7 @@ fn of_server(view: &View) -> Vec<Cause> {
         causes.push(Cause::BundlesMissing(missing));
     }
     let is_new = view.finalized.is_none() && view.records.is_empty();
-    if is_new && !view.voters.is_empty() && count(view.voters.len()) < view.first_voters {
+    if is_new && count(view.voters.len()) < view.first_voters {
         causes.push(Cause::FirstVoters { voters: view.voters.len(), wanted: view.first_voters });
     }
     let stalled = view.is_stalled();
@@ -310,18 +317,31 @@ fn of_server(view: &View) -> Vec<Cause> {
     if view.open.is_none() && servers > 0 && servers < view.roster_floor {
         causes.push(Cause::TooFewServers { servers, floor: view.roster_floor });
     }
-    if stalled {
-        let late = view.open.as_ref().filter(|open| open.age > Duration::from_secs(1));
-        if let Some(open) = late {
+    // Where nothing can be agreed on, nobody is to blame for what a round waits for.
+    if stalled && agrees {
+        if let Some(open) = late(view) {
             causes.extend(awaited(view, open.round, &open.awaits));
         } else if causes.is_empty() {
-            causes.push(Cause::NoRounds);
+            // As long as nothing is known of the next round, it is what the last one waited for.
+            match view.abandoned.as_ref().filter(|abandoned| abandoned.age <= view.patience) {
+                Some(abandoned) => causes.extend(awaited(view, abandoned.round, &abandoned.awaits)),
+                None if view.open.is_some() || view.unexplained < LATE => {}
+                None => causes.push(Cause::NoRounds),
+            }
         }
     }
     if view.min_participants < 2 {
         causes.push(Cause::NoAnonymity);
     }
     causes
+}
+
+/// After so long something that takes a moment in every round is missed.
+const LATE: Duration = Duration::from_secs(3);
+
+/// The open round, if what it waits for takes longer than it should.
+fn late(view: &View) -> Option<&OpenRound> {
+    view.open.as_ref().filter(|open| open.age >= LATE)
 }
 
 /// What an open round waits for, as a server sees it.
@@ -346,21 +366,15 @@ fn awaited(view: &View, round: Round, awaits: &Awaits) -> Vec<Cause> {
             }
             None => vec![Cause::NoAggregate { round, aggregator: view.aggregator }],
         },
-        Awaits::Servers(missing) => vec![Cause::AggregateNotApplied { round, missing: missing.clone() }],
+        // Of an aggregator.
+        Awaits::Servers(_) => Vec::new(),
     }
 }
 
-/// A cut link between a server and another voter: one of the two misses the other, and somebody else reaches both.
+/// A cut link between a server and another voter.
 fn cut_to(view: &View, server: PeerId) -> Option<Cause> {
-    let reaches = |from: &PeerId, to: &PeerId| view.reach.get(from).map(|reach| reach.contains(to));
-    let is_cut = |other: &&PeerId| {
-        let missed = [reaches(other, &server), reaches(&server, other)].contains(&Some(false));
-        let is_bridge =
-            |bridge: &PeerId| reaches(bridge, other) == Some(true) && reaches(bridge, &server) == Some(true);
-        **other != server && missed && view.voters.iter().any(is_bridge)
-    };
-    let other = view.voters.iter().find(is_cut)?;
-    Some(Cause::LinkCut { one: *other.min(&server), other: *other.max(&server) })
+    let (one, other) = *view.cut.iter().find(|(one, other)| *one == server || *other == server)?;
+    Some(Cause::LinkCut { one, other })
 }
 
 fn lacking(view: &View, turnout: &Turnout) -> Cause {
@@ -370,22 +384,25 @@ fn lacking(view: &View, turnout: &Turnout) -> Cause {
 }
 
 fn of_aggregator(view: &View) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    if view.linked.is_empty() {
-        causes.push(Cause::NoServer);
+    // Each of these leaves nothing to say of those that follow.
+    let cause = if view.linked.is_empty() {
+        Cause::NoServer
     } else if view.strangers_only {
-        causes.push(Cause::StrangersOnly);
-    }
-    if view.aggregator.is_none() {
-        causes.push(Cause::NotApproved { refused: view.disapproved.clone() });
+        Cause::StrangersOnly
+    } else if view.aggregator.is_none() {
+        Cause::NotApproved { refused: view.disapproved.clone() }
     } else if view.clients < view.min_participants {
-        causes.push(Cause::TooFewClients { clients: view.clients, floor: view.min_participants });
-    }
-    if causes.is_empty() && view.is_stalled() {
-        let waits = view.open.as_ref().map(|open| awaited(view, open.round, &open.awaits));
-        causes.push(waits.and_then(|causes| causes.into_iter().next()).unwrap_or(Cause::NoHeader));
-    }
-    causes
+        Cause::TooFewClients { clients: view.clients, floor: view.min_participants }
+    } else if !view.is_stalled() {
+        return Vec::new();
+    } else if let Some(OpenRound { round, awaits: Awaits::Servers(missing), .. }) = late(view) {
+        Cause::AggregateNotApplied { round: *round, missing: missing.clone() }
+    } else if let Some(turnout) = &view.turnout {
+        lacking(view, turnout)
+    } else {
+        Cause::NoHeader
+    };
+    vec![cause]
 }
 
 fn of_client(view: &View) -> Vec<Cause> {
@@ -509,7 +526,6 @@ impl fmt::Display for Cause {
                  before it votes",
             ),
             Self::CatchingUp => f.write_str("this server has no vote yet: it is catching up with the log"),
-            Self::NotMember => f.write_str("this server is not a member of the committee"),
             Self::Leaving => f.write_str("this server is leaving for good"),
             Self::Retired => f.write_str("this server was retired; its identity is barred"),
             Self::NotRegistered => {
@@ -555,14 +571,16 @@ impl fmt::Display for Cause {
                 awaited_servers(f, missing)
             }
             Self::NoRounds => f.write_str(
-                "no round was finalised for longer than a round may take: the log of the leader says why",
+                "no round was finalised for longer than a round of this server may take: the log of the leader says why, or \
+                 its ZIPNET_ROUND_PERIOD is a longer one",
             ),
             Self::NoAnonymity => f.write_str(
                 "no anonymity: ZIPNET_MIN_PARTICIPANTS is 1, so a round with one participant names its author",
             ),
             Self::NoServer => f.write_str("no server is linked: compare ZIPNET_BOOTSTRAP"),
             Self::StrangersOnly => f.write_str(
-                "no server it knows is linked: if all servers were replaced, restart this aggregator with ZIPNET_BOOTSTRAP",
+                "no server it knows is linked: compare ZIPNET_SERVERS; if all servers were replaced, restart this aggregator \
+                 with ZIPNET_BOOTSTRAP",
             ),
             Self::NotApproved { refused } => {
                 f.write_str("not approved yet: a majority of the servers must approve this aggregator")?;
@@ -658,7 +676,6 @@ mod tests {
             Cause::LinkCut { one: peer(1), other: peer(2) },
             Cause::VoteOfOldDisk,
             Cause::CatchingUp,
-            Cause::NotMember,
             Cause::Leaving,
             Cause::Retired,
             Cause::NotRegistered,

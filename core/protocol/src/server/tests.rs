@@ -698,9 +698,11 @@ fn a_round_past_its_deadline_is_abandoned_by_the_next() {
 #[test]
 fn a_new_leader_adopts_the_open_round_and_restarts_its_deadline() {
     let mut play = Play::at(Step::Live);
+    let live_at = play.now;
     play.wait(DEADLINE - Duration::from_secs(1));
+    assert_eq!(play.server.waits_since(), live_at);
     assert!(opened(&play.lead(0)).is_empty());
-    assert_eq!(play.server.opened_at(), play.now);
+    assert_eq!(play.server.waits_since(), play.now);
     assert!(opened(&play.wait(DEADLINE - Duration::from_secs(1))).is_empty());
     assert_eq!(opened(&play.wait(Duration::from_secs(1))).len(), 1);
 }
@@ -988,6 +990,10 @@ fn a_turnout_is_told_to_operators_and_changes_nothing() {
         matches!(report, Report::RoundAbandoned { reason: Abandonment::TooFewEnvelopes, .. })
     };
     assert_eq!(reports(&effects).into_iter().filter(lacked).count(), 1);
+    let abandoned = play.server.abandoned().expect("the round was given up");
+    let what = (abandoned.round, abandoned.reason, abandoned.at);
+    assert_eq!(what, (open.header.round, Abandonment::TooFewEnvelopes, play.now));
+    assert!(play.server.turnout().is_some(), "it says what was missing");
 
     // Enough have come after all, and the log does not take it.
     let mut play = Play::at(Step::Live);
@@ -998,6 +1004,8 @@ fn a_turnout_is_told_to_operators_and_changes_nothing() {
     play.feed(Input::Stop);
     let effects = play.settle();
     assert_eq!(reports(&effects).into_iter().filter(lacked).count(), 0);
+    assert_eq!(play.server.abandoned().map(|abandoned| abandoned.reason), Some(Abandonment::NoAggregate));
+    assert_eq!(play.server.turnout(), None, "the round was not given up for that");
 
     let mut play = Play::at(Step::Live);
     let open = play.server.committee().open().unwrap().clone();

@@ -536,8 +536,32 @@ fn servers_are_told_why_too_few_take_part() {
         play.feed(Input::Linked { peer, role: Role::Client });
         send(&mut play, client, &envelope);
     }
-    assert_eq!(play.machine.turnout(), None);
     assert!(turnouts(&play.wait(Duration::from_secs(10))).is_empty(), "it is folded");
+    assert_eq!(play.machine.turnout(), Some(better), "as long as the log does not have it");
+    for server in 0..2 {
+        let applied = Message::AggregateApplied { round, header };
+        let server = play.cast.server(server);
+        play.hear(server, &applied);
+    }
+    assert_eq!(play.machine.turnout(), None);
+}
+
+#[test]
+fn clients_are_not_too_few_before_they_were_waited_for() {
+    let mut play = registered(Strict);
+    live(&mut play, &Plan { min_participants: 3, ..Plan::round(1) });
+    assert_eq!(play.machine.turnout(), None, "they may still come");
+    play.wait(Duration::from_secs(2));
+    let lacked = play.machine.turnout().expect("nobody has come");
+    assert_eq!((lacked.round, lacked.envelopes), (Round(1), 0));
+    // Of the next round nothing is known for as long.
+    let next = live(&mut play, &Plan { min_participants: 3, ..Plan::round(2) });
+    let envelope = play.cast.envelope(0, &next);
+    send(&mut play, 0, &envelope);
+    assert_eq!(play.machine.turnout(), Some(lacked));
+    play.wait(Duration::from_secs(2));
+    let now = play.machine.turnout().expect("one has come");
+    assert_eq!((now.round, now.envelopes), (Round(2), 1));
 }
 
 #[test]
