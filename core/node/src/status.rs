@@ -9,10 +9,11 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Role, Round};
 use zipnet_core::message::{Record, Turnout};
 use zipnet_core::refused::Refused;
+use zipnet_facts::fact::Name;
 
 pub use self::cause::{Cause, causes};
 use crate::meeting::{Removal, ServerState};
@@ -253,21 +254,23 @@ impl Default for View {
     }
 }
 
-/// How a node stands. Field names are an interface for scripts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// How a node stands, as it is told and as whoever asks reads it. Field names are an interface for scripts. What a node of
+/// another build does not tell is read as nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The instance's name.
     pub instance: String,
     /// This node, in full.
     pub peer: String,
     /// What it is.
-    pub role: &'static str,
+    pub role: Name,
     /// Whether rounds finish and hide their participants, as far as this node can tell.
     pub ready: bool,
     /// Why not, in words.
     pub causes: Vec<String>,
     /// The same by name, in the same order: one of [`Cause::NAMES`].
-    pub cause_names: Vec<&'static str>,
+    pub cause_names: Vec<Name>,
     /// What an operator should know although rounds may finish.
     pub notes: Vec<String>,
     /// Seconds since the start.
@@ -309,7 +312,8 @@ pub struct Status {
 }
 
 /// How one server stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServerStatus {
     /// The first ten digits of its peer id.
     pub server: String,
@@ -318,9 +322,9 @@ pub struct ServerStatus {
     /// Whether it leads.
     pub leader: bool,
     /// `voter`, `learner` or `none`; `old-disk` if the vote is that of a disk which the server no longer has.
-    pub vote: &'static str,
+    pub vote: Name,
     /// `registered`, `departed`, `leaving`, `retired` or `unknown`.
-    pub standing: &'static str,
+    pub standing: Name,
     /// Whether it is this node or linked with it.
     pub linked: bool,
     /// Whether the last roster lists it.
@@ -332,7 +336,7 @@ impl Status {
     #[must_use]
     pub fn of(view: &View) -> Self {
         let causes = causes(view);
-        let cause_names = causes.iter().map(Cause::name).collect();
+        let cause_names = causes.iter().map(|cause| cause.name().into()).collect();
         let causes: Vec<String> = causes.iter().map(Cause::to_string).collect();
         let mut all: BTreeSet<PeerId> = view.voters.union(&view.learners).copied().collect();
         all.extend(view.servers.keys());
@@ -340,7 +344,7 @@ impl Status {
             server: peer.short(),
             peer: peer.to_string(),
             leader: view.leader == Some(*peer),
-            vote: if view.old_disks.contains(peer) {
+            vote: Name::Borrowed(if view.old_disks.contains(peer) {
                 "old-disk"
             } else if view.voters.contains(peer) {
                 "voter"
@@ -348,21 +352,21 @@ impl Status {
                 "learner"
             } else {
                 "none"
-            },
-            standing: match view.servers.get(peer) {
+            }),
+            standing: Name::Borrowed(match view.servers.get(peer) {
                 Some(ServerState::Registered) => "registered",
                 Some(ServerState::Departed) => "departed",
                 Some(ServerState::Leaving) => "leaving",
                 Some(ServerState::Retired) => "retired",
                 None => "unknown",
-            },
+            }),
             linked: view.answers(peer),
             in_roster: view.roster.contains(peer),
         });
         Self {
             instance: view.instance.clone(),
             peer: view.me.to_string(),
-            role: if view.reads { "reader" } else { view.role.name() },
+            role: Name::Borrowed(if view.reads { "reader" } else { view.role.name() }),
             ready: causes.is_empty(),
             causes,
             cause_names,
@@ -665,7 +669,7 @@ mod tests {
             status.notes[0]
                 .starts_with("server 0303030303 has a new disk, and its vote is still that of the old one")
         );
-        let votes: Vec<_> = status.servers.iter().map(|server| server.vote).collect();
+        let votes: Vec<_> = status.servers.iter().map(|server| &*server.vote).collect();
         assert_eq!(votes, ["voter", "voter", "old-disk"]);
         let own = View { me: peer(3), linked: [1, 2, 9].map(peer).into(), ..view.clone() };
         assert!(
@@ -761,7 +765,7 @@ mod tests {
                         for them: bring the missing server back or add one, restart the clients, or set ZIPNET_MIN_SERVERS \
                         on them; servers that are away: server-0303030303";
         let status = Status::of(&unattended());
-        assert_eq!((status.causes[0].as_str(), status.cause_names[0]), (sentence, "too-few-envelopes"));
+        assert_eq!((status.causes[0].as_str(), &*status.cause_names[0]), (sentence, "too-few-envelopes"));
         assert_eq!(status.awaits.as_deref(), Some("waiting for clients: 1 of 2 envelopes have come"));
         // The aggregator says the same.
         let aggregator =
@@ -820,7 +824,7 @@ mod tests {
         };
         for view in [&bridge, &leader, &cut_off] {
             let status = Status::of(view);
-            assert!(status.cause_names.contains(&"link-cut"), "{:?}", status.causes);
+            assert!(status.cause_names.contains(&"link-cut".into()), "{:?}", status.causes);
             let sentence =
                 status.causes.iter().find(|cause| cause.contains("do not reach each other")).unwrap();
             assert!(
@@ -1031,7 +1035,7 @@ mod tests {
         assert!(Status::of(&reader).notes[0].starts_with("no server is linked"));
         let reader = View { linked: [peer(2), peer(3)].into(), ..reader };
         let status = Status::of(&reader);
-        assert_eq!((status.role, status.notes), ("reader", vec![]));
+        assert_eq!((&*status.role, status.notes), ("reader", vec![]));
         let reader = View { uptime: Duration::from_secs(60), ..reader };
         assert_eq!(causes(&reader), [silent]);
 

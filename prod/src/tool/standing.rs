@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use serde::Deserialize;
 use serde_json::Value;
 use zipnet_node::config::parse_peer;
+use zipnet_node::status::ServerStatus;
 
 use super::Outcome;
 use super::node::page;
@@ -34,18 +35,6 @@ pub(super) async fn status(folder: &Path, matches: &ArgMatches) -> Outcome {
     }
     flags::print(&answer.body);
     Ok(0)
-}
-
-/// A server as the page of a node shows it.
-#[derive(Debug, Deserialize)]
-struct Member {
-    server: String,
-    peer: String,
-    leader: bool,
-    vote: String,
-    standing: String,
-    linked: bool,
-    in_roster: bool,
 }
 
 /// The servers.
@@ -77,7 +66,7 @@ pub(super) async fn members(folder: &Path, matches: &ArgMatches) -> Outcome {
     Ok(0)
 }
 
-fn members_of(page: &Value) -> Result<Vec<Member>, String> {
+fn members_of(page: &Value) -> Result<Vec<ServerStatus>, String> {
     serde_json::from_value(page["servers"].clone())
         .map_err(|reason| format!("failed to read the answer of the node: {reason}"))
 }

@@ -21,32 +21,6 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
-/// How a node stands, as far as it is judged by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct Status {
-    pub(super) causes: Vec<String>,
-    /// Their names, in the same order.
-    pub(super) cause_names: Vec<String>,
-    pub(super) notes: Vec<String>,
-    pub(super) servers: Vec<Server>,
-    /// The group of a server, in full.
-    pub(super) group: Option<String>,
-    /// The log that it replicates, in full.
-    pub(super) log: Option<String>,
-    /// Whether no change of voters is under way.
-    pub(super) members_settled: Option<bool>,
-}
-
-/// One server in a status.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Server {
-    /// The first ten digits of its peer id.
-    pub(super) server: String,
-    /// `voter`, `learner` or `none`.
-    pub(super) vote: String,
-}
-
 /// A finished round, as a server tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Record {

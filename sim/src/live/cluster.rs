@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
+use zipnet_node::status::Status;
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::env::{Holds, SECRET_PREFIX, variable_named};
 use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::{Deployment, Params};
 
-use super::admin::{self, Answer, Status};
+use super::admin::{self, Answer};
 use super::build::{self, Binaries, Build};
 use super::process::{Ended, Process};
 use super::reader::Reader;

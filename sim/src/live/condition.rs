@@ -226,10 +226,8 @@ impl Run<'_> {
         let name = self.cluster.name(leader);
         let status =
             self.cluster.status(leader).ok_or_else(|| format!("{name}, which leads, does not answer"))?;
-        match status.members_settled {
-            Some(true) => {}
-            Some(false) => return Err("a change of voters is in progress".to_owned()),
-            None => return Err(format!("{name} does not tell whether a change of voters is in progress")),
+        if !status.members_settled {
+            return Err("a change of voters is in progress".to_owned());
         }
         if let Some(learner) = status.servers.iter().find(|server| server.vote == "learner") {
             return Err(format!("{} is a learner", self.called(&learner.server)));
