@@ -234,7 +234,7 @@ impl<T: Transport> Calls<T> {
         if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request
             && !known.believes(from)
         {
-            // A leader hands over to a voter. Whoever is none can not do without the leader's silence.
+            // A leader hands over to a voter. Whoever is none cannot do without the leader's silence.
             ballot.transfer = false;
         }
         Ok(request)
@@ -536,10 +536,19 @@ impl<T: Transport> Client<T> {
         action: RPCTypes,
         patience: Duration,
     ) -> Result<Reply, RPCError<Types<R>>> {
-        match self.calls.call::<R>(self.to.0, request, patience).await {
-            // To openraft a node that can not answer is one that can not be reached: it tries again later.
+        self.told(self.calls.call::<R>(self.to.0, request, patience).await, action)
+    }
+
+    /// What openraft is told of an answer.
+    fn told<R: AsyncRuntime>(
+        &self,
+        answer: Result<Reply, Unanswered>,
+        action: RPCTypes,
+    ) -> Result<Reply, RPCError<Types<R>>> {
+        match answer {
+            // To openraft a node that cannot answer is one that cannot be reached: it tries again later.
             Ok(Reply::Failed) => {
-                Err(RPCError::Unreachable(Unreachable::from_string("the node can not answer")))
+                Err(RPCError::Unreachable(Unreachable::from_string("the node cannot answer")))
             }
             Ok(reply) => Ok(reply),
             Err(Unanswered::Link(error)) => Err(RPCError::Unreachable(Unreachable::new(&error))),
@@ -581,20 +590,20 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
         let usual = option.soft_ttl();
         let patience = if is_heartbeat { usual } else { self.pace.patience(usual) };
         let begun = R::Instant::now();
-        let reply = self
-            .call(Request::Append { vote, prev, entries, commit }, RPCTypes::AppendEntries, patience)
-            .await;
+        let request = Request::Append { vote, prev, entries, commit };
+        let answer = self.calls.call::<R>(self.to.0, request, patience).await;
         if !is_heartbeat {
-            match &reply {
+            match &answer {
+                Ok(Reply::Failed) => {}
                 Ok(_) => self.pace.arrived(bytes, begun.elapsed(), usual),
-                Err(RPCError::Timeout(_)) => self.pace.late(),
+                Err(Unanswered::Timeout(_)) => self.pace.late(),
                 // Whoever went may come back by another path.
-                Err(RPCError::Unreachable(_)) => self.pace.parted(),
-                Err(_) => {}
+                Err(Unanswered::Link(LinkError::Closed(_) | LinkError::Unreachable)) => self.pace.parted(),
+                // The link is there, and was not asked to carry it.
+                Err(Unanswered::Link(LinkError::Full | LinkError::TooLarge | LinkError::Violation(_))) => {}
             }
         }
-        let reply = reply?;
-        match reply {
+        match self.told(answer, RPCTypes::AppendEntries)? {
             Reply::Appended => self.calls.acknowledged(self.to.0, vote, ids.last().copied().or(prev)),
             Reply::AppendedUpTo(last) if last.is_some_and(|last| ids.contains(&last)) => {
                 self.calls.acknowledged(self.to.0, vote, last);
