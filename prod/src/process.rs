@@ -372,7 +372,7 @@ const LINES_FROM: u64 = 1 << 32;
 /// has ended, nothing becomes of those that are under way. True if all of them landed.
 async fn publish_lines(handle: Handle, mut end: oneshot::Receiver<()>) -> bool {
     let (sender, mut lines) = mpsc::channel(1);
-    // Reading blocks, and can not be given up: the thread ends with the process.
+    // Reading blocks, and cannot be given up: the thread ends with the process.
     drop(std::thread::spawn(move || read_lines(&mut std::io::stdin().lock(), &sender)));
     let mut known = FuturesUnordered::new();
     let mut waiting: BTreeSet<u64> = BTreeSet::new();
@@ -426,7 +426,7 @@ async fn publish_lines(handle: Handle, mut end: oneshot::Receiver<()>) -> bool {
     all_landed && waiting.is_empty() && !more
 }
 
-/// Hands over the lines of a text without their ends, until it ends or can not be read. A message is bytes: lines need not
+/// Hands over the lines of a text without their ends, until it ends or cannot be read. A message is bytes: lines need not
 /// be UTF-8.
 fn read_lines(from: &mut impl BufRead, lines: &mpsc::Sender<std::io::Result<Vec<u8>>>) {
     loop {

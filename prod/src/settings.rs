@@ -63,7 +63,7 @@ impl Settings {
     /// Collects what was set. `environment` is that of the process.
     ///
     /// # Errors
-    /// Sentences that say which file can not be read, and why.
+    /// Sentences that say which file cannot be read, and why.
     pub fn collect(
         role: Role,
         matches: &ArgMatches,
@@ -218,7 +218,7 @@ impl Settings {
 
 /// The variables that a file sets.
 fn read(path: &Path) -> Result<Vec<Setting>, Vec<String>> {
-    let unreadable = |reason: String| format!("{CONFIG}={} can not be read: {reason}", shown(path));
+    let unreadable = |reason: String| format!("{CONFIG}={} cannot be read: {reason}", shown(path));
     let text = std::fs::read(path).map_err(|reason| vec![unreadable(reason.to_string())])?;
     environment::read(&text)
         .map_err(|mistakes| mistakes.iter().map(|mistake| unreadable(mistake.to_string())).collect())
@@ -290,7 +290,7 @@ mod tests {
     fn a_file_that_can_not_be_read_is_named() {
         let matches = command(Role::Server).get_matches_from(["zipnet-server", "--config", "/no/such.env"]);
         let refused = Settings::collect(Role::Server, &matches, &BTreeMap::new()).expect_err("missing");
-        assert!(refused[0].starts_with("ZIPNET_CONFIG=/no/such.env can not be read: "), "{refused:?}");
+        assert!(refused[0].starts_with("ZIPNET_CONFIG=/no/such.env cannot be read: "), "{refused:?}");
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn command() -> Command {
                         .long("dead")
                         .action(ArgAction::SetTrue)
                         .requires("peer")
-                        .help("The server is dead for good and can not say so itself"),
+                        .help("The server is dead for good and cannot say so itself"),
                 ),
         )
         .subcommand(

@@ -903,7 +903,7 @@ fn whoever_calls_himself_an_aggregator_gets_no_envelope() {
     let (greeted, envelopes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let receiving = receive_clients(Arc::clone(&stranger), Arc::clone(&greeted), Arc::clone(&envelopes));
     drop(runtime.spawn(receiving));
-    // A third client is pointed to both, and can not tell them apart until a header names one.
+    // A third client is pointed to both, and cannot tell them apart until a header names one.
     let third = Instance::new(3, |_| {}).clients.remove(2);
     let mut variables = third.variables;
     let both = format!("{},{}@{}", instance.aggregator.peer, stranger.own.peer, stranger.link.address());

@@ -181,7 +181,7 @@ fn a_server_stops_in_time_beside_one_that_hangs() {
     let leader = instance.leader();
     let (hanging, stopping) = ((leader + 1) % 3, (leader + 2) % 3);
     instance.servers[hanging].process().signal(Signal::SIGSTOP);
-    // A round is open that can not be finished.
+    // A round is open that cannot be finished.
     sleep(Duration::from_millis(700));
     for number in [stopping, leader] {
         let asked = Instant::now();
@@ -495,7 +495,7 @@ fn stopped_server(scratch: &Path) -> BTreeMap<String, String> {
     environment
 }
 
-/// Starts a server that can not go on with what it finds, and gives what it says and its code.
+/// Starts a server that cannot go on with what it finds, and gives what it says and its code.
 fn refused_start(environment: &BTreeMap<String, String>) -> (i32, String) {
     let mut server = Process::start("refused", &mut Command::new(binary("server")), environment);
     let code = server.code();

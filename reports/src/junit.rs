@@ -56,7 +56,7 @@ pub enum Outcome {
 
 /// A JUnit file with one suite for each scenario.
 ///
-/// Characters that XML can not hold are left out, so that whatever a broken run printed yields a file that can be read.
+/// Characters that XML cannot hold are left out, so that whatever a broken run printed yields a file that can be read.
 #[must_use]
 pub fn junit(suites: &[Suite]) -> String {
     let mut report = Report::new("zipnet-sim");

@@ -32,7 +32,7 @@ pub enum Kind {
     WrongUnit,
     /// A number or duration outside its range.
     OutOfRange,
-    /// The nodes that are asked for can not do what is asked of them.
+    /// The nodes that are asked for cannot do what is asked of them.
     ImpossibleTopology,
     /// A secret stands in the file.
     SecretLiteral,

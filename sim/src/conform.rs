@@ -123,7 +123,7 @@ fn repaired(path: &Path) -> Result<ReadOnlyDatabase, String> {
         redb::Builder::new().open_read_only(&copy).map_err(|reason| reason.to_string())
     };
     let opened = open();
-    // What can not be removed is a file in a folder for such files.
+    // What cannot be removed is a file in a folder for such files.
     drop(std::fs::remove_file(&copy));
     opened
 }

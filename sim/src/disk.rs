@@ -113,7 +113,7 @@ impl Platter {
     /// # Panics
     /// If `operations` is 0.
     pub fn arm(&self, operations: u64) {
-        assert!(operations > 0, "the power can not fail at an operation that has passed");
+        assert!(operations > 0, "the power cannot fail at an operation that has passed");
         let mut state = self.state();
         state.fails_at = Some(state.counts.writes + state.counts.syncs + operations);
     }

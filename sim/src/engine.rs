@@ -95,7 +95,7 @@ type Going<T = ()> = Result<T, Box<Found>>;
 /// shows the run again, and measured times.
 ///
 /// # Errors
-/// If a defect is asked for that does not exist, or the event log can not be written.
+/// If a defect is asked for that does not exist, or the event log cannot be written.
 pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResult, String> {
     let defect = match &options.defect {
         None => None,

@@ -137,7 +137,7 @@ impl Interrupt {
 /// lacks what only the caller knows: the name of the file, the command that shows the run again, and measured times.
 ///
 /// # Errors
-/// If this machine can not run it.
+/// If this machine cannot run it.
 pub(crate) fn run(
     scenario: &Scenario,
     seed: u64,
@@ -538,7 +538,7 @@ impl<'a> Run<'a> {
         Err(self.uncontrolled(&what, verb, line))
     }
 
-    /// The run can not go on, because only a simulation controls what is needed next.
+    /// The run cannot go on, because only a simulation controls what is needed next.
     fn uncontrolled(&mut self, what: &str, verb: &str, line: u32) -> Stop {
         self.left_out(what.to_owned());
         let detail = format!("{verb}: {what} is not controlled with --live, so the run ends here");

@@ -210,7 +210,7 @@ impl Network {
         });
     }
 
-    /// Whether messages from one node can not reach another.
+    /// Whether messages from one node cannot reach another.
     #[must_use]
     pub fn is_cut(&self, from: NodeIndex, to: NodeIndex) -> bool {
         self.lock().is_cut(from, to)

@@ -91,7 +91,7 @@ fn prepare(scenario: &Scenario, flags: &Flags) -> Result<(), String> {
 }
 
 fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
-    // What can not be written is no reason to know less of the run.
+    // What cannot be written is no reason to know less of the run.
     let mut unwritten = prepare(scenario, flags).err();
     let watch = Stopwatch::start();
     let used_before = processor_time();

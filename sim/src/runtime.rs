@@ -143,7 +143,7 @@ impl AsyncRuntime for SimRuntime {
     }
 
     /// Runs the function inline, after the time that the disk takes. If the power failed meanwhile, the caller is
-    /// gone: it never resumes, and so can not tell anybody about a write that did not happen.
+    /// gone: it never resumes, and so cannot tell anybody about a write that did not happen.
     async fn spawn_blocking<F, T>(function: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,

@@ -1,5 +1,5 @@
 //! What a person or a script sees of `zipnet-sim` before anything is simulated: flags, files, exit codes.
-#![expect(clippy::unwrap_used, reason = "a test that can not go on stops")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

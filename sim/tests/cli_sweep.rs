@@ -1,5 +1,5 @@
 //! What a sweep prints, leaves behind and ends with, with real runs.
-#![expect(clippy::unwrap_used, reason = "a test that can not go on stops")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -1,6 +1,6 @@
 //! Runs on real processes, with scripts in the place of the nodes.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test that can not go on stops")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The node can not go on.
+    /// The node cannot go on.
     Error,
     /// An operator should look at it in the morning.
     Warn,

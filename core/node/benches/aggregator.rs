@@ -75,9 +75,9 @@ struct Took {
     headers: Duration,
     /// From the first envelope to the aggregate.
     envelopes: Duration,
-    /// What can not be done without if every envelope is digested.
+    /// What cannot be done without if every envelope is digested.
     hash_and_xor: Duration,
-    /// What can not be done without.
+    /// What cannot be done without.
     xor: Duration,
 }
 

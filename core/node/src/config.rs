@@ -442,7 +442,7 @@ pub fn is_wildcard(address: &Address) -> bool {
     host == "*" || ip.is_ok_and(|ip| ip.to_canonical().is_unspecified())
 }
 
-/// Whether a character does something else than stand there: it can not be seen, or changes what others look like.
+/// Whether a character does something else than stand there: it cannot be seen, or changes what others look like.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
@@ -657,7 +657,7 @@ pub enum ConfigError {
         /// The name that is closest to it.
         nearest: &'static str,
     },
-    /// A value that can not be read.
+    /// A value that cannot be read.
     Invalid {
         /// The variable.
         variable: &'static str,
@@ -754,11 +754,11 @@ impl fmt::Display for ConfigError {
                 write!(f, "{variable} and {file} are both set: set one of them")
             }
             Self::Unreadable { file, path, why } if is_path(path) => {
-                write!(f, "{file}={path} can not be read: {why}")
+                write!(f, "{file}={path} cannot be read: {why}")
             }
             Self::Unreadable { file, why, .. } => write!(
                 f,
-                "{file} can not be read: {why}; it is not repeated, for it may be a secret: write the path of a file, from / on"
+                "{file} cannot be read: {why}; it is not repeated, for it may be a secret: write the path of a file, from / on"
             ),
         }
     }
@@ -1377,7 +1377,7 @@ mod tests {
         let errors = read_files(&mut all, |_| Err("no such file".to_owned())).expect_err("unreadable");
         assert_eq!(
             sentences(&errors),
-            ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret can not be read: no such file"]
+            ["ZIPNET_COMMITTEE_SECRET_FILE=/run/secret cannot be read: no such file"]
         );
     }
 
@@ -1416,7 +1416,7 @@ mod tests {
             let errors = read_files(&mut all, |_| Ok(text.to_owned())).expect_err(text);
             let said = errors[0].to_string();
             assert!(
-                said.starts_with(&format!("ZIPNET_SECRET_FILE=/run/secret can not be read: {why}")),
+                said.starts_with(&format!("ZIPNET_SECRET_FILE=/run/secret cannot be read: {why}")),
                 "{said}"
             );
             assert!(!said.contains("zq"), "{said}");

@@ -127,7 +127,7 @@ pub enum Event {
         /// Why.
         refusal: Refusal,
     },
-    /// This node can not go on, most often because of its disk. Nothing follows.
+    /// This node cannot go on, most often because of its disk. Nothing follows.
     Failed {
         /// Whose fault it is.
         fault: Fault,
@@ -136,7 +136,7 @@ pub enum Event {
     },
 }
 
-/// Why a node can not go on.
+/// Why a node cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The disk did not do what was asked for: it is full, or broken.
@@ -222,7 +222,7 @@ pub struct State {
     pub quorum_acked: Option<Duration>,
     /// On a leader: how far the others are.
     pub followers: BTreeMap<RaftId, Follower>,
-    /// Why this node can not go on, if so.
+    /// Why this node cannot go on, if so.
     pub failure: Option<String>,
 }
 
@@ -573,7 +573,7 @@ async fn forward<W: World, M: Machine>(raft: Raft<W, M>, mut proposals: mpsc::Re
     }
 }
 
-/// Why consensus can not start.
+/// Why consensus cannot start.
 #[derive(Debug)]
 pub enum OpenError {
     /// The disk failed.

@@ -6,15 +6,15 @@
 //! makes the same first entry of its log that every other one makes, with all former voters as voters, and stands for
 //! election.
 //!
-//! Two can not found two logs, at whatever moment each does so, whoever is cut off and whoever crashes in between: the
+//! Two cannot found two logs, at whatever moment each does so, whoever is cut off and whoever crashes in between: the
 //! first entries are equal, votes are durable, and who leads has the votes of a majority of the former voters. That the
 //! entries are equal follows from the store ids: that of a former voter is drawn from everything that its old log said of
 //! the voters ([`Former::store_of`]). Whoever knew other voters, or comes with another disk, is none of them, and two
-//! majorities can not have known different ones: the old log changes its voters by one at a time, and with the agreement
+//! majorities cannot have known different ones: the old log changes its voters by one at a time, and with the agreement
 //! of a majority. What others say of themselves only decides whether a server begins; it is never a reason to begin what a
 //! majority has not agreed to.
 //!
-//! A former voter gives no vote before its own first entry: whoever has given one can not make that entry any more, and if
+//! A former voter gives no vote before its own first entry: whoever has given one cannot make that entry any more, and if
 //! those who asked for it are gone for good, nobody could.
 //!
 //! A server whose folder names nobody founds nothing, unless its operator says so (`ZIPNET_NEW_LOG`, or no
@@ -112,7 +112,7 @@ pub struct Sight {
     pub founders: BTreeSet<RaftId>,
     /// The servers that are linked, and whether each has a log of this group that is not theirs to found.
     pub linked: BTreeMap<RaftId, bool>,
-    /// Whether it has given a vote, and can not make a first entry any more.
+    /// Whether it has given a vote, and cannot make a first entry any more.
     pub voted: bool,
 }
 

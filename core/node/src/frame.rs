@@ -260,7 +260,7 @@ pub fn judge_hello(
     if !is_becoming(hello) && checks.enforce(Check::ServersHaveLogs) {
         return Err(Refusal::Malformed);
     }
-    // Whoever does not hold the secret can not check the proof: clients and the aggregator learn who the servers are
+    // Whoever does not hold the secret cannot check the proof: clients and the aggregator learn who the servers are
     // from headers that every one of them signed.
     if hello.role == Role::Server
         && let Some(secret) = &own.committee_secret

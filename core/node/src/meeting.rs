@@ -581,7 +581,7 @@ impl fmt::Display for NoRemoval {
             }
             WhyNot::Silent => write!(
                 f,
-                "retire server {target}: it does not answer, so it can not sign its leave; if it is dead for good, use \
+                "retire server {target}: it does not answer, so it cannot sign its leave; if it is dead for good, use \
                  --dead"
             ),
             WhyNot::NoQuorum { present, voters, needed } => write!(
@@ -1005,7 +1005,7 @@ mod tests {
         assert_eq!(
             membership_plan(&group, &Strict),
             Some(Change::RemoveVoter(raft(3, 1))),
-            "whoever goes can not hold up that it goes"
+            "whoever goes cannot hold up that it goes"
         );
         group.servers.remove(&peer(3));
         group.matched.insert(raft(3, 1), 900);
@@ -1161,7 +1161,7 @@ mod tests {
         let advice =
             may_retire(&removal(&[1, 2, 3], &[1, 2], 3, true), &Strict).expect("allowed").expect("advice");
         assert!(advice.starts_with("two servers remain"));
-        // Two can not agree that one of them is gone, nor can two of four.
+        // Two cannot agree that one of them is gone, nor can two of four.
         assert!(refused(removal(&[1, 2], &[1, 2], 2, false)).contains("majority would be lost"));
         assert!(refused(removal(&[1, 2, 3, 4], &[1, 2, 4], 4, false)).contains("majority would be lost"));
         let advice =

@@ -133,7 +133,7 @@ enum Happening<N> {
     Effects,
     /// Consensus has another leader, or none.
     Led(Option<PeerId>),
-    /// Consensus can not go on.
+    /// Consensus cannot go on.
     Failed { fault: Fault, reason: String },
     /// A change of membership came to its end.
     Changed,
@@ -437,7 +437,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 let state = group.state();
                 world.observe(Event::Opened { store: id, last_log: state.last_log, term: state.term });
                 lock(&member).opened(state.last_log.unwrap_or(0));
-                // Whoever belonged to a committee begins anew with that one, also if it can not tell any more who that was,
+                // Whoever belonged to a committee begins anew with that one, also if it cannot tell any more who that was,
                 // unless its operator says otherwise.
                 let alone = if checks.enforce(Check::FoundTogether) {
                     bootstrap.is_empty() && !had_place

@@ -73,7 +73,7 @@ impl Plan {
             return Self {
                 safe: false,
                 rounds: Rounds::Stop,
-                consequences: vec!["this server is in no committee yet, so it can not tell".to_owned()],
+                consequences: vec!["this server is in no committee yet, so it cannot tell".to_owned()],
                 may_leave: 0,
             };
         }
@@ -314,7 +314,7 @@ mod tests {
     fn disks_are_replaced_one_at_a_time() {
         let plan = Plan::of(&committee(3), Step::ReplaceDisk(peer(2)));
         assert!(plan.safe && plan.to_string().contains("before zipnet wait vote"), "{plan}");
-        // The first one is being replaced: it answers, and its vote can not be cast.
+        // The first one is being replaced: it answers, and its vote cannot be cast.
         for size in [3, 5] {
             let view = View { old_disks: [peer(2)].into(), ..committee(size) };
             let plan = Plan::of(&view, Step::ReplaceDisk(peer(3)));

@@ -19,7 +19,7 @@ pub fn text(peers: &BTreeMap<PeerId, Address>) -> String {
     peers.iter().map(|(peer, address)| format!("{peer}@{address}\n")).collect()
 }
 
-/// What a text says. Lines that can not be read are left out.
+/// What a text says. Lines that cannot be read are left out.
 #[must_use]
 pub fn peers(text: &str) -> BTreeMap<PeerId, Address> {
     text.lines().filter_map(entry).collect()
@@ -32,7 +32,7 @@ pub fn entry(line: &str) -> Option<(PeerId, Address)> {
     Some((peer, address?))
 }
 
-/// What an earlier process left; nothing if there is none, or if it can not be read.
+/// What an earlier process left; nothing if there is none, or if it cannot be read.
 pub(crate) async fn load<W: World>(world: &W) -> BTreeMap<PeerId, Address> {
     let read = on_disk::<W, _>(world.disk().clone(), |disk| disk.read(FILE)).await;
     let text = read.ok().and_then(Result::ok).flatten().unwrap_or_default();

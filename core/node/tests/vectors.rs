@@ -200,7 +200,7 @@ fn links() {
     let run =
         Command::new("python3").arg("-B").arg(reference).args(["protocol", "node"].map(directory)).output();
     match run {
-        Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
+        Err(reason) => eprintln!("python3 cannot be run ({reason}): the reference was not consulted"),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));

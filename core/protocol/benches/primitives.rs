@@ -1,4 +1,4 @@
-//! The hot paths, each beside the operation that it can not be faster than, in one run. Absolute times drift from
+//! The hot paths, each beside the operation that it cannot be faster than, in one run. Absolute times drift from
 //! machine to machine and from minute to minute; the ratios, printed first, do so far less.
 //!
 //! `cargo bench -p zipnet-core` runs it; a word behind `--` selects by name. Without `--bench` only the ratios' code

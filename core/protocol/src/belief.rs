@@ -110,7 +110,7 @@ impl Belief {
     /// farewell.
     ///
     /// Of the believed means of the last roster, or of all that were listed lately, or of the pins: each is a majority
-    /// that strangers can not make up, and the committee may keep one and lose another, by servers that die or that are
+    /// that strangers cannot make up, and the committee may keep one and lose another, by servers that die or that are
     /// left out in turn. Before anything was learnt, the bootstrap servers that speak of the log decide: one of them may
     /// be on its way in, or have lost its way.
     pub(crate) fn is_vouched(

@@ -652,7 +652,7 @@ impl<C: Checks> Client<C> {
         }
         let own = self.own_place(header, place.as_ref());
         if !same_log {
-            // Only a header that lists the present key can not be from the past: it may name another log.
+            // Only a header that lists the present key cannot be from the past: it may name another log.
             if own.is_err() {
                 self.introduce_elsewhere(header.aggregator, out);
                 return Err(if self.log.is_some() { Refused::WrongLog } else { Refused::NotInRegistry });

@@ -240,7 +240,7 @@ impl<C: Checks> Committee<C> {
         Self { config, checks, state: State::default() }
     }
 
-    /// Takes note of an entry of the log that carries a command, also of one that will be refused or can not be read:
+    /// Takes note of an entry of the log that carries a command, also of one that will be refused or cannot be read:
     /// called for each, before the command is applied.
     pub fn chain(&mut self, index: u64, entry: &[u8]) {
         self.state.chain = chain_digest(&self.state.chain, index, entry);
@@ -666,7 +666,7 @@ impl<C: Checks> Committee<C> {
             (&state.refusals, &state.barred, state.opened, state.previous.round, state.previous.record),
         );
         let bytes =
-            postcard::to_allocvec(&covered).expect("the state holds nothing that postcard can not encode");
+            postcard::to_allocvec(&covered).expect("the state holds nothing that postcard cannot encode");
         state_digest(&bytes)
     }
 

@@ -21,8 +21,8 @@ impl Instance {
     /// Checks the name and derives the identifier.
     ///
     /// # Errors
-    /// If the name is empty, longer than [`Self::NAME_BYTES_MAX`], or has a control character: a name that can not be
-    /// seen can not be compared by two operators.
+    /// If the name is empty, longer than [`Self::NAME_BYTES_MAX`], or has a control character: a name that cannot be
+    /// seen cannot be compared by two operators.
     pub fn new(name: &str) -> Result<Self, InstanceError> {
         if name.is_empty() {
             return Err(InstanceError::Empty);

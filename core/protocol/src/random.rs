@@ -9,7 +9,7 @@ use crate::digest::Context;
 /// Output bytes made at a time.
 const BLOCK: usize = 224;
 
-/// A generator that erases behind itself: what was drawn can not be computed from a later state, so a stolen memory
+/// A generator that erases behind itself: what was drawn cannot be computed from a later state, so a stolen memory
 /// image tells nothing of keys and slots that are gone.
 ///
 /// Each step expands the 32-byte key with blake3's extendable output to the next key and a block of output; output is

@@ -66,7 +66,7 @@ pub enum Input {
     Linked {
         /// Who.
         peer: PeerId,
-        /// What it claims to be: a reader can not check the proof of a server.
+        /// What it claims to be: a reader cannot check the proof of a server.
         role: Role,
     },
     /// A peer can no longer be reached.
@@ -99,7 +99,7 @@ pub const GAP_PATIENCE: u32 = 8;
 /// So many times [`Config::resend`] the last signatures of a record are waited for before it is shown as provisional.
 pub const CONFIRM_PATIENCE: u32 = 5;
 
-/// Every so-manieth request also asks for what was shown as provisional.
+/// Every n-th request also asks for what was shown as provisional.
 const LATE_PACE: u32 = 4;
 
 /// After so many requests in vain, and after each doubling of them, one asks from the first round on: the instance may

@@ -1309,7 +1309,7 @@ impl<C: Checks> Server<C> {
                 }
             }
         }
-        // One that leaves and has lost its keys can not register again: nothing is left to it but to go.
+        // One that leaves and has lost its keys cannot register again: nothing is left to it but to go.
         let keyless = self.is_leaving() && self.caught_up && !self.is_registered();
         if self.retiring && entry.is_some_and(|entry| entry.standing == Standing::Registered) {
             wanted.push(Want::Retire);

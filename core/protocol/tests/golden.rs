@@ -5,7 +5,7 @@
 //! golden` writes what the machines do into the files; the diff is the review.
 //!
 //! A role takes part with a folder of the same name and a [`golden::Stage`] that understands its lines.
-#![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "golden/aggregator.rs"]
 mod aggregator;

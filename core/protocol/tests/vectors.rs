@@ -566,7 +566,7 @@ fn the_python_reference_computes_the_same() {
         let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(part);
         let run = Command::new("python3").arg("-B").arg(&reference).arg(directory()).output();
         match run {
-            Err(reason) => eprintln!("python3 can not be run ({reason}): the reference was not consulted"),
+            Err(reason) => eprintln!("python3 cannot be run ({reason}): the reference was not consulted"),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));

@@ -148,13 +148,13 @@ pub(crate) fn scenario(bytes: &[u8]) -> Verdict {
             let written = scenario.to_toml();
             let again = match read("again.toml", &written) {
                 Ok(again) => again,
-                Err(diagnostics) => panic!("what was written can not be read: {}\n{written}", diagnostics[0]),
+                Err(diagnostics) => panic!("what was written cannot be read: {}\n{written}", diagnostics[0]),
             };
             assert_eq!(again.to_toml(), written, "it changes with every writing");
             let resolved = scenario.resolve(&mut |below| below / 2).to_toml();
             assert!(
                 read("resolved.toml", &resolved).is_ok(),
-                "what was resolved can not be read:\n{resolved}"
+                "what was resolved cannot be read:\n{resolved}"
             );
             Verdict::Taken
         }

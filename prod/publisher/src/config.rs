@@ -17,7 +17,7 @@ use zipnet_world::environment;
 
 /// What a [`crate::Publisher`] or a [`crate::Reader`] is told.
 ///
-/// [`Config::new`] and [`Config::from_variables`] check everything, so that later steps can not fail for a mistake that was
+/// [`Config::new`] and [`Config::from_variables`] check everything, so that later steps cannot fail for a mistake that was
 /// made here.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -119,7 +119,7 @@ impl Config {
         self
     }
 
-    /// Messages go into every so-manieth round, 1 unless said otherwise; the others carry cover traffic. A reader ignores
+    /// Messages go into every n-th round, 1 unless said otherwise; the others carry cover traffic. A reader ignores
     /// it.
     #[must_use]
     pub fn cadence(mut self, rounds: NonZeroU32) -> Self {

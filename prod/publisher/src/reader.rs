@@ -224,7 +224,7 @@ impl Broadcast {
     }
 }
 
-/// Something that a reader can not vouch for.
+/// Something that a reader cannot vouch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// Nobody has given records that are wanted. The next broadcast does not follow the one before it. Rounds in between

@@ -23,7 +23,7 @@ use crate::config::Mistakes;
 pub enum ConnectError {
     /// A value is wrong or missing.
     Config(Mistakes),
-    /// The state folder or the port can not be had, or a peer to start from has no address.
+    /// The state folder or the port cannot be had, or a peer to start from has no address.
     Ground(GroundError),
     /// Nobody of the instance answered in time: it was retired, or never existed under this name, or the peers to start
     /// from are not reachable. Or somebody answered, and no round counted the publisher in.

@@ -1,5 +1,5 @@
 //! A whole instance in one process: three servers and an aggregator on loopback, with publishers and readers.
-#![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

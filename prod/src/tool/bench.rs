@@ -86,7 +86,7 @@ pub(super) fn command() -> Command {
 /// Measures, prints what came of it, and fails if something was lost, abandoned without a reason, or grew.
 ///
 /// # Errors
-/// If a node can not be started, or ends by itself.
+/// If a node cannot be started, or ends by itself.
 pub(super) async fn run(matches: &ArgMatches) -> Ended {
     let Some(("live", matches)) = matches.subcommand() else { unreachable!("clap requires it") };
     let number = |name: &str| usize::from(*matches.get_one::<u16>(name).expect("it has a default"));
@@ -254,7 +254,7 @@ async fn measure(plan: &Plan, network: &mut Network, nodes: &mut Vec<Node>) -> R
         client.handle.stop();
     }
     for client in clients {
-        // A client that can not stop in order says so by its exit.
+        // A client that cannot stop in order says so by its exit.
         drop(tokio::time::timeout(Duration::from_secs(5), client.running).await);
     }
     Ok(summary(plan, measured_s, &rounds, &lock(&ledger), &watch))

@@ -47,7 +47,7 @@ fn given<'a>(matches: &'a ArgMatches, flag: &str) -> &'a String {
 /// Writes a backup. The node may run meanwhile.
 ///
 /// # Errors
-/// If the folder is none of a node, or the file can not be written.
+/// If the folder is none of a node, or the file cannot be written.
 pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     if !Content::of(folder).is_ok_and(|content| content.is_state()) {
@@ -75,7 +75,7 @@ pub(super) fn backup(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// Makes a state folder from a backup. Only one without state is taken.
 ///
 /// # Errors
-/// If the backup can not be read, or the folder holds state.
+/// If the backup cannot be read, or the folder holds state.
 pub(super) fn restore(matches: &ArgMatches) -> Outcome {
     let (from, path) = (given(matches, "from"), PathBuf::from(given(matches, "state-dir")));
     let failed = |reason: String| format!("failed to restore {from} into {}: {reason}", path.display());
@@ -108,7 +108,7 @@ fn read(text: &str) -> Result<Backup, String> {
         return Err(format!("its format is {}, and only {FORMAT} is known", backup.zipnet_backup));
     }
     match backup.peers.iter().find_map(|line| parse_peer_address(line).err()) {
-        Some(reason) => Err(format!("a peer in it can not be read: expected {reason}")),
+        Some(reason) => Err(format!("a peer in it cannot be read: expected {reason}")),
         None => Ok(backup),
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(read(&good).unwrap().port, Some(4000));
         let table = [
             (good.replace(":1,", ":2,"), "its format is 2, and only 1 is known"),
-            (good.replace("@a:1", "@nowhere"), "a peer in it can not be read"),
+            (good.replace("@a:1", "@nowhere"), "a peer in it cannot be read"),
             (good.replace("port", "vote"), "it is no backup of a node"),
             (good.replace("4000", "400000"), "it is no backup of a node"),
             (String::new(), "it is no backup of a node"),

@@ -52,7 +52,7 @@ pub(super) async fn retire(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// Deletes a state folder, or says what that means.
 ///
 /// # Errors
-/// If a node runs there, or something can not be deleted.
+/// If a node runs there, or something cannot be deleted.
 pub(super) fn wipe(matches: &ArgMatches) -> Outcome {
     let given = PathBuf::from(matches.get_one::<String>("state-dir").expect("it is required"));
     let failed = |reason: std::io::Error| format!("failed to wipe {}: {reason}", given.display());

@@ -48,7 +48,7 @@ pub(super) fn command() -> Command {
 /// Runs the network.
 ///
 /// # Errors
-/// If a node can not be started, or ends by itself.
+/// If a node cannot be started, or ends by itself.
 pub(super) async fn run(matches: &ArgMatches) -> Outcome {
     let number = |name: &str| usize::from(*matches.get_one::<u16>(name).expect("it has a default"));
     let (servers, clients) = (number("servers"), number("clients"));

@@ -87,7 +87,7 @@ impl Network {
     /// Nothing runs yet.
     ///
     /// # Errors
-    /// If the nodes' binaries are not there, or the folder can not be made.
+    /// If the nodes' binaries are not there, or the folder cannot be made.
     pub(super) fn new(
         matches: &ArgMatches,
         instance: &'static str,
@@ -232,7 +232,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if !self.kept {
-            // What can not be removed is a temporary folder.
+            // What cannot be removed is a temporary folder.
             drop(std::fs::remove_dir_all(&self.scratch));
         }
     }

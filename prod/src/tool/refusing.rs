@@ -28,7 +28,7 @@ struct Listed {
 /// Refuses a client, withdraws that, or lists who is refused.
 ///
 /// # Errors
-/// If nobody answers, or the list can not be changed.
+/// If nobody answers, or the list cannot be changed.
 pub(super) async fn refuse(folder: &Path, matches: &ArgMatches) -> Outcome {
     let Some(client) = matches.get_one::<String>("client") else { return list(folder, matches).await };
     let withdraw = matches.get_flag("withdraw");

@@ -207,7 +207,7 @@ async fn follow(
     }
 }
 
-/// Writes what convicts a server into the folder. That it can not be written stops no reading.
+/// Writes what convicts a server into the folder. That it cannot be written stops no reading.
 fn keep_evidence(doubt: &Doubt, folder: Option<&Path>) {
     let (Doubt::Contradicted { evidence, .. }, Some(folder)) = (doubt, folder) else { return };
     for pair in evidence {

@@ -16,7 +16,7 @@ use crate::network::{Limits, QuicLink};
 /// Listens. Without a port, the one that this folder was given before is used again, if it is free.
 ///
 /// # Errors
-/// The sentence that says why the node can not listen.
+/// The sentence that says why the node cannot listen.
 pub fn listen(
     identity: &Identity,
     folder: &Folder,

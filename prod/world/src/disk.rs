@@ -32,7 +32,7 @@ struct Held {
     _lock: File,
 }
 
-/// Why a state folder can not be used. Each text fits behind "failed to".
+/// Why a state folder cannot be used. Each text fits behind "failed to".
 #[derive(Debug)]
 pub enum FolderError {
     /// Another process has it.
@@ -40,7 +40,7 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
-    /// It can not be made or written.
+    /// It cannot be made or written.
     Unusable {
         /// The folder.
         path: PathBuf,
@@ -171,7 +171,7 @@ impl Folder {
     /// Makes the folder if it does not exist, readable to this user only, and takes it.
     ///
     /// # Errors
-    /// If another process has it, or it can not be written.
+    /// If another process has it, or it cannot be written.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let unusable = |reason| FolderError::Unusable { path: path.to_owned(), reason };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
@@ -233,7 +233,7 @@ impl Disk for Folder {
     fn open(&self, name: &str) -> io::Result<FileBackend> {
         let path = self.0.path.join(name);
         if !path.try_exists()? {
-            // A power failure while redb makes its first pages leaves a file that it can not read.
+            // A power failure while redb makes its first pages leaves a file that it cannot read.
             let unfinished = self.0.path.join(format!("{name}{UNFINISHED}"));
             let backend = FileBackend::new(self.create(&unfinished)?).map_err(io::Error::other)?;
             let database = redb::Builder::new().create_with_backend(backend).map_err(io::Error::other)?;

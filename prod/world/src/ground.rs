@@ -38,22 +38,22 @@ impl Passing {
     /// Removes it, if there is one. Call it once the node has ended.
     pub fn forget(self) {
         if let Some(path) = self.0 {
-            // What can not be removed does no harm.
+            // What cannot be removed does no harm.
             drop(std::fs::remove_dir_all(path));
         }
     }
 }
 
-/// Why a node can not begin. Each text is a whole sentence for operators.
+/// Why a node cannot begin. Each text is a whole sentence for operators.
 #[derive(Debug)]
 pub enum GroundError {
     /// No state folder is configured, and nothing says where state belongs.
     NoFolder(String),
-    /// The state folder can not be used.
+    /// The state folder cannot be used.
     Folder(FolderError),
     /// A peer to start from has no address.
     Bootstrap(String),
-    /// The port can not be had.
+    /// The port cannot be had.
     Listen(String),
 }
 
@@ -86,7 +86,7 @@ impl Ground {
     /// Of `environment` it looks at `HOME` and `XDG_STATE_HOME`.
     ///
     /// # Errors
-    /// If the folder or the port can not be had, or a peer to start from has no address.
+    /// If the folder or the port cannot be had, or a peer to start from has no address.
     pub fn take(mut config: Config, environment: &BTreeMap<String, String>) -> Result<Self, GroundError> {
         let drawn = config.secret.is_none();
         let secret = config.secret.clone().unwrap_or_else(|| Arc::new(NodeSecret::from_bytes(random())));

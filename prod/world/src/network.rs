@@ -192,7 +192,7 @@ impl QuicLink {
                     tokio::time::sleep(wait).await;
                     let connecting = endpoint
                         .connect_with(client.clone(), to, tls::SERVER_NAME)
-                        .map_err(|reason| format!("{to} can not be dialled: {reason}"))?;
+                        .map_err(|reason| format!("{to} cannot be dialled: {reason}"))?;
                     let quic =
                         connecting.await.map_err(|reason| format!("{to} does not shake hands: {reason}"))?;
                     Ok((to, quic))

@@ -75,7 +75,7 @@ pub fn run(
 #[must_use]
 pub fn random() -> [u8; 32] {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("an operating system that can not give random bytes runs no node");
+    getrandom::fill(&mut bytes).expect("an operating system that cannot give random bytes runs no node");
     bytes
 }
 

@@ -353,7 +353,7 @@ impl Court {
         }
     }
 
-    /// A partial opens a round for ever: what it opens has been agreed on by then, and can not be lost.
+    /// A partial opens a round for ever: what it opens has been agreed on by then, and cannot be lost.
     fn proposes(&mut self, command: &Command) {
         if let Command::SubmitPartial(partial) = command
             && let Some(index) = self.aggregates.get(&partial.round.0).copied()

@@ -294,7 +294,7 @@ impl Stranger {
         }
         for _ in 0..self.random.range(1, BABBLE_AT_ONCE) {
             let Some((channel, message)) = self.random.pick(&self.heard).cloned() else { break };
-            // What can not be read ends the connection, so there is little of it.
+            // What cannot be read ends the connection, so there is little of it.
             if channel != Channel::Control || self.random.permille(30) {
                 said.push((channel, self.mutated(&message)));
             }

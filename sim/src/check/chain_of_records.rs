@@ -9,7 +9,7 @@ use zipnet_node::event::Event;
 
 use super::{Property, Seen, Subject};
 
-/// So a reader who trusts one record can not be shown another past.
+/// So a reader who trusts one record cannot be shown another past.
 #[derive(Debug, Default)]
 pub struct ChainOfRecords {
     /// By log: the round and digest of its newest record.

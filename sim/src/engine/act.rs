@@ -79,7 +79,7 @@ impl Run<'_> {
                 let nodes = self.choose(node, Purpose::Install).await?;
                 for node in nodes {
                     if self.cluster.is_up(node) {
-                        let detail = format!("{} runs and can not be wiped", self.cluster.name(node));
+                        let detail = format!("{} runs and cannot be wiped", self.cluster.name(node));
                         return Err(self.failed(Verdict::NotConverged, Some(line), detail));
                     }
                     self.cluster.empty_disk(node);

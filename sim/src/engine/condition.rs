@@ -249,7 +249,7 @@ impl Run<'_> {
         if members.joint {
             return Err("a change of voters is in progress".to_owned());
         }
-        // A vote is that of a disk: with another one a node can not cast it, and has forgotten how it was cast.
+        // A vote is that of a disk: with another one a node cannot cast it, and has forgotten how it was cast.
         for voter in &members.voters {
             let owners = || {
                 let all = self.cluster.of_role(0, Role::Server);

@@ -82,7 +82,7 @@ impl Run<'_> {
             Do::Wipe { node } => {
                 for node in self.choose(node, Purpose::Install)? {
                     if self.cluster.is_up(node) {
-                        let detail = format!("{} runs and can not be wiped", self.cluster.name(node));
+                        let detail = format!("{} runs and cannot be wiped", self.cluster.name(node));
                         return Err(self.failed_on(Verdict::NotConverged, line, Some(node), detail));
                     }
                     self.wipe(node)?;

@@ -110,7 +110,7 @@ fn build_in(folder: &Path) -> Result<Build, String> {
 /// Asks a binary what it was built as.
 fn asked(path: &Path) -> Result<Build, String> {
     let output = Command::new(path).args(["build-info", "--format", "json"]).env_clear().output();
-    let output = output.map_err(|reason| format!("{} can not be started: {reason}", path.display()))?;
+    let output = output.map_err(|reason| format!("{} cannot be started: {reason}", path.display()))?;
     serde_json::from_slice(&output.stdout).map_err(|reason| {
         format!(
             "{} does not say what it was built as (`build-info --format json`): {reason}; build it again with `{BUILD}`",

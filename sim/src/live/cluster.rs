@@ -111,7 +111,7 @@ impl Cluster {
     /// Every node of a scenario, none of them running. State goes below `state`, what they print into `logs`.
     ///
     /// # Errors
-    /// If their network can not be had.
+    /// If their network cannot be had.
     pub(super) fn new(
         scenario: &Scenario,
         random: &Random,

@@ -212,12 +212,10 @@ impl Run<'_> {
                     Ok(mut left) => match left.next() {
                         None => Ok(()),
                         Some(Ok(file)) => Err(format!("still has {}", file.path().display())),
-                        Some(Err(reason)) => {
-                            Err(format!("has a state folder that can not be read: {reason}"))
-                        }
+                        Some(Err(reason)) => Err(format!("has a state folder that cannot be read: {reason}")),
                     },
                     Err(reason) if reason.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                    Err(reason) => Err(format!("has a state folder that can not be read: {reason}")),
+                    Err(reason) => Err(format!("has a state folder that cannot be read: {reason}")),
                 })
             }
             Check::OpensNoPastRound { node } => {

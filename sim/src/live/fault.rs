@@ -86,7 +86,7 @@ impl Faults {
         })
     }
 
-    /// Nodes that this fault can not strike: it has them already, or another one has stopped them.
+    /// Nodes that this fault cannot strike: it has them already, or another one has stopped them.
     fn held_against(&self, place: usize) -> Vec<NodeId> {
         let mut held = Vec::new();
         for (other, active) in self.active.iter().enumerate() {

@@ -93,7 +93,7 @@ impl Relay {
     /// A network of so many nodes, with all paths alike.
     ///
     /// # Errors
-    /// If the addresses or the thread can not be had.
+    /// If the addresses or the thread cannot be had.
     pub(super) fn start(nodes: usize, base: Model, random: &Random) -> io::Result<Self> {
         let nodes = u16::try_from(nodes).ok().filter(|nodes| *nodes <= NODES_MAX).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("a run has at most {NODES_MAX} nodes"))

@@ -56,7 +56,7 @@ pub(crate) struct Planted {
     pub(crate) property: Option<String>,
 }
 
-/// Why a path can not be run.
+/// Why a path cannot be run.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
     /// There is nothing readable at the path.
@@ -101,7 +101,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// Reads every scenario that the paths stand for, or says what is wrong with each that can not be read.
+/// Reads every scenario that the paths stand for, or says what is wrong with each that cannot be read.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Selected>, Vec<Unreadable>> {
     let mut files = BTreeSet::new();
     let mut selected: Vec<Selected> = Vec::new();

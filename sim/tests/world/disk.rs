@@ -61,7 +61,7 @@ fn crash_at(operation: u64, crash: Crash) {
         if life < 3 {
             platter.arm(armed);
         }
-        let Ok(backend) = disk.open("log") else { panic!("the file can not be opened") };
+        let Ok(backend) = disk.open("log") else { panic!("the file cannot be opened") };
         if let Ok(database) = open(backend) {
             let found = keys(&database).unwrap_or_else(|error| panic!("{operation} {crash:?}: {error}"));
             let last = u64::try_from(found.len()).unwrap();
@@ -80,7 +80,7 @@ fn crash_at(operation: u64, crash: Crash) {
             }
             assert_eq!(life == 3, acknowledged == goal, "{operation} {crash:?}");
         } else {
-            assert!(life < 3 && disk.is_frozen(), "{operation} {crash:?}: a healthy disk can not be opened");
+            assert!(life < 3 && disk.is_frozen(), "{operation} {crash:?}: a healthy disk cannot be opened");
         }
         platter.crash(crash);
     }

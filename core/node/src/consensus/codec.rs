@@ -2,7 +2,7 @@
 //!
 //! openraft's own serde encodings are no format, so none is used. Whatever comes from a peer is checked here for
 //! everything that openraft takes for granted, because openraft asserts it: consecutive indexes, terms that do not
-//! fall, memberships with voters, counters that can not overflow.
+//! fall, memberships with voters, counters that cannot overflow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -107,7 +107,7 @@ pub enum Reply {
     VoteChanged(Vote, Vote),
     /// To [`Request::Transfer`]: expected and actual end of the log.
     LogBehind(Option<LogId>, Option<LogId>),
-    /// The node can not answer, for example because it is shutting down.
+    /// The node cannot answer, for example because it is shutting down.
     Failed,
 }
 

@@ -231,7 +231,7 @@ pub(super) fn meta<T>(
     meta.get(key)?.map(|value| decode(value.value()).map_err(|reason| corrupted(key, reason))).transpose()
 }
 
-/// A stored value that can not be read.
+/// A stored value that cannot be read.
 pub(super) fn corrupted(what: impl fmt::Display, reason: Malformed) -> redb::Error {
     redb::Error::Corrupted(format!("{what}: failed to {reason}"))
 }

@@ -358,7 +358,7 @@ impl Standing<'_> {
         self.committed.is_some_and(|committed| index <= committed.index)
     }
 
-    /// Whether an entry contradicts what can not change any more: what is committed, and what this leader has sent.
+    /// Whether an entry contradicts what cannot change any more: what is committed, and what this leader has sent.
     fn check(&self, id: &LogId) -> Result<(), Refusal> {
         let firm = self.is_committed(id.index) || self.taken.is_some_and(|taken| id.index <= taken.index);
         let contradicts = firm

@@ -73,7 +73,7 @@ pub trait Machine: Send + 'static {
     fn follow(&mut self, followed: Option<u64>);
 }
 
-/// The bytes of a snapshot can not be read.
+/// The bytes of a snapshot cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorruptSnapshot(pub String);
 

@@ -23,7 +23,7 @@ const SERVERS: &str = "servers";
 /// Whom the operator had named.
 const NAMED: &str = "named";
 
-/// What an earlier process kept; nothing if there is none, or if it can not be read.
+/// What an earlier process kept; nothing if there is none, or if it cannot be read.
 pub(super) async fn load<W: Observer>(world: &W, instance: UniqueId) -> Believed {
     let read = on_disk::<W, _>(world.disk().clone(), move |disk| read(disk, instance)).await.flatten();
     read.unwrap_or_else(|reason| {

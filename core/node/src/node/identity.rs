@@ -21,7 +21,7 @@ const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 /// Bytes by name.
 const BYTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bytes");
 
-/// Why a state folder can not be used.
+/// Why a state folder cannot be used.
 #[derive(Debug)]
 pub(super) enum StoreError {
     /// The disk failed.

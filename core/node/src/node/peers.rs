@@ -52,7 +52,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
 
     /// Whether a linked peer is trusted to tell who else there is.
     ///
-    /// Servers trust those that have proven the committee secret, and the aggregator of the log. The others, who can not
+    /// Servers trust those that have proven the committee secret, and the aggregator of the log. The others, who cannot
     /// check a proof, trust whom the operator named and whom those vouch for; if nobody was named, whoever they find. An
     /// aggregator also trusts the servers that it believes.
     pub(super) fn vouches(&self, peer: &PeerId, role: Role) -> bool {

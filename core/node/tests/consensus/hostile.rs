@@ -1,4 +1,4 @@
-//! Peers that lie: whoever is no member is refused by name, and a member can not stop a node by what it sends.
+//! Peers that lie: whoever is no member is refused by name, and a member cannot stop a node by what it sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -89,7 +89,7 @@ fn whoever_is_about_to_found_a_group_gives_no_vote_before() {
         };
         eventually("it votes", || send(&group.node(1), 2, Request::Vote(later)).is_ok()).await;
 
-        // Whoever has voted can not found any more: this is what the rule is for.
+        // Whoever has voted cannot found any more: this is what the rule is for.
         group.open(3).await;
         group.node(3).believe(named());
         send(&group.node(3), 2, Request::Vote(ballot)).expect("nothing holds it back");

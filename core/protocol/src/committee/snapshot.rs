@@ -1,6 +1,6 @@
 //! The machine's state as bytes, and what of a peer's snapshot is believed.
 //!
-//! Nobody signs a snapshot. Whoever leads, or says so, can make one up, and most of what it holds can not be checked: the
+//! Nobody signs a snapshot. Whoever leads, or says so, can make one up, and most of what it holds cannot be checked: the
 //! open round's vector, standings, testimonies and approvals stand in it without the words they came from. So nothing
 //! that a server promises may rest on it (see [`crate::server::Server::install`]); what is examined here keeps a server
 //! from being moved to another log, back in time, or into a state that its own code would stumble over.
@@ -72,7 +72,7 @@ impl<C: Checks> Committee<C> {
     /// The whole state as bytes.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        postcard::to_allocvec(&self.state).expect("the state holds nothing that postcard can not encode")
+        postcard::to_allocvec(&self.state).expect("the state holds nothing that postcard cannot encode")
     }
 
     /// Replaces the state by that of a snapshot of this node's own. A peer's is [examined](Self::examine) instead.

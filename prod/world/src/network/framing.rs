@@ -83,7 +83,7 @@ impl Deframer {
     /// channel may be, and is asked before anything of the message is kept.
     ///
     /// # Errors
-    /// If the stream is not made of messages within the limit. It can not be read any further.
+    /// If the stream is not made of messages within the limit. It cannot be read any further.
     pub fn push(
         &mut self,
         mut chunk: Bytes,

@@ -18,7 +18,7 @@ use rustls::{
 use zipnet_core::id::PeerId;
 use zipnet_core::key::Identity;
 
-/// What both ends must speak. The number rises when what follows the handshake can not be read by older nodes.
+/// What both ends must speak. The number rises when what follows the handshake cannot be read by older nodes.
 const ALPN: &[u8] = b"zipnet/1";
 
 /// The name that TLS wants for the other end. It says nothing: the key does.
