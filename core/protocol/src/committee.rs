@@ -251,6 +251,18 @@ impl<C: Checks> Committee<C> {
     /// # Errors
     /// Why the command is refused; the state is unchanged then.
     pub fn apply(&mut self, index: u64, command: &Command, reports: &mut Vec<Report>) -> Result<(), Refused> {
+        self.change(index, command, reports)?;
+        self.check();
+        Ok(())
+    }
+
+    /// Asserts what holds of the state between any two commands, but for digests and signatures.
+    fn check(&self) {
+        let flaw = self.state.flaw(&self.checks);
+        assert_eq!(flaw, None, "the state of the committee has what no command brings about");
+    }
+
+    fn change(&mut self, index: u64, command: &Command, reports: &mut Vec<Report>) -> Result<(), Refused> {
         match command {
             Command::StartLog { log } => self.start_log(*log, reports),
             Command::OpenRound(header) => self.open_round(index, header, reports),

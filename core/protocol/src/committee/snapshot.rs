@@ -81,7 +81,11 @@ impl<C: Checks> Committee<C> {
     /// If the bytes are not what a state of this format has as its only encoding, or its parts do not fit each other; the
     /// state is unchanged then.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), BadSnapshot> {
-        self.state = self.read(snapshot)?;
+        let state = self.read(snapshot)?;
+        if state.flaw(&self.checks).is_some() {
+            return Err(BadSnapshot::Inconsistent);
+        }
+        self.state = state;
         Ok(())
     }
 
@@ -156,6 +160,13 @@ impl State {
 
     /// Whether a machine can have come to this state.
     fn coheres(&self, checks: &impl Checks) -> bool {
+        self.flaw(checks).is_none()
+            && self.records.iter().all(|kept| kept.digest == kept.record.digest())
+            && self.open.iter().all(|open| open.digest == open.header.digest())
+    }
+
+    /// What in this state no machine can have come to, without what takes long to look at: digests and signatures.
+    pub(super) fn flaw(&self, checks: &impl Checks) -> Option<&'static str> {
         let log = self.log.unwrap_or_default();
         let rounds = self.records.iter().map(|kept| kept.record.round);
         let newest = self.records.back().map_or(Round::default(), |kept| kept.record.round);
@@ -164,21 +175,39 @@ impl State {
         let chained = pairs.all(|(one, next)| next.record.previous == one.digest);
         let rising = rounds.clone().zip(rounds.skip(1)).all(|(one, next)| one < next)
             && self.open.as_ref().is_none_or(|open| newest < open.header.round);
-        self.records.len() <= RECORDS_KEPT
-            && self.farewells.len() <= FAREWELLS_KEPT
-            && self.candidates.len() <= CANDIDATES_MAX
-            && self.records.iter().all(|kept| kept.coheres(log))
-            && (self.previous.round, self.previous.record) == (newest, last)
-            && newest <= self.opened
-            && (chained || !checks.enforce(Check::ChainRecords))
-            && (rising || !checks.enforce(Check::RoundRises))
-            && self.servers.iter().all(|(peer, server)| {
-                let barred = self.retired.contains(peer) && checks.enforce(Check::RetiredBarred);
-                server.bundle.peer == *peer && server.bundle.role == Role::Server && !barred
-            })
-            && self.farewells.iter().all(|word| word.standing == Standing::Leaving && word.log == log)
-            && self.aggregator.iter().all(|bundle| bundle.role == Role::Aggregator)
-            && self.open.iter().all(|open| open.header.round == self.opened && open.coheres(log))
+        let barred = |peer: &PeerId| self.retired.contains(peer) && checks.enforce(Check::RetiredBarred);
+        let clauses = [
+            ("more records than are kept", self.records.len() <= RECORDS_KEPT),
+            ("more farewells than are kept", self.farewells.len() <= FAREWELLS_KEPT),
+            ("more candidates than are kept", self.candidates.len() <= CANDIDATES_MAX),
+            ("a record of another log", self.records.iter().all(|kept| kept.record.log == log)),
+            ("a signature under another record", self.records.iter().all(SignedRecord::is_signed_by_its_own)),
+            ("another newest record", (self.previous.round, self.previous.record) == (newest, last)),
+            ("a record of a round that was not opened", newest <= self.opened),
+            ("records that do not follow each other", chained || !checks.enforce(Check::ChainRecords)),
+            ("rounds that do not rise", rising || !checks.enforce(Check::RoundRises)),
+            (
+                "a server under another name or role",
+                self.servers
+                    .iter()
+                    .all(|(peer, server)| server.bundle.peer == *peer && server.bundle.role == Role::Server),
+            ),
+            ("a server that is barred", !self.servers.keys().any(barred)),
+            (
+                "a farewell of somebody who stays, or to another log",
+                self.farewells.iter().all(|word| word.standing == Standing::Leaving && word.log == log),
+            ),
+            (
+                "an aggregator of another role",
+                self.aggregator.iter().all(|bundle| bundle.role == Role::Aggregator),
+            ),
+            (
+                "an open round that is not the last one opened",
+                self.open.iter().all(|open| open.header.round == self.opened),
+            ),
+        ];
+        let broken = clauses.iter().find(|(_, holds)| !holds).map(|(flaw, _)| *flaw);
+        broken.or_else(|| self.open.as_ref()?.flaw(log))
     }
 
     /// Whether every number that only rises has room to.
@@ -240,38 +269,42 @@ impl OpenRound {
             })
     }
 
-    /// Whether a machine can have come to it.
-    fn coheres(&self, log: LogId) -> bool {
+    /// What in it no machine can have come to. See [`State::flaw`].
+    fn flaw(&self, log: LogId) -> Option<&'static str> {
         let header = &self.header;
         let roster: BTreeSet<PeerId> = header.servers.iter().map(|server| server.peer).collect();
         let complete = self.signatures.len() == roster.len();
-        header.log == log
-            && self.digest == header.digest()
-            && !roster.is_empty()
-            && header.servers.is_sorted_by(|one, next| one.peer < next.peer)
-            && self.signatures.iter().all(|(peer, signed)| {
-                let place = (signed.log, signed.round, signed.header);
-                roster.contains(peer) && signed.server == *peer && place == (log, header.round, self.digest)
-            })
-            && self.refused.is_some() == complete
-            && (self.aggregate.is_none() || complete)
-            && (self.partials.is_empty() || self.aggregate.is_some())
-            && self.partials.len() < roster.len()
-            && self.partials.keys().all(|peer| roster.contains(peer))
+        let signed = self.signatures.iter().all(|(peer, signed)| {
+            let place = (signed.log, signed.round, signed.header);
+            roster.contains(peer) && signed.server == *peer && place == (log, header.round, self.digest)
+        });
+        let sorted = header.servers.is_sorted_by(|one, next| one.peer < next.peer);
+        let clauses = [
+            ("an open round of another log", header.log == log),
+            ("a roster of nobody, or out of order", !roster.is_empty() && sorted),
+            ("a signature under another header, or of a stranger", signed),
+            (
+                "a round that is live without every signature, or not with them",
+                self.refused.is_some() == complete,
+            ),
+            ("an aggregate in a round that is not live", self.aggregate.is_none() || complete),
+            ("a partial without an aggregate", self.partials.is_empty() || self.aggregate.is_some()),
+            ("an open round with every partial", self.partials.len() < roster.len()),
+            ("a partial of a stranger", self.partials.keys().all(|peer| roster.contains(peer))),
+        ];
+        clauses.iter().find(|(_, holds)| !holds).map(|(flaw, _)| *flaw)
     }
 }
 
 impl SignedRecord {
-    /// Whether a machine can have made it, and the signatures are of its servers over it.
-    fn coheres(&self, log: LogId) -> bool {
+    /// Whether every signature is of one of its servers, and says of itself that it is under this record.
+    fn is_signed_by_its_own(&self) -> bool {
         let record = &self.record;
-        record.log == log
-            && self.digest == record.digest()
-            && self.signatures.iter().all(|(peer, signed)| {
-                let place = (signed.log, signed.round, signed.record);
-                record.servers.contains(peer)
-                    && signed.server == *peer
-                    && place == (log, record.round, self.digest)
-            })
+        self.signatures.iter().all(|(peer, signed)| {
+            let place = (signed.log, signed.round, signed.record);
+            record.servers.contains(peer)
+                && signed.server == *peer
+                && place == (record.log, record.round, self.digest)
+        })
     }
 }

@@ -391,6 +391,104 @@ fn a_snapshot_of_a_peer_is_examined() {
     assert!(early.machine.examine(&stage.machine.snapshot(), &me).is_ok());
 }
 
+/// Each clause of the assertion is broken by one change.
+#[test]
+fn every_flaw_of_a_state_is_noticed() {
+    type Change = (&'static str, fn(&mut State));
+    fn open(state: &mut State) -> &mut OpenRound {
+        state.open.as_mut().unwrap()
+    }
+    fn header(state: &mut State) -> &mut Header {
+        Arc::make_mut(&mut open(state).header)
+    }
+    fn record(state: &mut State) -> &mut Record {
+        Arc::make_mut(&mut state.records.back_mut().unwrap().record)
+    }
+    let changes: [Change; 22] = [
+        ("more records than are kept", |state| {
+            let kept = state.records.back().unwrap().clone();
+            state.records.extend(core::iter::repeat_n(kept, RECORDS_KEPT));
+        }),
+        ("more farewells than are kept", |state| {
+            let word = state.farewells.back().unwrap().clone();
+            state.farewells.extend(core::iter::repeat_n(word, FAREWELLS_KEPT));
+        }),
+        ("more candidates than are kept", |state| {
+            let bundle = state.aggregator.clone().unwrap();
+            for number in 0..=CANDIDATES_MAX {
+                let peer = PeerId([u8::try_from(number).unwrap(); 32]);
+                let candidate = Candidate { bundle: bundle.clone(), approvals: BTreeSet::new() };
+                state.candidates.insert(peer, candidate);
+            }
+        }),
+        ("a record of another log", |state| record(state).log = OTHER_LOG),
+        ("a signature under another record", |state| {
+            let kept = state.records.back_mut().unwrap();
+            kept.signatures.values_mut().next().unwrap().record = Digest([9; 32]);
+        }),
+        ("another newest record", |state| state.previous.record = Digest([9; 32])),
+        ("a record of a round that was not opened", |state| state.opened = Round(0)),
+        ("records that do not follow each other", |state| {
+            Arc::make_mut(&mut state.records.get_mut(1).unwrap().record).previous = Digest([9; 32]);
+        }),
+        ("rounds that do not rise", |state| {
+            let newest = state.records.back().unwrap().record.round;
+            let first = state.records.front_mut().unwrap();
+            Arc::make_mut(&mut first.record).round = newest;
+            first.signatures.clear();
+        }),
+        ("a server under another name or role", |state| {
+            state.servers.values_mut().next().unwrap().bundle.role = Role::Client;
+        }),
+        ("a server that is barred", |state| {
+            let server = *state.servers.keys().next().unwrap();
+            state.retired.insert(server);
+        }),
+        ("a farewell of somebody who stays, or to another log", |state| {
+            state.farewells.back_mut().unwrap().standing = Standing::Departed;
+        }),
+        ("an aggregator of another role", |state| state.aggregator.as_mut().unwrap().role = Role::Server),
+        ("an open round that is not the last one opened", |state| state.opened = Round(1_000)),
+        ("an open round of another log", |state| header(state).log = OTHER_LOG),
+        ("a roster of nobody, or out of order", |state| header(state).servers.reverse()),
+        ("a signature under another header, or of a stranger", |state| {
+            open(state).signatures.values_mut().next().unwrap().header = Digest([9; 32]);
+        }),
+        ("a round that is live without every signature, or not with them", |state| {
+            open(state).refused = None;
+        }),
+        ("an aggregate in a round that is not live", |state| {
+            open(state).signatures.pop_first();
+            open(state).refused = None;
+        }),
+        ("a partial without an aggregate", |state| {
+            let server = open(state).header.servers[0].peer;
+            open(state).partials.insert(server, Digest::default());
+            open(state).aggregate = None;
+        }),
+        ("an open round with every partial", |state| {
+            let servers: Vec<_> = open(state).header.servers.iter().map(|server| server.peer).collect();
+            open(state).partials.extend(servers.into_iter().map(|server| (server, Digest::default())));
+        }),
+        ("a partial of a stranger", |state| {
+            open(state).partials.insert(PeerId([9; 32]), Digest::default());
+        }),
+    ];
+    let mut stage = Stage::at(Step::Confirmed);
+    stage.go(Step::Confirmed);
+    for step in [Step::Opened, Step::Live, Step::Aggregated] {
+        stage.take(step);
+    }
+    let leaving = stage.cast.servers[2].announce(9, Standing::Leaving);
+    stage.machine.state.farewells.push_back(leaving);
+    stage.machine.check();
+    for (flaw, change) in changes {
+        let mut broken = stage.machine.state.clone();
+        change(&mut broken);
+        assert_eq!(broken.flaw(&Strict), Some(flaw));
+    }
+}
+
 /// The whole state as if it were of another log.
 fn move_to(state: &mut State, log: LogId) {
     state.log = Some(log);
