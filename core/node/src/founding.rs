@@ -161,8 +161,8 @@ pub fn explain(step: &Step) -> Option<String> {
     match step {
         Step::Found => None,
         Step::Follow(peer) => Some(format!(
-            "not in the committee yet: server {} has a log, and this server has not got it from the leader. Compare \
-             ZIPNET_ALLOWED_SERVERS there; if that log is nobody's any more, stop that server and {decide}",
+            "not in the committee yet: server {} has a log, and this server has not got it from the leader. See whether \
+             the server that leads reaches this one, and compare ZIPNET_ALLOWED_SERVERS there",
             peer.short()
         )),
         Step::Chose => Some(format!(

@@ -211,15 +211,32 @@ pub(super) fn check_sender(me: RaftId, from: RaftId, request: &Request) -> Resul
     Ok(())
 }
 
-/// Whether a request brings a node that has nothing the log from its beginning, and with it who is in the group. Every other
-/// one would only leave a vote behind.
-pub(super) fn brings_log(request: &Request) -> bool {
-    match request {
-        Request::Append { prev: None, entries, .. } => {
-            entries.first().is_some_and(|entry| matches!(entry.payload, Payload::Membership(_)))
+/// What a node that has nothing, and takes nothing but a log, does with a request. Whatever else it took would only leave a
+/// vote behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Empty {
+    /// It is the log from its beginning, and with it who is in the group.
+    Takes,
+    /// It goes on from an entry: the sender has to begin further in front.
+    Lacks,
+    /// It brings no log.
+    Refuses,
+}
+
+impl Empty {
+    /// What becomes of this request.
+    pub(super) fn of(request: &Request) -> Self {
+        match request {
+            Request::Append { prev: Some(_), .. } => Self::Lacks,
+            Request::Append { prev: None, entries, .. } => {
+                match entries.first().map(|entry| &entry.payload) {
+                    Some(Payload::Membership(_)) => Self::Takes,
+                    Some(Payload::Normal(_) | Payload::Blank) | None => Self::Refuses,
+                }
+            }
+            Request::Snapshot(..) => Self::Takes,
+            Request::Vote(_) | Request::PreVote(_) | Request::Transfer { .. } => Self::Refuses,
         }
-        Request::Snapshot(..) => true,
-        Request::Append { .. } | Request::Vote(_) | Request::PreVote(_) | Request::Transfer { .. } => false,
     }
 }
 

@@ -24,7 +24,7 @@ use zipnet_core::id::RaftId;
 use super::codec::{self, Ballot, Frame, Reply, Request};
 use super::database::lock;
 use super::guard::{
-    Believed, Bounds, Installation, Known, Office, Refusal, Standing, brings_log, check_numbers, check_reply,
+    Believed, Bounds, Empty, Installation, Known, Office, Refusal, Standing, check_numbers, check_reply,
     check_sender, check_transfer, judge_append, judge_snapshot, may_send, one_leader,
 };
 use super::machine::{Machine, MachineStore};
@@ -169,7 +169,12 @@ impl<T: Transport> Calls<T> {
                 Ok(())
             }
             Frame::Request(number, request) => {
-                let request = self.admit(taker, from, request)?;
+                let Some(request) = self.admit(taker, from, request)? else {
+                    let message = codec::encode_frame(&Frame::Reply(number, Reply::Conflict));
+                    // A lost reply is a lost message; the peer asks again.
+                    self.0.transport.send(from, Channel::Consensus, message.into()).ok();
+                    return Ok(());
+                };
                 let installing = match &request {
                     Request::Snapshot(..) => Some(Installing::begin(self).ok_or(Refusal::Busy)?),
                     Request::Append { entries, .. } if !entries.is_empty() && self.is_installing() => {
@@ -204,13 +209,14 @@ impl<T: Transport> Calls<T> {
         self.0.installing.load(Ordering::Relaxed)
     }
 
-    /// Lets a request in if this peer may send it and its numbers are possible.
+    /// Lets a request in if this peer may send it and its numbers are possible. None if it goes on from an entry that this
+    /// node, which takes nothing but a log from its beginning, does not have.
     fn admit<W: World, M: Machine>(
         &self,
         taker: &Taker<W, M>,
         from: RaftId,
         mut request: Request,
-    ) -> Result<Request, Refusal> {
+    ) -> Result<Option<Request>, Refusal> {
         check_sender(self.0.me, from, &request)?;
         let metrics = taker.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -228,8 +234,12 @@ impl<T: Transport> Calls<T> {
         check_transfer(&request, known)?;
         let is_fresh = metrics.current_term == 0 && metrics.last_log_index.is_none();
         check_numbers(&request, Bounds::at((!is_fresh).then_some(metrics.current_term)))?;
-        if is_fresh && state.believed.holds_vote && !brings_log(&request) {
-            return Err(Refusal::Busy);
+        if is_fresh && state.believed.holds_vote {
+            match Empty::of(&request) {
+                Empty::Takes => {}
+                Empty::Lacks => return Ok(None),
+                Empty::Refuses => return Err(Refusal::Busy),
+            }
         }
         if let Request::Vote(ballot) | Request::PreVote(ballot) = &mut request
             && !known.believes(from)
@@ -237,7 +247,7 @@ impl<T: Transport> Calls<T> {
             // A leader hands over to a voter. Whoever is none cannot do without the leader's silence.
             ballot.transfer = false;
         }
-        Ok(request)
+        Ok(Some(request))
     }
 
     /// Asks a peer and waits for its reply, but not longer than `patience`.
@@ -399,6 +409,10 @@ impl<T: Transport> Calls<T> {
     ) -> Result<Reply, Refusal> {
         one_leader(taker.log.vote().as_ref(), &vote)?;
         let mut turn = self.0.turns.lock().await;
+        if taker.log.vote().is_none() {
+            // Whoever follows nobody yet follows nobody for what it does not take.
+            lock(&taker.machine).examine(&snapshot).map_err(|_| Refusal::Snapshot)?;
+        }
         let taken = turn.filter(|(of, _)| *of == vote).map(|(_, taken)| taken);
         let (meta, verdict) = match follow(&taker.raft, vote, taken, meta, move |standing, meta| {
             judge_snapshot(standing, &vote, meta).map(|installation| (installation, standing.committed))
@@ -598,12 +612,15 @@ impl<T: Transport, R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<T> {
                 Ok(_) => self.pace.arrived(bytes, begun.elapsed(), usual),
                 Err(Unanswered::Timeout(_)) => self.pace.late(),
                 // Whoever went may come back by another path.
-                Err(Unanswered::Link(LinkError::Closed(_) | LinkError::Unreachable)) => self.pace.parted(),
+                Err(Unanswered::Link(
+                    LinkError::Closed(_) | LinkError::Unreachable | LinkError::Violation(_),
+                )) => self.pace.parted(),
                 // The link is there, and was not asked to carry it.
-                Err(Unanswered::Link(LinkError::Full | LinkError::TooLarge | LinkError::Violation(_))) => {}
+                Err(Unanswered::Link(LinkError::Full | LinkError::TooLarge)) => {}
             }
         }
-        match self.told(answer, RPCTypes::AppendEntries)? {
+        let reply = self.told(answer, RPCTypes::AppendEntries)?;
+        match reply {
             Reply::Appended => self.calls.acknowledged(self.to.0, vote, ids.last().copied().or(prev)),
             Reply::AppendedUpTo(last) if last.is_some_and(|last| ids.contains(&last)) => {
                 self.calls.acknowledged(self.to.0, vote, last);

@@ -47,7 +47,8 @@ impl<W: Observer, C: Checks> Node<W, C> {
         self.astray.as_ref().filter(|_| lasts).and_then(explain)
     }
 
-    /// Whether this server gives nobody a vote before it has made the first entry of a log.
+    /// Whether this server takes nothing but a log before it has made the first entry of one itself. See
+    /// [`Believed::holds_vote`](crate::consensus::Believed::holds_vote).
     pub(super) fn holds_vote(&self) -> bool {
         !self.founders.is_empty() && !matches!(self.astray, Some(Step::Follow(_)))
     }

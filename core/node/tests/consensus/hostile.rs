@@ -80,6 +80,14 @@ fn whoever_is_about_to_found_a_group_gives_no_vote_before() {
             let append = Request::Append { vote: leads, prev: None, entries, commit: None };
             assert_eq!(send(&group.node(1), 2, append), Err(Refusal::Busy));
         }
+        // Whoever goes on from an entry is told that it is not here.
+        let prev = Some(LogId::new_term_index(1, 7));
+        let append = Request::Append { vote: leads, prev, entries: vec![], commit: None };
+        assert_eq!(send(&group.node(1), 2, append), Ok(()));
+        // And rubbish is no log.
+        let meta = SnapshotMeta { last_log_id: prev, last_membership: StoredMembership::default() };
+        send(&group.node(1), 2, Request::Snapshot(leads, meta, Bytes::from_static(b"rubbish"))).ok();
+        tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(group.node(1).state().term, 0);
         group.node(1).found_group(voters.clone()).await.expect("it has given none");
         let later = Ballot {
