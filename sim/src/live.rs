@@ -435,7 +435,7 @@ impl<'a> Run<'a> {
         for text in lines {
             let line = line::Line::parse(&text);
             if let Some(Fact::Up { address, .. }) = line.as_ref().and_then(|line| line.fact.as_ref()) {
-                self.cluster.get_mut(node).address = Some(address.clone());
+                self.cluster.get_mut(node).address.clone_from(address);
             }
             self.witness.observe(node, now, &text, line).map_err(|breach| self.broken_by(breach))?;
         }

@@ -95,8 +95,8 @@ facts! {
         instance: String,
         /// Who.
         peer: PeerId,
-        /// Where others dial it: host and port.
-        address: String,
+        /// Where others dial it: host and port. None of a client, which nobody dials.
+        address: Option<String>,
         /// As what.
         role: Role,
     },
@@ -612,7 +612,7 @@ round_end! {
     round: Round,
     /// The entry that finished it.
     index: u64,
-    /// The term of that entry; none in the log of a process that has read it in a snapshot.
+    /// The term of that entry; none in what is read again.
     term: Option<u64>,
     /// Digest of the header.
     header: Digest,

@@ -1,5 +1,5 @@
-//! What a node may tell: typed, serialisable, and without a payload, a key, a pad or a client's network address by
-//! construction. Lines of logs, metrics, simulations and audits are made of it; only [`Fact::line`] makes sentences.
+//! What a node may tell: typed, serialisable, and without a field for a payload, a key, a pad or a client's network address.
+//! Lines of logs are made of it; only [`Fact::line`] makes sentences.
 
 #![no_std]
 

@@ -195,10 +195,11 @@ impl Fact {
                 let role = role.name();
                 format!("spawning zipnet {role} {role}={}", peer.short())
             }
-            Self::Up { network, instance, peer, address, role } => format!(
-                "zipnet up: network={network} instance={instance} peer={peer}@{address} role={}",
-                role_tag(*role).short()
-            ),
+            Self::Up { network, instance, peer, address, role } => {
+                let address = address.as_ref().map_or_else(String::new, |address| format!("@{address}"));
+                let tag = role_tag(*role).short();
+                format!("zipnet up: network={network} instance={instance} peer={peer}{address} role={tag}")
+            }
             Self::Booting { role: Role::Server } => {
                 "server booting; waiting for collections + group".to_owned()
             }

@@ -32,8 +32,8 @@ pub enum Event {
         instance: String,
         /// Who.
         peer: PeerId,
-        /// Where others dial it.
-        address: Address,
+        /// Where others dial it; none of a client, which nobody dials.
+        address: Option<Address>,
         /// As what.
         role: Role,
     },
@@ -217,7 +217,7 @@ impl Event {
                 network: network.clone(),
                 instance: instance.clone(),
                 peer: *peer,
-                address: address.0.clone(),
+                address: address.as_ref().map(|address| address.0.clone()),
                 role: *role,
             },
             Self::Booting { role } => Fact::Booting { role: *role },
@@ -613,8 +613,15 @@ mod tests {
                 network: "mosaik.universe".to_owned(),
                 instance: "acme.mainnet".to_owned(),
                 peer: peer(1),
-                address: address(),
+                address: Some(address()),
                 role: Role::Server,
+            },
+            Event::Up {
+                network: "mosaik.universe".to_owned(),
+                instance: "acme.mainnet".to_owned(),
+                peer: peer(0xc1),
+                address: None,
+                role: Role::Client,
             },
             Event::Booting { role: Role::Server },
             Event::Booting { role: Role::Aggregator },

@@ -283,14 +283,14 @@ struct Node<W: Observer, C: Checks> {
     bonded_at: Time,
     /// The publisher was told that nobody answers.
     timed_out: bool,
+    /// Who waits for what becomes of a message.
+    waiting: BTreeMap<RequestId, oneshot::Sender<Known>>,
     /// The newest rounds to which this process has given its part. A server asks its committee machine instead, here and
-    /// for the next three.
+    /// for the next four.
     own_rounds: VecDeque<Round>,
     /// The newest rounds in which it takes no part. Anybody who calls himself an aggregator can name any, so they are kept
     /// apart.
     declined_rounds: VecDeque<Round>,
-    /// Who waits for what becomes of a message.
-    waiting: BTreeMap<RequestId, oneshot::Sender<Known>>,
     /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
     /// How long it took from each of the last two to the next one.
@@ -500,7 +500,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             Role::Client => false,
         };
         let gossip = gossips.then(|| Gossip::new(me, world.wall_clock(), random.fork("gossip")));
-        let address = config.advertise.clone().unwrap_or_else(|| world.link().address());
+        let address = gossips.then(|| config.advertise.clone().unwrap_or_else(|| world.link().address()));
         let network = config.universe_name.clone();
         let instance = config.instance.name().to_owned();
         world.observe(Event::Up { network, instance, peer: me, address, role });

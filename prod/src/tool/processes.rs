@@ -182,7 +182,9 @@ impl Network {
                 } else if let Ok(Account { fact: Fact::Up { peer, address, .. }, .. }) =
                     Account::deserialize(&line)
                 {
-                    return Some(format!("{peer}@{address}"));
+                    return Some(
+                        address.map_or_else(|| peer.to_string(), |address| format!("{peer}@{address}")),
+                    );
                 } else if line["event"] == "exiting" || line["event"].is_null() {
                     flags::say(&format!("{name}: {text}"));
                 }

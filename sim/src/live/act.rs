@@ -200,8 +200,11 @@ impl Run<'_> {
         let end = self.now().after(START_WAIT);
         let dials = self.cluster.dials(node, hint);
         loop {
-            let silent =
-                |node: &NodeId| self.cluster.is_up(*node) && self.cluster.get(*node).address.is_none();
+            // Clients do not say where they are.
+            let silent = |node: &NodeId| {
+                let machine = self.cluster.get(*node);
+                machine.role != Role::Client && self.cluster.is_up(*node) && machine.address.is_none()
+            };
             let Some(silent) = dials.iter().copied().find(silent) else { break };
             if self.now() >= end {
                 let name = self.cluster.name(silent);
