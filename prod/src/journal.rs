@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use env_filter::Filter;
@@ -101,15 +101,35 @@ impl Journal {
     /// reads the lines of everything knows whether one is missing.
     pub fn tell(&self, fact: Fact) {
         let wanted = self.wants(&fact);
-        let mut next = self.0.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut next) = self.next() else { return };
         let dropped = if wanted { self.0.dropped.swap(0, Ordering::Relaxed) } else { 0 };
-        if dropped > 0 {
-            self.hand_over(&mut next, Fact::LinesLost { count: dropped }, dropped);
-        }
-        if wanted {
-            self.hand_over(&mut next, fact, 1);
-        } else {
+        if dropped > 0 && !self.hand_over(&next, Fact::LinesLost { count: dropped }) {
+            self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+        } else if dropped > 0 {
             next.seq = next.seq.saturating_add(1);
+        }
+        if wanted && !self.hand_over(&next, fact) {
+            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        next.seq = next.seq.saturating_add(1);
+    }
+
+    /// What is written next. None while this thread is at it already: a panic there has to end the process all the same.
+    fn next(&self) -> Option<MutexGuard<'_, Next>> {
+        if !std::thread::panicking() {
+            return Some(self.0.next.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        // Another thread needs it for a moment only.
+        let until = Instant::now() + STUCK_AFTER;
+        loop {
+            match self.0.next.try_lock() {
+                Ok(next) => return Some(next),
+                Err(TryLockError::Poisoned(next)) => return Some(next.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
         }
     }
 
@@ -124,22 +144,17 @@ impl Journal {
         self.0.filter.enabled(&log::Metadata::builder().level(level).target(target).build())
     }
 
-    /// Gives a fact to the writer; if it is too slow, `count` lines are lost.
-    fn hand_over(&self, next: &mut Next, fact: Fact, count: u64) {
+    /// Gives a fact to the writer: whether that is not too slow. After the last line nothing is lost any more.
+    fn hand_over(&self, next: &Next, fact: Fact) -> bool {
         let account = Account { seq: next.seq, node: self.0.node.get().copied(), fact };
-        next.seq = next.seq.saturating_add(1);
         let text = render(self.0.format, SystemTime::now(), &account);
-        if let Some(lines) = next.lines.as_ref()
-            && let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = lines.try_send(text)
-        {
-            self.0.dropped.fetch_add(count, Ordering::Relaxed);
-        }
+        next.lines.as_ref().is_none_or(|lines| lines.try_send(text).is_ok())
     }
 
     /// Waits until everything is written, or nothing was for a while: whether it is. Lines that come later are lost.
     #[must_use]
     pub fn close(&self) -> bool {
-        drop(self.0.next.lock().unwrap_or_else(PoisonError::into_inner).lines.take());
+        drop(self.next().and_then(|mut next| next.lines.take()));
         match self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(writer) => drain(&writer, &self.0.written),
             None => true,
