@@ -17,6 +17,9 @@ use crate::event::{Event, Observer};
 use crate::meeting::{ServerState, cut_links};
 use crate::status::{Awaits, Cause, Declined, Finalized, OpenRound, RecordView, View, causes};
 
+/// See [`patience`].
+const PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
+
 impl<W: Observer, C: Checks> Node<W, C> {
     /// Tells operators why rounds stall, whenever that changes, and that they go on.
     pub(super) fn look_after_causes(&mut self) {
@@ -221,9 +224,9 @@ impl<W: Observer, C: Checks> Node<W, C> {
 }
 
 /// How long a round may take, as whoever is not told how often the servers open one has seen it. The shorter of the last
-/// two gaps counts, as the other one may be a stall.
+/// two gaps counts, as the other one may be a stall; where stalls are all there is, they are no pace.
 fn patience(usual: Duration, gaps: [Duration; 2]) -> Duration {
-    usual.max(gaps[0].min(gaps[1]).saturating_mul(2))
+    usual.max(gaps[0].min(gaps[1]).saturating_mul(2).min(PATIENCE_MAX))
 }
 
 /// What a round waits for that has come as far as this.

@@ -359,12 +359,11 @@ fn awaited(view: &View, round: Round, awaits: &Awaits) -> Vec<Cause> {
             servers(Cause::MissingPartial { round, missing: linked(missing) }, missing)
         }
         Awaits::Aggregate => match &view.turnout {
-            Some(turnout) => vec![lacking(view, turnout)],
+            // What was said of an earlier round says nothing of this one.
+            Some(turnout) if turnout.round == round => vec![lacking(view, turnout)],
             // Whoever is away is a cause of its own.
-            None if view.aggregator.is_some_and(|aggregator| !view.linked.contains(&aggregator)) => {
-                Vec::new()
-            }
-            None => vec![Cause::NoAggregate { round, aggregator: view.aggregator }],
+            _ if view.aggregator.is_some_and(|aggregator| !view.linked.contains(&aggregator)) => Vec::new(),
+            _ => vec![Cause::NoAggregate { round, aggregator: view.aggregator }],
         },
         // Of an aggregator.
         Awaits::Servers(_) => Vec::new(),
@@ -603,8 +602,8 @@ impl fmt::Display for Cause {
                 names(missing)
             ),
             Self::NoHeader => f.write_str(
-                "no round was finalised for longer than a round may take, and the servers have opened none that waits for \
-                 this aggregator: ask a server for its status",
+                "no round was finalised for longer than a round may take, and none that the servers have opened has waited \
+                 for this aggregator for long: ask a server for its status",
             ),
             Self::ConnectTimeout { instance, answers } => f.write_str(&connect_timeout(instance, *answers)),
             Self::NoAggregatorKnown => {
