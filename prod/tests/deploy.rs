@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use zipnet_core::id::Role;
+use zipnet_core::machine::Abandonment;
+use zipnet_facts::Refusal;
 use zipnet_prod::flags;
 
 const METRICS: &str = include_str!("../../core/node/src/metrics/server.txt");
 const METRICS_SOURCE: &str = include_str!("../../core/node/src/metrics.rs");
-const REFUSALS: &str = include_str!("../../core/node/src/frame.rs");
-const ABANDONMENTS: &str = include_str!("../../core/node/src/event.rs");
 const RULES: &str = include_str!("../deploy/prometheus/zipnet.rules.yml");
 const RULES_TEST: &str = include_str!("../deploy/prometheus/zipnet.rules.test.yml");
 const DASHBOARD: &str = include_str!("../deploy/grafana/zipnet.json");
@@ -108,8 +108,9 @@ fn rules_ask_for_labels_and_reasons_that_exist() {
     for reasons in text.split("reason=").skip(1) {
         let reasons = reasons.trim_start_matches(['~', '"']).split('"').next().unwrap_or_default();
         for reason in reasons.split('|') {
-            let arm = format!("=> \"{reason}\"");
-            assert!(REFUSALS.contains(&arm) || ABANDONMENTS.contains(&arm), "{reason}");
+            let refusals = Refusal::ALL.iter().map(|refusal| refusal.name());
+            let mut known = refusals.chain(Abandonment::ALL.iter().map(|abandonment| abandonment.name()));
+            assert!(known.any(|known| known == reason), "{reason}");
         }
     }
 }

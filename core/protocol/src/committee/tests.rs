@@ -410,7 +410,7 @@ fn every_flaw_of_a_state_is_noticed() {
             state.records.extend(core::iter::repeat_n(kept, RECORDS_KEPT));
         }),
         ("more farewells than are kept", |state| {
-            let word = state.farewells.back().unwrap().clone();
+            let word = *state.farewells.back().unwrap();
             state.farewells.extend(core::iter::repeat_n(word, FAREWELLS_KEPT));
         }),
         ("more candidates than are kept", |state| {
