@@ -83,12 +83,13 @@ impl Stage {
             r#"echo $$ >> '{}'
 say() {{ printf '{{"event":"%s","message":"%s"}}\n' "$1" "$2" >&2; }}
 say spawning "spawning zipnet {role}"
-say up "zipnet up: peer=00@127.0.0.1:1 role=00"
+printf '{{"seq":1,"event":"up","network":"n","instance":"i","peer":"{peer}","address":"127.0.0.1:1","role":"{role}","message":"zipnet up"}}\n' >&2
 say booting "{role} booting"
 {act}
 exec sleep 600
 "#,
-            pids.display()
+            pids.display(),
+            peer = "0".repeat(64)
         );
         self.binary(&format!("zipnet-{role}"), &text);
     }
