@@ -49,7 +49,6 @@ mod select;
 mod workload;
 
 pub(crate) use condition::{fits, tells};
-pub(crate) use fault::{exponential, mean_gap};
 
 use condition::Wait;
 use fault::Faults;

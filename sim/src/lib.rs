@@ -53,6 +53,7 @@ pub mod disk;
 mod doctor;
 #[cfg(madsim)]
 pub mod engine;
+mod firing;
 #[cfg(madsim)]
 mod live;
 #[cfg(madsim)]

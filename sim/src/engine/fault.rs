@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use zipnet_core::time::Time;
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::{NodeRef, Which};
-use zipnet_scenarios::scenario::Fault;
 use zipnet_scenarios::value::{Span, Spread};
 use zipnet_scenarios::verbs::FaultDo;
 use zipnet_scenarios::words::DiskFate;
 
 use crate::cluster::{Cluster, Hint, NodeId};
 use crate::disk::Crash;
+use crate::firing::{self, Firing};
 use crate::random::Random;
 use crate::wires::Hindrance;
 
@@ -24,30 +24,12 @@ const ARMED: Duration = Duration::from_millis(600);
 /// All faults of a run.
 #[derive(Debug)]
 pub(super) struct Faults {
-    faults: Vec<Active>,
+    faults: Vec<Firing<Trouble>>,
     random: Random,
 }
 
-#[derive(Debug)]
-struct Active {
-    fault: Fault,
-    fired: u64,
-    /// Its time runs.
-    on: bool,
-    /// When it fires next, unless it holds as many nodes as it may.
-    next: Time,
-    /// How often it may still fire in this step, if that is limited.
-    left: Option<u64>,
-    holds: Vec<Hold>,
-}
-
 /// A node that a fault has in its hold.
-#[derive(Clone, Debug)]
-pub(super) struct Hold {
-    pub(super) node: NodeId,
-    ends: Time,
-    pub(super) trouble: Trouble,
-}
+pub(super) type Hold = firing::Hold<Trouble>;
 
 /// What is done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,15 +50,7 @@ pub(super) enum Trouble {
 
 impl Faults {
     pub(super) fn new(scenario: &Scenario, random: &Random) -> Self {
-        let active = |fault: &Fault| Active {
-            fault: fault.clone(),
-            fired: 0,
-            on: false,
-            next: Time::NEVER,
-            left: None,
-            holds: Vec::new(),
-        };
-        Self { faults: scenario.faults.iter().map(active).collect(), random: random.fork("faults") }
+        Self { faults: scenario.faults.iter().map(Firing::new).collect(), random: random.fork("faults") }
     }
 
     /// A step begins, or the last one has ended: faults of other steps end, those of this one begin. Says whether
@@ -85,19 +59,10 @@ impl Faults {
         let now = cluster.simulation.now();
         let mut changed = false;
         for active in &mut self.faults {
-            let during = &active.fault.during;
-            let on = step.is_some_and(|step| during.is_empty() || during.iter().any(|id| id.0 == step));
-            let spent = active.is_spent();
-            active.left = active.fault.times;
-            if on && (!active.on || spent) {
-                active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
-            } else if active.on && !on {
-                changed |= !active.holds.is_empty();
-                for hold in active.holds.drain(..) {
-                    release(cluster, &hold);
-                }
+            for hold in active.turn(now, step, &mut self.random) {
+                changed = true;
+                release(cluster, &hold);
             }
-            active.on = on;
         }
         changed
     }
@@ -114,34 +79,25 @@ impl Faults {
             let held_by_others: Vec<_> = self.held_except(place);
             let Some(active) = self.faults.get_mut(place) else { continue };
             changed |= active.power(cluster, now);
-            let full = active.is_full();
-            let (over, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| hold.ends <= now);
-            active.holds = kept;
-            for hold in &over {
+            for hold in active.over(now, &mut self.random) {
                 changed = true;
-                release(cluster, hold);
+                release(cluster, &hold);
             }
-            if full && !active.is_full() {
-                active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
+            if active.fires(now, &mut self.random) {
+                changed |= active.fire(cluster, &mut self.random, now, &held_by_others);
             }
-            if !active.is_ready() || active.next > now {
-                continue;
-            }
-            active.next = now.after(exponential(&mut self.random, mean_gap(&active.fault.act)));
-            changed |= active.fire(cluster, &mut self.random, now, &held_by_others);
         }
         changed
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
-        let next = |active: &Active| if active.is_ready() { active.next } else { Time::NEVER };
         let end = |hold: &Hold| match hold.trouble {
             Trouble::Dying { by, .. } => by.min(hold.ends),
             _ => hold.ends,
         };
-        let ends = |active: &Active| active.holds.iter().map(end).min().unwrap_or(Time::NEVER);
-        self.faults.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
+        let ends = |active: &Firing<Trouble>| active.holds.iter().map(end).min().unwrap_or(Time::NEVER);
+        self.faults.iter().map(|active| active.due().min(ends(active))).min().unwrap_or(Time::NEVER)
     }
 
     /// Everything that is held.
@@ -192,27 +148,7 @@ impl Faults {
     }
 }
 
-impl Active {
-    fn is_full(&self) -> bool {
-        u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
-    }
-
-    /// Whether it has fired as often as it may in this step.
-    fn is_spent(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    /// Whether it fires once its time has come.
-    fn is_ready(&self) -> bool {
-        self.on && !self.is_full() && !self.is_spent()
-    }
-
-    /// It has fired.
-    fn count(&mut self) {
-        self.fired += 1;
-        self.left = self.left.map(|left| left.saturating_sub(1));
-    }
-
+impl Firing<Trouble> {
     fn fire(
         &mut self,
         cluster: &mut Cluster,
@@ -329,67 +265,5 @@ pub(super) const fn fate(disk: DiskFate) -> Crash {
         DiskFate::Prefix => Crash::Prefix,
         DiskFate::LoseAll => Crash::LoseAll,
         DiskFate::KeepAll => Crash::KeepAll,
-    }
-}
-
-/// The mean of the time between two firings.
-pub(crate) const fn mean_gap(act: &FaultDo) -> Duration {
-    match act {
-        FaultDo::Crash { mean_gap, .. }
-        | FaultDo::Partition { mean_gap, .. }
-        | FaultDo::Slow { mean_gap, .. }
-        | FaultDo::Lossy { mean_gap, .. }
-        | FaultDo::Pause { mean_gap, .. }
-        | FaultDo::Clock { mean_gap, .. } => mean_gap.duration(),
-    }
-}
-
-/// (quantile in permille, thousandths of the mean) of the exponential distribution; linear in between. The longest gap
-/// is seven times the mean.
-const EXPONENTIAL: [(u64, u64); 15] = [
-    (0, 0),
-    (100, 105),
-    (200, 223),
-    (300, 357),
-    (400, 511),
-    (500, 693),
-    (600, 916),
-    (700, 1_204),
-    (800, 1_609),
-    (850, 1_897),
-    (900, 2_303),
-    (950, 2_996),
-    (980, 3_912),
-    (990, 4_605),
-    (1_000, 7_000),
-];
-
-/// Draws a gap with this mean.
-pub(crate) fn exponential(random: &mut Random, mean: Duration) -> Duration {
-    let drawn = random.below(1_000_000);
-    for pair in EXPONENTIAL.windows(2) {
-        let [(from, low), (to, high)] = *pair else { continue };
-        let (from, to) = (from * 1_000, to * 1_000);
-        if drawn < to {
-            // Millionths of the mean.
-            let share = low * 1_000 + (high - low) * 1_000 * (drawn - from) / (to - from);
-            let nanos = mean.as_nanos() * u128::from(share) / 1_000_000;
-            return Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        }
-    }
-    mean
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_have_their_mean() {
-        let mut random = Random::new(1);
-        let mean = Duration::from_secs(10);
-        let total: Duration = (0..10_000).map(|_| exponential(&mut random, mean)).sum();
-        let measured = total / 10_000;
-        assert!((9_800..10_500).contains(&measured.as_millis()), "{measured:?}");
     }
 }

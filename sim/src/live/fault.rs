@@ -5,44 +5,24 @@ use std::collections::BTreeMap;
 use zipnet_core::time::Time;
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::{NodeRef, Which};
-use zipnet_scenarios::scenario::Fault;
 use zipnet_scenarios::value::{Span, Spread};
 use zipnet_scenarios::verbs::FaultDo;
 
 use super::cluster::Hint;
 use super::{Going, Run};
 use crate::cluster::NodeId;
-use crate::engine::{exponential, mean_gap};
+use crate::firing::{self, Firing};
 use crate::random::Random;
 use crate::wires::Hindrance;
 
 /// The faults of a run that can be made.
 #[derive(Debug)]
 pub(super) struct Faults {
-    active: Vec<Active>,
+    active: Vec<Firing<Trouble>>,
     random: Random,
 }
 
-#[derive(Debug)]
-struct Active {
-    fault: Fault,
-    fired: u64,
-    /// Its time runs.
-    on: bool,
-    /// When it fires next, unless it holds as many nodes as it may.
-    next: Time,
-    /// How often it may still fire in this step, if that is limited.
-    left: Option<u64>,
-    holds: Vec<Hold>,
-}
-
-/// A node that a fault has in its hold.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    node: NodeId,
-    ends: Time,
-    trouble: Trouble,
-}
+type Hold = firing::Hold<Trouble>;
 
 /// What is done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +40,7 @@ impl Faults {
     pub(super) fn new(scenario: &Scenario, random: &Random) -> (Self, Vec<String>) {
         let (made, left_out): (Vec<_>, Vec<_>) =
             scenario.faults.iter().partition(|fault| is_controlled(&fault.act));
-        let active = made.into_iter().map(|fault| Active {
-            fault: fault.clone(),
-            fired: 0,
-            on: false,
-            next: Time::NEVER,
-            left: None,
-            holds: Vec::new(),
-        });
+        let active = made.into_iter().map(Firing::new);
         let faults = Self { active: active.collect(), random: random.fork("faults") };
         let names = left_out.iter().map(|fault| format!("the fault {} ({})", fault.id, fault.act.verb()));
         (faults, names.collect())
@@ -98,9 +71,9 @@ impl Faults {
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
-        let next = |active: &Active| if active.is_ready() { active.next } else { Time::NEVER };
-        let ends = |active: &Active| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
-        self.active.iter().map(|active| next(active).min(ends(active))).min().unwrap_or(Time::NEVER)
+        let ends =
+            |active: &Firing<Trouble>| active.holds.iter().map(|hold| hold.ends).min().unwrap_or(Time::NEVER);
+        self.active.iter().map(|active| active.due().min(ends(active))).min().unwrap_or(Time::NEVER)
     }
 }
 
@@ -114,28 +87,6 @@ impl Trouble {
     }
 }
 
-impl Active {
-    fn is_full(&self) -> bool {
-        u64::try_from(self.holds.len()).unwrap_or(u64::MAX) >= self.fault.at_once
-    }
-
-    /// Whether it has fired as often as it may in this step.
-    fn is_spent(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    /// Whether it fires once its time has come.
-    fn is_ready(&self) -> bool {
-        self.on && !self.is_full() && !self.is_spent()
-    }
-
-    /// It has fired.
-    fn count(&mut self) {
-        self.fired += 1;
-        self.left = self.left.map(|left| left.saturating_sub(1));
-    }
-}
-
 impl Run<'_> {
     /// A step begins, or the last one has ended: faults of other steps end, those of this one begin.
     pub(super) fn turn_faults(&mut self, step: Option<&str>) -> Going {
@@ -143,16 +94,7 @@ impl Run<'_> {
         let mut over = Vec::new();
         let faults = &mut self.faults;
         for active in &mut faults.active {
-            let during = &active.fault.during;
-            let on = step.is_some_and(|step| during.is_empty() || during.iter().any(|id| id.0 == step));
-            let spent = active.is_spent();
-            active.left = active.fault.times;
-            if on && (!active.on || spent) {
-                active.next = now.after(exponential(&mut faults.random, mean_gap(&active.fault.act)));
-            } else if active.on && !on {
-                over.append(&mut active.holds);
-            }
-            active.on = on;
+            over.extend(active.turn(now, step, &mut faults.random));
         }
         self.rewire();
         over.into_iter().try_for_each(|hold| self.release(hold))
@@ -169,17 +111,8 @@ impl Run<'_> {
         for place in 0..self.faults.active.len() {
             let held = self.faults.held_against(place);
             let Some(active) = self.faults.active.get_mut(place) else { continue };
-            let full = active.is_full();
-            let (over, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| hold.ends <= now);
-            active.holds = kept;
-            let gap = mean_gap(&active.fault.act);
-            if full && !active.is_full() {
-                active.next = now.after(exponential(&mut self.faults.random, gap));
-            }
-            let fires = active.is_ready() && active.next <= now;
-            if fires {
-                active.next = now.after(exponential(&mut self.faults.random, gap));
-            }
+            let over = active.over(now, &mut self.faults.random);
+            let fires = active.fires(now, &mut self.faults.random);
             if !over.is_empty() {
                 self.rewire();
             }
