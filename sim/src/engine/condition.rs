@@ -331,7 +331,7 @@ impl Run<'_> {
         let name = self.cluster.name(node);
         let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.peer(named).short());
-        if tells(&status.causes, &status.cause_names, &status.notes, cause, named.as_deref()) {
+        if tells(&status, cause, named.as_deref()) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
@@ -364,18 +364,12 @@ pub(crate) fn fits(name: &str, reason: Reason) -> bool {
 }
 
 /// Whether a status names a cause, by its name or in words, in a sentence with this in it.
-pub(crate) fn tells(
-    causes: &[String],
-    names: &[impl AsRef<str>],
-    notes: &[String],
-    cause: Cause,
-    named: Option<&str>,
-) -> bool {
+pub(crate) fn tells(status: &Status, cause: Cause, named: Option<&str>) -> bool {
     let is_named = |sentence: &String| named.is_none_or(|named| sentence.contains(named));
     let says = |sentence: &String| cause.says().iter().any(|words| sentence.contains(words));
-    let mut causes = causes.iter().zip(names);
-    causes.any(|(sentence, name)| (name.as_ref() == cause.name() || says(sentence)) && is_named(sentence))
-        || notes.iter().any(|note| says(note) && is_named(note))
+    let mut causes = status.causes.iter().zip(&status.cause_names);
+    causes.any(|(sentence, name)| (name == cause.name() || says(sentence)) && is_named(sentence))
+        || status.notes.iter().any(|note| says(note) && is_named(note))
 }
 
 #[cfg(test)]

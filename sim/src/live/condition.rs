@@ -291,7 +291,7 @@ impl Run<'_> {
         let Some(status) = self.cluster.status(node) else { return Err(format!("{name} does not answer")) };
         let named = names.map(|named| self.cluster.get(named).peer.to_string());
         let named = named.as_deref().map(short);
-        if tells(&status.causes, &status.cause_names, &status.notes, cause, named) {
+        if tells(&status, cause, named) {
             return Ok(());
         }
         Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
