@@ -25,18 +25,11 @@ impl<'r, 'a, 't> Body<'r, 'a, 't> {
 
     /// The table in a value, or an error.
     pub(crate) fn of(reader: &'r mut Reader<'t>, value: &'a Value<'a>, expected: &str) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::Table(table) => Some(Self::new(reader, table, value.span())),
-            DeValue::String(_)
-            | DeValue::Integer(_)
-            | DeValue::Float(_)
-            | DeValue::Boolean(_)
-            | DeValue::Datetime(_)
-            | DeValue::Array(_) => {
-                reader.wrong_type(value, expected);
-                None
-            }
-        }
+        let DeValue::Table(table) = value.get_ref() else {
+            reader.wrong_type(value, expected);
+            return None;
+        };
+        Some(Self::new(reader, table, value.span()))
     }
 
     /// The same table, with another place that is shown if something is missing in it.

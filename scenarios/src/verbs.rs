@@ -695,17 +695,9 @@ pub(crate) fn read_call<V: Verbs, C>(
     place: &str,
     common: impl FnOnce(&mut Body<'_, '_, '_>) -> Option<C>,
 ) -> Option<(Place, V, C)> {
-    let table = match value.get_ref() {
-        DeValue::Table(table) => table,
-        DeValue::String(_)
-        | DeValue::Integer(_)
-        | DeValue::Float(_)
-        | DeValue::Boolean(_)
-        | DeValue::Datetime(_)
-        | DeValue::Array(_) => {
-            reader.wrong_type(value, format!("a verb of `{place}` as `verb = {{ … }}`"));
-            return None;
-        }
+    let DeValue::Table(table) = value.get_ref() else {
+        reader.wrong_type(value, format!("a verb of `{place}` as `verb = {{ … }}`"));
+        return None;
     };
     let verbs = V::table();
     let mut known = None;
