@@ -8,9 +8,8 @@ use zipnet_core::id::{GroupId, PeerId, StoreId};
 
 use crate::consensus::recording::{self, Voters};
 use crate::consensus::{Fault, LOG_FILE, MACHINE_FILE};
-use crate::event::Observer;
 use crate::founding::{self, Former};
-use crate::world::{Disk, on_disk};
+use crate::world::{Disk, World, on_disk};
 
 /// The file.
 const FILE: &str = "node.redb";
@@ -53,7 +52,7 @@ const OF_A_PLACE: [&str; 4] = [founding::FILE, FILE, LOG_FILE, MACHINE_FILE];
 
 /// Reads the store id of the state folder, or draws one from `entropy` and keeps it. A folder of another group is set aside
 /// before, and named is whose votes counted in it.
-pub(super) async fn settle<W: Observer>(
+pub(super) async fn settle<W: World>(
     world: &W,
     me: PeerId,
     group: GroupId,
@@ -64,7 +63,7 @@ pub(super) async fn settle<W: Observer>(
 }
 
 /// Moves everything that belongs to a log out of the way. Nothing is deleted: a person may want it back.
-pub(super) async fn set_aside<W: Observer>(world: &W) -> Result<(), StoreError> {
+pub(super) async fn set_aside<W: World>(world: &W) -> Result<(), StoreError> {
     let failed = |error| StoreError::Disk(format!("set the old state aside: {error}"));
     let aside = on_disk::<W, _>(world.disk().clone(), |disk| disk.set_aside(&OF_A_PLACE));
     aside.await.map_err(StoreError::Disk)?.map_err(failed)
