@@ -103,10 +103,12 @@ impl Journal {
         let wanted = self.wants(&fact);
         let Some(mut next) = self.next() else { return };
         let dropped = if wanted { self.0.dropped.swap(0, Ordering::Relaxed) } else { 0 };
-        if dropped > 0 && !self.hand_over(&next, Fact::LinesLost { count: dropped }) {
-            self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
-        } else if dropped > 0 {
-            next.seq = next.seq.saturating_add(1);
+        if dropped > 0 {
+            if self.hand_over(&next, Fact::LinesLost { count: dropped }) {
+                next.seq = next.seq.saturating_add(1);
+            } else {
+                self.0.dropped.fetch_add(dropped, Ordering::Relaxed);
+            }
         }
         if wanted && !self.hand_over(&next, fact) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);

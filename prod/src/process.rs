@@ -397,12 +397,11 @@ async fn publish_lines(handle: Handle, mut end: oneshot::Receiver<()>) -> bool {
                 }
                 Some(Ok(line)) => {
                     number += 1;
-                    let line_number = number;
                     // A full queue empties by a message a round.
                     match submit(&handle, RequestId(LINES_FROM + number), line).await {
                         Some(Ok(receipt)) => {
                             waiting.insert(number);
-                            known.push(async move { (line_number, receipt.await) });
+                            known.push(async move { (number, receipt.await) });
                         }
                         Some(Err(reason)) => {
                             print_fate(format!("refused line={number}: {reason}\n")).await;
