@@ -142,6 +142,7 @@ impl Journal {
             Level::Warn => log::Level::Warn,
             Level::Info => log::Level::Info,
             Level::Debug => log::Level::Debug,
+            Level::Trace => log::Level::Trace,
         };
         self.0.filter.enabled(&log::Metadata::builder().level(level).target(target).build())
     }
@@ -262,6 +263,18 @@ mod tests {
         assert!(journal.close());
         let refused = Journal::start(Format::Human, "info,zipnet=loud").expect_err("no such level");
         assert!(refused.starts_with("RUST_LOG=info,zipnet=loud is not understood: write "), "{refused}");
+    }
+
+    #[test]
+    fn what_consensus_does_for_each_entry_is_for_whoever_asks_for_everything() {
+        let fact = Fact::Appended { index: 7, term: 1 };
+        for (filter, wanted) in
+            [("info", false), ("debug", false), ("info,zipnet_node::consensus=trace", true)]
+        {
+            let journal = Journal::start(Format::Human, filter).unwrap();
+            assert_eq!(journal.wants(&fact), wanted, "{filter}");
+            assert!(journal.close());
+        }
     }
 
     #[test]

@@ -272,6 +272,31 @@ facts! {
         /// Whether the change is under way: two majorities have to agree.
         joint: bool,
     },
+    /// This server's vote is on disk, and may be told.
+    VoteSynced = "vote-synced" {
+        /// The term.
+        term: u64,
+        /// Who got it.
+        candidate: PeerId,
+        /// The disk of whoever got it.
+        store: StoreId,
+    },
+    /// Entries are on disk, and about to be acknowledged.
+    Appended = "appended" {
+        /// The last of them.
+        index: u64,
+        /// Its term.
+        term: u64,
+    },
+    /// An entry of the log was applied.
+    EntryApplied = "entry-applied" {
+        /// The entry.
+        index: u64,
+        /// Its term.
+        term: u64,
+        /// Of what it says.
+        digest: Digest,
+    },
     /// The end of the log was removed, because the leader's differs.
     Truncated = "truncated" {
         /// The last entry that stays.

@@ -25,6 +25,8 @@ pub enum Level {
     Info,
     /// For whoever looks for a cause.
     Debug,
+    /// For programs that judge what consensus does: several for each round.
+    Trace,
 }
 
 impl Level {
@@ -36,6 +38,7 @@ impl Level {
             Self::Warn => "WARN",
             Self::Info => "INFO",
             Self::Debug => "DEBUG",
+            Self::Trace => "TRACE",
         }
     }
 }
@@ -99,7 +102,7 @@ impl Fact {
     }
 
     fn heading(&self) -> (Level, &'static str) {
-        use Level::{Debug, Error, Info, Warn};
+        use Level::{Debug, Error, Info, Trace, Warn};
         match self {
             Self::Spawning { role, .. } => {
                 let target = match role {
@@ -145,6 +148,9 @@ impl Fact {
             Self::LinesLost { .. } => (Warn, target::COMMON),
             Self::Leader { .. } => (Info, target::CONSENSUS),
             Self::MembersChanged { .. } => (Info, target::CONSENSUS),
+            Self::VoteSynced { .. } => (Trace, target::CONSENSUS),
+            Self::Appended { .. } => (Trace, target::CONSENSUS),
+            Self::EntryApplied { .. } => (Trace, target::CONSENSUS),
             Self::Truncated { .. } => (Warn, target::CONSENSUS),
             Self::SnapshotTaken { .. } => (Debug, target::CONSENSUS),
             Self::SnapshotInstalled { .. } => (Info, target::CONSENSUS),
@@ -276,6 +282,17 @@ impl Fact {
                 voters.len(),
                 learners.len()
             ),
+            Self::VoteSynced { term, candidate, store } => format!(
+                "committee: vote on disk term={term} candidate={} store={:x}",
+                candidate.short(),
+                store.0
+            ),
+            Self::Appended { index, term } => {
+                format!("committee: entries on disk last={index} term={term}")
+            }
+            Self::EntryApplied { index, term, digest } => {
+                format!("committee: entry applied index={index} term={term} digest={}", digest.short())
+            }
             Self::Truncated { after } => {
                 let after = after.map_or_else(|| "start".to_owned(), |after| after.to_string());
                 format!("committee: log cut back after={after}: the leader's differs")

@@ -100,7 +100,7 @@ fn schema() -> Value {
         let fields = fields.map(|(field, name, meaning)| (*field, described(of(name), meaning)));
         described(object([("event", json!({ "const": row.event }))].into_iter().chain(fields)), row.doc)
     });
-    let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug].map(Level::name);
+    let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace].map(Level::name);
     let line = [
         (
             "timestamp",

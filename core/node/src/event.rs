@@ -420,16 +420,19 @@ fn consensus_fact(event: &consensus::Event) -> Option<Fact> {
                 joint: members.joint,
             }
         }
+        consensus::Event::VoteSynced { term, candidate } => {
+            Fact::VoteSynced { term: *term, candidate: candidate.peer, store: candidate.store }
+        }
+        consensus::Event::Appended { last_index, term } => Fact::Appended { index: *last_index, term: *term },
+        consensus::Event::Applied { index, term, digest } => {
+            Fact::EntryApplied { index: *index, term: *term, digest: *digest }
+        }
         consensus::Event::Truncated { after } => Fact::Truncated { after: *after },
         consensus::Event::SnapshotTaken { index } => Fact::SnapshotTaken { index: *index },
         consensus::Event::SnapshotInstalled { index } => Fact::SnapshotInstalled { index: *index },
         consensus::Event::Failed { reason, .. } => Fact::ConsensusFailed { reason: reason.clone() },
-        // Several per round, and told by what they lead to.
-        consensus::Event::Voted { .. }
-        | consensus::Event::VoteSynced { .. }
-        | consensus::Event::Appended { .. }
-        | consensus::Event::Refused { .. }
-        | consensus::Event::Applied { .. } => return None,
+        // Told by what they lead to.
+        consensus::Event::Voted { .. } | consensus::Event::Refused { .. } => return None,
     })
 }
 

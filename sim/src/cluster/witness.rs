@@ -13,6 +13,7 @@ use zipnet_core::checks::Mixed;
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Role, Round, StoreId};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::time::Time;
+use zipnet_facts::Level;
 use zipnet_node::consensus::{self, Members};
 use zipnet_node::event::Event;
 use zipnet_node::frame::Farewell;
@@ -435,7 +436,8 @@ impl Known {
     }
 
     fn printed(&mut self, seq: u64, now: Time, event: &Event) {
-        let Some(line) = event.line() else { return };
+        let Some(fact) = event.fact().filter(|fact| fact.level() < Level::Trace) else { return };
+        let line = fact.line();
         *self.lines.entry(line.name).or_default() += 1;
         self.first.entry(line.name).or_insert(seq);
         if self.kept.len() == LINES_KEPT {
