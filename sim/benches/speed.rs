@@ -26,8 +26,8 @@ use zipnet_node::config::{Build, Config};
 use zipnet_node::event::Event;
 use zipnet_node::node;
 use zipnet_node::world::Address;
+use zipnet_reports::properties::{Seen, Subject, Watch};
 use zipnet_sim::chain::{Kind, Log, NodeIndex, Recorder};
-use zipnet_sim::check::{Seen, Subject, Watch};
 use zipnet_sim::memory::{Remembering, Verdicts};
 use zipnet_sim::network::{Delivery, NetworkConfig, Observer};
 use zipnet_sim::runtime::SimRuntime;
@@ -156,7 +156,9 @@ fn cluster(seed: u64, clients: usize, seconds: u64, look: &Look) -> Ran {
     let sink: Sink = Arc::new(move |index, now, event| {
         let known = lock(&known);
         let subject = known.get(&index).expect("every node is enrolled before it starts");
-        if let Err(violation) = lock(&watch).see(now, subject, Seen::Event(event)) {
+        if let Some(fact) = event.fact()
+            && let Err(violation) = lock(&watch).see(now, subject, Seen::Fact(&fact))
+        {
             panic!("violated: {}: {}", violation.property, violation.detail);
         }
         if let Event::Core(Report::RoundFinalized { record, .. }) = event {
@@ -220,7 +222,7 @@ async fn run_cluster(
         let build = Build { params: RoundParams::DEFAULT, wire_version: 1, machine_version: 1 };
         let (config, _) = Config::from_env(role, &env, build).expect("the variables are right");
         let mut host = simulation.host(&name, address, peer);
-        lock(subjects).insert(host.index(), Subject { index: host.index(), name, peer, role, liar: false });
+        lock(subjects).insert(host.index(), Subject { node: place, name, peer, role, liar: false });
         let (handle, controls) = node::control();
         let checks = Remembering::new(Strict, verdicts.clone());
         drop(host.start(move |world| node::run(world, checks, config, controls)));

@@ -21,6 +21,7 @@ use zipnet_node::event::{Event, Observer};
 use zipnet_node::metrics::BuildInfo;
 use zipnet_node::node::{self, Exit, Handle};
 use zipnet_node::world::Address;
+use zipnet_reports::properties::Subject;
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::{NodeRef, Role, Which};
 use zipnet_scenarios::scenario::Deployment;
@@ -29,7 +30,6 @@ use zipnet_scenarios::words::Deviation;
 
 use crate::adversary::{self, Hearsay, Liar, Overheard};
 use crate::chain::NodeIndex;
-use crate::check::Subject;
 use crate::defect::{Defects, Onlooker, Planted};
 use crate::disk::Crash;
 use crate::memory::{Remembering, Verdicts};
@@ -168,7 +168,13 @@ impl Cluster {
         let env =
             deployment.env_of(role).0.into_iter().map(|(name, setting)| (name, setting.text().to_owned()));
         self.witness.enrol(
-            Subject { index: host.index(), name: name.clone(), peer, role: witness::role(role), liar: false },
+            Subject {
+                node: self.members.len(),
+                name: name.clone(),
+                peer,
+                role: witness::role(role),
+                liar: false,
+            },
             home,
         );
         self.members.push(Member {

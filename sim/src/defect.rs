@@ -250,6 +250,9 @@ impl Planted {
 }
 
 #[cfg(test)]
+mod keys;
+
+#[cfg(test)]
 mod tests {
     use zipnet_scenarios::words::{Guard, Word as _};
 

@@ -24,6 +24,7 @@ use futures_util::future::{Either, select};
 use openraft_rt::AsyncRuntime;
 use zipnet_core::machine::RequestId;
 use zipnet_core::time::Time;
+use zipnet_reports::properties;
 use zipnet_reports::{Checkpoint, Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::scenario::{Expectation, Resolved, StepId};
@@ -488,8 +489,7 @@ impl<'a> Run<'a> {
             Expectation::Always(always) => always.verb() == violation.property,
             Expectation::Eventually { .. } | Expectation::Sometimes { .. } => false,
         });
-        let own =
-            crate::check::all().iter().find(|one| one.name() == violation.property).map(|one| one.sentence());
+        let own = properties::sentence(violation.property);
         Box::new(Found {
             verdict: Verdict::Violated,
             property: violation.property.to_owned(),

@@ -1,7 +1,8 @@
 //! Driver 1: the production node in a deterministic simulation.
 //!
 //! A run is a pure function of (scenario, seed, binary). Nothing here knows the protocol better than `zipnet-node`
-//! does; this crate supplies the world around it, breaks that world on purpose, and watches.
+//! does; this crate supplies the world around it, breaks that world on purpose, and watches. What must hold in every run is
+//! judged by `zipnet_reports::properties`.
 //!
 //! Start at [`world`], or at [`cli`] for what a person sees. From the bottom up:
 //!
@@ -11,7 +12,6 @@
 //! - [`disk`]: files that lose, tear and reorder what was not synced.
 //! - [`network`]: connections over links that delay, lose, repeat and are cut.
 //! - [`world`]: the three of them as the world of one node, and the host that starts and kills it.
-//! - [`check`]: what must hold in every run.
 //! - `cluster`: the machines of a run, handled as an operator handles them.
 //! - [`engine`]: carries out a scenario.
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
@@ -35,8 +35,6 @@ compile_error!(
 mod adversary;
 #[cfg(madsim)]
 pub mod chain;
-#[cfg(madsim)]
-pub mod check;
 #[cfg(madsim)]
 pub mod cli;
 #[cfg(madsim)]

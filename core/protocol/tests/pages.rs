@@ -37,11 +37,13 @@ fn every_promise_names_what_shows_it_and_that_exists() {
     let page =
         std::fs::read_to_string(root().join("docs/adversary.md")).expect("the page is part of the source");
     let mut texts = Vec::new();
-    ["core", "sim", "prod", "fuzz"].iter().for_each(|folder| sources(&root().join(folder), &mut texts));
+    ["core", "sim", "prod", "reports", "fuzz"]
+        .iter()
+        .for_each(|folder| sources(&root().join(folder), &mut texts));
     let has = |what: &str| texts.iter().any(|text| text.contains(what));
     let is_test = |name: &str| has(&format!("fn {name}("));
     let mut checks = Vec::new();
-    sources(&root().join("sim/src/check"), &mut checks);
+    sources(&root().join("reports/src/properties"), &mut checks);
     let is_property = |name: &str| checks.iter().any(|text| text.contains(&format!("        \"{name}\"\n")));
     let is_scenario = |name: &str| root().join("scenarios").join(name).with_extension("toml").exists();
     let is_bench = |name: &str| has(&format!("name: \"{name}\""));

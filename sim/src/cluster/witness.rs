@@ -1,7 +1,7 @@
 //! What is known of a run, folded from everything that nodes report.
 //!
-//! The witness is the sink of the simulation: it shows each event to the properties that are always on, to the node's
-//! metrics and to the tallies that conditions and checks are answered from. It never tells a node anything.
+//! The witness is the sink of the simulation: it shows each event to the properties, to the node's metrics and to the
+//! tallies that conditions and checks are answered from. It never tells a node anything.
 
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
@@ -13,14 +13,15 @@ use zipnet_core::checks::Mixed;
 use zipnet_core::id::{Digest, GroupId, LogId, PeerId, Role, Round, StoreId};
 use zipnet_core::machine::{Outcome, Report, RequestId};
 use zipnet_core::time::Time;
-use zipnet_facts::Level;
+use zipnet_facts::{Fact, Level};
 use zipnet_node::consensus::{self, Members};
 use zipnet_node::event::Event;
 use zipnet_node::frame::Farewell;
 use zipnet_node::metrics::{BuildInfo, Metrics};
+pub(crate) use zipnet_reports::properties::Named;
+use zipnet_reports::properties::{self, Seen, Subject, Violation, Watch};
 
 use crate::chain::{NodeIndex, Recorder};
-use crate::check::{Seen, Subject, Violation, Watch};
 
 /// Lines of each node's log that are kept for whoever looks for a cause.
 const LINES_KEPT: usize = 64;
@@ -40,15 +41,6 @@ pub(crate) struct Breach {
     pub(crate) at: Time,
     /// The node that reported last.
     pub(crate) node: String,
-}
-
-/// Further properties, which are on where a scenario names them.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Named {
-    /// No record is made of contributions of two groups or logs.
-    pub(crate) no_mixed_groups: bool,
-    /// No vector of fewer participants is unblinded.
-    pub(crate) never_unblinded_below: Option<u32>,
 }
 
 /// What is known of one node.
@@ -137,7 +129,6 @@ pub(crate) struct Totals {
 struct State {
     recorder: Recorder,
     watch: Watch,
-    named: Named,
     nodes: Vec<Known>,
     /// Rises with every event.
     seq: u64,
@@ -168,8 +159,7 @@ impl Witness {
     pub(crate) fn new(recorder: Recorder, named: Named) -> Self {
         Self(Arc::new(Mutex::new(State {
             recorder,
-            watch: Watch::default(),
-            named,
+            watch: Watch::new(named),
             nodes: Vec::new(),
             seq: 0,
             breach: None,
@@ -232,7 +222,7 @@ impl Witness {
         known.first.clear();
         known.lines_at_start = known.lines.clone();
         known.metrics = Some(Metrics::new(now, start.instance, peer, &start.build, start.floor));
-        state.judge(node, now, Seen::Started);
+        state.judge(node, now, Seen::Started(properties::Start { group: start.group }));
     }
 
     /// A process ended by itself.
@@ -435,8 +425,10 @@ impl Known {
         self.up && self.leader.is_some_and(|(_, _, me)| me)
     }
 
-    fn printed(&mut self, seq: u64, now: Time, event: &Event) {
-        let Some(fact) = event.fact().filter(|fact| fact.level() < Level::Trace) else { return };
+    fn printed(&mut self, seq: u64, now: Time, fact: &Fact) {
+        if fact.level() == Level::Trace {
+            return;
+        }
         let line = fact.line();
         *self.lines.entry(line.name).or_default() += 1;
         self.first.entry(line.name).or_insert(seq);
@@ -456,8 +448,11 @@ impl State {
     fn observe(&mut self, node: NodeIndex, now: Time, event: &Event) {
         self.seq += 1;
         let seq = self.seq;
+        let fact = event.fact();
         let Some(known) = self.known(node) else { return };
-        known.printed(seq, now, event);
+        if let Some(fact) = &fact {
+            known.printed(seq, now, fact);
+        }
         if let Some(metrics) = &mut known.metrics {
             metrics.observe(now, event);
         }
@@ -490,8 +485,9 @@ impl State {
             }
             _ => {}
         }
-        self.judge(node, now, Seen::Event(event));
-        self.judge_named(node, now, event);
+        for seen in fact.iter().map(Seen::Fact).chain(beyond_facts(event)) {
+            self.judge(node, now, seen);
+        }
     }
 
     fn refuse(&mut self, about: PeerId, reason: impl Into<String>) {
@@ -601,54 +597,6 @@ impl State {
         }
     }
 
-    /// The properties that a scenario asks for.
-    fn judge_named(&mut self, node: NodeIndex, now: Time, event: &Event) {
-        // Of a past round it is not known here who was in which group then.
-        let Event::Core(report) = event else { return };
-        if self.breach.is_some() {
-            return;
-        }
-        let Some(known) = usize::try_from(node.0).ok().and_then(|node| self.nodes.get(node)) else { return };
-        if known.subject.liar {
-            return;
-        }
-        let name = known.subject.name.clone();
-        let found = match report {
-            Report::RoundFinalized { record, signed, partials, .. } => {
-                let few = record.participants.count_ones();
-                if self.named.never_unblinded_below.is_some_and(|floor| few < floor) {
-                    Some((
-                        "never-unblinded",
-                        format!("{} was unblinded with {few} participants", record.round),
-                    ))
-                } else if self.named.no_mixed_groups {
-                    let own = (known.group, known.log);
-                    let stranger = |peer: &&PeerId| {
-                        !self.nodes.iter().any(|other| {
-                            let log = other.log.is_none() || other.log == Some(record.log);
-                            other.subject.peer == **peer && other.group == own.0 && log
-                        })
-                    };
-                    let stranger = signed.iter().chain(partials).find(stranger);
-                    stranger.map(|peer| {
-                        let detail = format!(
-                            "{} holds a contribution of {}, which is in another group or log than {name}",
-                            record.round,
-                            peer.short()
-                        );
-                        ("no-mixed-groups", detail)
-                    })
-                } else {
-                    None
-                }
-            }
-            _ => None,
-        };
-        if let Some((property, detail)) = found {
-            self.break_off(Violation { property, detail }, now, name);
-        }
-    }
-
     fn break_off(&mut self, violation: Violation, at: Time, node: String) {
         // The event itself was recorded before it was shown.
         let event = self.recorder.events().saturating_sub(1);
@@ -656,6 +604,19 @@ impl State {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+}
+
+/// What no fact tells of an event.
+fn beyond_facts(event: &Event) -> Option<Seen<'_>> {
+    match event {
+        Event::Finished { report: Report::RoundFinalized { record, .. }, .. }
+        | Event::Past(Report::RoundFinalized { record, .. })
+        | Event::Core(Report::RecordSeen { record, .. }) => Some(Seen::Record(record)),
+        Event::Core(Report::Sealed { header, request: Some(request), .. }) => {
+            Some(Seen::Sealed { request: *request, header: *header })
+        }
+        _ => None,
     }
 }
 

@@ -407,11 +407,7 @@ pub(super) fn sentence(property: &str) -> &'static str {
         "no-mixed-groups" => "No record is made of contributions of two committees.",
         "never-unblinded" => "No aggregate of fewer participants is unblinded.",
         "discretion" => "No line of a log holds a secret or a payload.",
-        _ => crate::check::all()
-            .iter()
-            .find(|one| one.name() == property)
-            .map(|one| one.sentence())
-            .unwrap_or_default(),
+        _ => zipnet_reports::properties::sentence(property).unwrap_or_default(),
     }
 }
 

@@ -1,15 +1,12 @@
-use std::sync::Arc;
-
-use zipnet_core::bitmap::Bitmap;
 use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion, Role};
 use zipnet_core::key::PublicKey;
 use zipnet_core::machine::{Abandonment, Outcome};
-use zipnet_core::message::{ClientSet, Header, Previous, Record, RosterServer};
+use zipnet_core::message::{ClientSet, Header, Previous, RosterServer};
 use zipnet_core::params::RoundParams;
+use zipnet_facts::RoundEnd;
 
-use super::super::sample::peer;
+use super::super::sample::{lines_lost, peer, started};
 use super::*;
-use crate::chain::NodeIndex;
 
 const LOG: LogId = LogId([1; 32]);
 const THREE: [&str; 3] = ["client-1", "client-2", "client-3"];
@@ -31,7 +28,7 @@ impl Play {
     fn lying(liars: impl IntoIterator<Item = &'static str>) -> Self {
         let mut play = Self { property: Anonymity::default(), liars: liars.into_iter().collect() };
         for name in ["server-1", "server-2", "client-1", "client-2", "client-3"] {
-            play.see(name, Seen::Started).expect("nobody has done anything");
+            play.see(name, started()).expect("nobody has done anything");
         }
         play
     }
@@ -39,7 +36,7 @@ impl Play {
     fn see(&mut self, name: &str, seen: Seen<'_>) -> Going {
         let role = if name.starts_with("client") { Role::Client } else { Role::Server };
         let liar = self.liars.contains(name);
-        let subject = Subject { index: NodeIndex(0), name: name.to_owned(), peer: peer(name), role, liar };
+        let subject = Subject { node: 0, name: name.to_owned(), peer: peer(name), role, liar };
         self.property.see(Time::default(), &subject, seen)
     }
 
@@ -79,49 +76,38 @@ impl Play {
         ["server-1", "server-2"].iter().try_for_each(|server| self.partial(server, round, clients, 0))
     }
 
-    fn report(&mut self, name: &str, report: Report) -> Going {
-        self.see(name, Seen::Event(&Event::Core(report)))
+    fn fact(&mut self, name: &str, fact: Fact) -> Going {
+        self.see(name, Seen::Fact(&fact))
     }
 
     fn finalize(&mut self, round: u64) -> Going {
-        let digest = header(round).digest();
-        let record = Record {
+        let servers = vec![peer("server-1"), peer("server-2")];
+        let end = RoundEnd {
             log: LOG,
             round: Round(round),
-            header: digest,
-            participants: Bitmap::new(3),
-            servers: vec![peer("server-1"), peer("server-2")],
-            broadcast: Vec::new(),
+            index: 1,
+            term: None,
+            header: header(round).digest(),
+            record: Digest([9; 32]),
             previous: Digest::default(),
-            aggregate: Digest::default(),
-            partials: vec![Digest::default(); 2],
-            index: round,
-            chain: Digest::default(),
+            participants: 3,
+            signed: servers.clone(),
+            partials: servers.clone(),
+            servers,
         };
-        let (record, digest) = (Arc::new(record), Digest([9; 32]));
-        let (signed, partials) = (record.servers.clone(), record.servers.clone());
-        let report = Report::RoundFinalized { index: 1, record, digest, signed, partials, rostered: true };
-        self.report("server-1", report)
+        self.fact("server-1", Fact::RoundFinalized { end })
     }
 
     fn abandon(&mut self, round: u64) -> Going {
         let (header, reason) = (header(round).digest(), Abandonment::MissingPartial);
-        let report =
-            Report::RoundAbandoned { index: 1, round: Round(round), header, reason, missing: Vec::new() };
-        self.report("server-1", report)
+        let round = Round(round);
+        self.fact("server-1", Fact::RoundAbandoned { index: 1, round, header, reason, missing: Vec::new() })
     }
 
     /// A client has sealed a request.
     fn sealed(&mut self, client: &str, round: u64, request: u64) -> Going {
-        let report = Report::Sealed {
-            log: LOG,
-            round: Round(round),
-            header: header(round).digest(),
-            envelope: Digest::default(),
-            servers: Vec::new(),
-            request: Some(RequestId(request)),
-        };
-        self.report(client, report)
+        let (request, header) = (RequestId(request), header(round).digest());
+        self.see(client, Seen::Sealed { request, header })
     }
 
     fn round(&mut self, round: u64, clients: &[&str]) -> Going {
@@ -313,12 +299,12 @@ fn another_request_of_the_same_number_is_not_the_same() {
     let mut play = Play::new();
     play.sealed("client-1", 1, 7).expect("once");
     play.round(1, &THREE).expect("a sum of three");
-    play.see("client-1", Seen::Started).expect("a fresh process counts from the beginning");
+    play.see("client-1", started()).expect("a fresh process counts from the beginning");
     play.envelopes(2, &THREE).expect("not judged");
     play.sealed("client-1", 2, 7).expect("another message");
-    let landed = Report::Published { request: RequestId(7), outcome: Outcome::Landed, round: Round(2) };
+    let landed = Fact::Published { request: RequestId(7), outcome: Outcome::Landed, round: Round(2) };
     play.partials(2, &THREE).expect("not judged");
-    play.report("client-1", landed).expect("it is decided");
+    play.fact("client-1", landed).expect("it is decided");
     play.finalize(2).expect("a sum of three");
     play.sealed("client-1", 3, 7).expect("its number is free");
 }
@@ -410,4 +396,25 @@ fn what_is_forgotten_is_judged_before() {
     // Nobody ever says that the round is over.
     let found = (2..).take(HEADERS_MAX).try_for_each(|round| play.envelopes(round, &["client-1"]));
     violated(found, &["knows the vector of client-1 in r1"]);
+}
+
+#[test]
+fn a_request_behind_a_gap_may_be_another_one() {
+    let mut play = Play::new();
+    play.envelopes(1, &THREE).expect("not judged");
+    play.sealed("client-1", 1, 7).expect("once");
+    play.partials(1, &THREE).expect("not judged");
+    play.finalize(1).expect("a sum of three");
+    play.fact("client-1", lines_lost()).expect("a gap, with another process in it");
+    play.envelopes(2, &THREE).expect("not judged");
+    play.sealed("client-1", 2, 7).expect("another message");
+}
+
+#[test]
+fn where_nobody_is_seen_to_mix_nothing_is_said() {
+    let mut play = Play::new();
+    play.finalize(1).expect("a round");
+    assert_eq!(play.property.cannot_tell(), Some("nothing shows what is mixed"));
+    play.envelopes(2, &THREE).expect("not judged");
+    assert_eq!(play.property.cannot_tell(), None);
 }

@@ -1,14 +1,16 @@
 //! No honest server unblinds a round with fewer participants than its own floor.
 
-use zipnet_core::machine::Report;
 use zipnet_core::time::Time;
-use zipnet_node::event::Event;
+use zipnet_facts::Fact;
 
 use super::{Property, Seen, Subject};
 
 /// A crowd of one is no crowd.
 #[derive(Debug, Default)]
-pub struct ParticipantFloor;
+pub struct ParticipantFloor {
+    /// A partial was told of.
+    told: bool,
+}
 
 impl Property for ParticipantFloor {
     fn name(&self) -> &'static str {
@@ -20,9 +22,8 @@ impl Property for ParticipantFloor {
     }
 
     fn see(&mut self, _: Time, subject: &Subject, seen: Seen<'_>) -> Result<(), String> {
-        let Seen::Event(Event::Core(Report::PartialMade { round, participants, floor, .. })) = seen else {
-            return Ok(());
-        };
+        let Some(Fact::PartialMade { round, participants, floor, .. }) = seen.fact() else { return Ok(()) };
+        self.told = true;
         if participants >= floor || subject.liar {
             return Ok(());
         }
@@ -30,6 +31,10 @@ impl Property for ParticipantFloor {
             "{} unblinded {round} with {participants} participants, its floor is {floor}",
             subject.name
         ))
+    }
+
+    fn cannot_tell(&self) -> Option<&'static str> {
+        (!self.told).then_some("no partial was told of")
     }
 }
 
@@ -40,11 +45,21 @@ mod tests {
 
     #[test]
     fn as_many_as_the_floor_hold() {
-        Judge::new(ParticipantFloor).core("server-1", made(1, 7, 2, 2)).expect("two are enough");
+        let mut judge = Judge::new(ParticipantFloor::default());
+        judge.fact("server-1", made(1, 7, 2, 2)).expect("two are enough");
     }
 
     #[test]
     fn fewer_than_the_floor_are_a_violation() {
-        Judge::new(ParticipantFloor).core("server-1", made(1, 7, 1, 2)).expect_err("one is not enough");
+        let mut judge = Judge::new(ParticipantFloor::default());
+        judge.fact("server-1", made(1, 7, 1, 2)).expect_err("one is not enough");
+    }
+
+    #[test]
+    fn without_a_partial_nothing_is_said() {
+        let mut judge = Judge::new(ParticipantFloor::default());
+        assert_eq!(judge.cannot_tell(), Some("no partial was told of"));
+        judge.fact("server-1", made(1, 7, 2, 2)).expect("two are enough");
+        assert_eq!(judge.cannot_tell(), None);
     }
 }

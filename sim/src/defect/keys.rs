@@ -1,20 +1,22 @@
-//! The property before real keyrings, with and without the rules that anonymity rests on.
+//! The property `anonymity` before real keyrings, with and without the rules that anonymity rests on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zipnet_core::checks::Check;
-use zipnet_core::id::{Epoch, GroupId, LogId, RegistryVersion, Role, UniqueId};
+use zipnet_core::checks::{Check, Mixed};
+use zipnet_core::id::{Digest, Epoch, GroupId, LogId, PeerId, RegistryVersion, Role, Round, UniqueId};
 use zipnet_core::key::NodeSecret;
 use zipnet_core::keyring::Keyring;
-use zipnet_core::machine::{Abandonment, Done, Job};
+use zipnet_core::machine::{Abandonment, Done, Job, RequestId};
 use zipnet_core::message::{Bundle, ClientSet, Floors, Header, Previous, RosterServer};
 use zipnet_core::pad::End;
 use zipnet_core::params::RoundParams;
 use zipnet_core::slot::Payload;
+use zipnet_core::time::Time;
+use zipnet_facts::Fact;
+use zipnet_reports::properties::anonymity::Anonymity;
+use zipnet_reports::properties::{Property as _, Seen, Subject};
 
-use super::*;
-use crate::chain::NodeIndex;
-use crate::defect::{Announced, Defects, Onlooker};
+use super::{Announced, Defects, Onlooker};
 
 const GROUP: GroupId = GroupId([2; 32]);
 
@@ -41,7 +43,7 @@ fn params() -> RoundParams {
 
 fn subject(name: &str, peer: PeerId, liar: bool) -> Subject {
     let role = if name.starts_with("client") { Role::Client } else { Role::Server };
-    Subject { index: NodeIndex(0), name: name.to_owned(), peer, role, liar }
+    Subject { node: 0, name: name.to_owned(), peer, role, liar }
 }
 
 fn see(watched: &Watched, subject: &Subject, seen: Seen<'_>) {
@@ -116,17 +118,10 @@ impl Play {
             let job = Job::Seal { header: Arc::clone(&header), epoch: Epoch(1), payload, cover };
             assert!(matches!(client.keyring.perform(&job, || [7; 32]), Done::Sealed { .. }));
         }
-        let report = Report::Sealed {
-            log: header.log,
-            round: header.round,
-            header: header.digest(),
-            envelope: Digest::default(),
-            servers: Vec::new(),
-            request: Some(RequestId(1)),
-        };
+        let (request, header) = (RequestId(1), header.digest());
         let client = &self.clients[0];
         let subject = subject(client.name, client.keyring.peer(), false);
-        see(&self.watched, &subject, Seen::Event(&Event::Core(report)));
+        see(&self.watched, &subject, Seen::Sealed { request, header });
     }
 
     fn promise(&mut self, round: u64) {
@@ -167,11 +162,11 @@ impl Play {
     /// The round is over. What was found so far.
     fn end(&self, round: u64) -> Result<(), String> {
         let (header, reason) = (self.header(round).digest(), Abandonment::MissingPartial);
-        let report =
-            Report::RoundAbandoned { index: 1, round: Round(round), header, reason, missing: Vec::new() };
+        let round = Round(round);
+        let abandoned = Fact::RoundAbandoned { index: 1, round, header, reason, missing: Vec::new() };
         let server = &self.servers[0];
         let subject = subject(server.name, server.keyring.peer(), false);
-        see(&self.watched, &subject, Seen::Event(&Event::Core(report)));
+        see(&self.watched, &subject, Seen::Fact(&abandoned));
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 }

@@ -3,8 +3,6 @@
 mod algebra;
 
 #[cfg(test)]
-mod keys;
-#[cfg(test)]
 mod tests;
 
 use core::ops::Range;
@@ -12,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::checks::{Mixed, Mixture};
 use zipnet_core::id::{Digest, PeerId, Round};
-use zipnet_core::machine::{Report, RequestId};
+use zipnet_core::machine::RequestId;
 use zipnet_core::time::Time;
-use zipnet_node::event::Event;
+use zipnet_facts::Fact;
 
 use self::algebra::{Sum, eliminate, is_sum_of};
 use super::{Property, Seen, Subject};
@@ -137,17 +135,22 @@ impl Property for Anonymity {
             // What was kept from it is known to the others from here on.
             self.unjudged.extend(self.headers.keys());
         }
-        match seen {
-            Seen::Started => {
-                self.names.insert(subject.peer, subject.name.clone());
-                // The numbers of requests begin anew.
-                self.sealed.retain(|(client, _), _| *client != subject.peer);
-                Ok(())
-            }
-            Seen::Mixed(mixed) => self.mixed(subject, mixed),
-            Seen::Event(Event::Core(report) | Event::Past(report)) => self.reported(subject, report),
-            Seen::Event(_) | Seen::Exited { .. } | Seen::Killed | Seen::DiskLost => Ok(()),
+        if seen.begins() {
+            self.names.insert(subject.peer, subject.name.clone());
         }
+        if seen.begins() || seen.is_gap() {
+            // The numbers of requests begin anew.
+            self.sealed.retain(|(client, _), _| *client != subject.peer);
+        }
+        match seen {
+            Seen::Mixed(mixed) => self.mixed(subject, mixed),
+            Seen::Sealed { request, header } => self.sealed(subject.peer, request, header),
+            _ => seen.fact().map_or(Ok(()), |fact| self.told(subject, fact)),
+        }
+    }
+
+    fn cannot_tell(&self) -> Option<&'static str> {
+        (self.next == 0).then_some("nothing shows what is mixed")
     }
 
     fn crowds(&self) -> Option<&BTreeMap<u64, u64>> {
@@ -228,14 +231,11 @@ impl Anonymity {
         }
     }
 
-    fn reported(&mut self, subject: &Subject, report: &Report) -> Result<(), String> {
-        match report {
-            Report::RoundFinalized { record, .. } => self.ended(&record.header, true),
-            Report::RoundAbandoned { header, .. } => self.ended(header, false),
-            Report::Sealed { header, request: Some(request), .. } => {
-                self.sealed(subject.peer, *request, *header)
-            }
-            Report::Published { request, .. } => {
+    fn told(&mut self, subject: &Subject, fact: &Fact) -> Result<(), String> {
+        match fact {
+            Fact::RoundFinalized { end } | Fact::RoundApplied { end } => self.ended(&end.header, true),
+            Fact::RoundAbandoned { header, .. } => self.ended(header, false),
+            Fact::Published { request, .. } => {
                 self.sealed.remove(&(subject.peer, *request));
                 Ok(())
             }
