@@ -52,6 +52,10 @@ pub struct RunResult {
     /// The steps in the order in which they were reached.
     #[serde(default)]
     pub steps: Vec<Step>,
+    /// Where each stream stands that the engine draws from, in hexadecimal: `steps`, `faults`, `workloads`. If a simulation
+    /// and a run on real processes drew the same numbers in the same order, it is the same in both.
+    #[serde(default)]
+    pub draws: BTreeMap<String, String>,
     /// What a run on real processes left out, because only a simulation controls it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_controlled: Vec<String>,
@@ -316,6 +320,7 @@ mod tests {
                 ended_s: None,
                 outcome: StepOutcome::Unfinished,
             }],
+            draws: [("steps".into(), "0102030405060708".into())].into(),
             not_controlled: vec!["the network".into()],
             failure: Some(Failure {
                 property: "floor".into(),

@@ -1,76 +1,59 @@
-//! Carries out a scenario: one run, from the seed to the verdict.
+//! Carries out a scenario: one run, from the seed to the verdict, wherever its nodes are.
 //!
-//! The engine is one task. Between two looks it sleeps, for a tenth of a second or until something is due; at each look
-//! it takes the exit codes of processes that ended, lets faults and workloads do what is due, and sees whether the run
-//! is over (`Run::look`). Everything that waits, waits by `Run::pass`.
+//! The engine is one task. Between two looks it sleeps, for a fraction of a second or until something is due; at each look
+//! it takes in what nodes told and how processes ended, lets faults and workloads do what is due, and sees whether the run
+//! is over (`Run::look`). Everything that waits, waits by `Run::pass`. Nodes are a [`Site`]'s: the engine decides what is
+//! done and what must be so, and draws the same numbers in the same order in a simulation and on real processes.
 //!
 //! - `procedure`: the steps, in order
 //! - `act`: what a step does
 //! - `condition`: what is waited for
 //! - `examine`: what must be so
 //! - `select`: which nodes a name means
-//! - `fault`, `paths`, `workload`: what happens meanwhile
+//! - `fault`, `firing`, `workload`: what happens meanwhile
+//! - `witness`: what is known
 
 use core::iter;
-use core::ops::Range;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use futures_util::future::{Either, select};
-use openraft_rt::AsyncRuntime;
 use zipnet_core::machine::RequestId;
 use zipnet_core::time::Time;
-use zipnet_reports::properties;
-use zipnet_reports::{Checkpoint, Counts, Failure, RunResult, Seconds, Step, Verdict};
+use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
 use zipnet_scenarios::Scenario;
+use zipnet_scenarios::node::Role;
 use zipnet_scenarios::scenario::{Expectation, Resolved, StepId};
-use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
+use zipnet_scenarios::verbs::{Check as Examined, Sometimes};
 use zipnet_scenarios::words::{Metric, Word as _};
 
-use crate::chain::{Log, Recorder};
-use crate::cluster::{Breach, Cluster, Hint, Mark, Named, NodeId, Witness};
-use crate::defect::{Defect, Planted};
-use crate::network::NetworkConfig;
+use crate::cast::{Hint, NodeId};
 use crate::random::Random;
-use crate::runtime::SimRuntime;
-use crate::wires::{self, Paths, Wires};
-use crate::world::{Simulation, simulate};
+use crate::site::{Breach, Heard, Outcome, Site, Stop};
+use crate::wires::Wires;
 
 mod act;
 mod condition;
 mod examine;
 mod fault;
-mod paths;
+mod firing;
 mod procedure;
 mod select;
+mod witness;
 mod workload;
-
-pub(crate) use condition::{fits, tells};
 
 use condition::Wait;
 use fault::Faults;
+use witness::{Mark, Start, Witness};
 use workload::Workloads;
 
-/// The longest time between two looks.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How often a repeated check compares metrics with thresholds and stalls with their limits.
+/// How often metrics are compared with thresholds.
 const SAMPLE: Duration = Duration::from_millis(1_000);
 
-/// What a run is told beside its scenario and seed. None of it changes what happens, except the defect.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The defect to plant, by name; none in an ordinary run.
-    pub defect: Option<String>,
-    /// The events to return in words.
-    pub window: Option<Range<u64>>,
-    /// Where to write every event in words.
-    pub event_log: Option<PathBuf>,
-}
+/// Lines of a node's log that a failure shows.
+const LINES_SHOWN: usize = 10;
+
+/// How long what is still to be heard is waited for at the end.
+const HEARING: Duration = Duration::from_secs(5);
 
 /// Why a run ends before its procedure does.
 #[derive(Clone, Debug)]
@@ -86,59 +69,49 @@ struct Found {
     place: Option<(u64, Time)>,
 }
 
-/// Whether the run goes on.
-type Going<T = ()> = Result<T, Box<Found>>;
+/// Why a run does not go on.
+#[derive(Clone, Debug)]
+enum End {
+    /// Something was found.
+    Found(Box<Found>),
+    /// Somebody wants it to end.
+    Interrupted,
+    /// This machine does not do what it must; nothing is known about the nodes.
+    Broken(String),
+}
 
-/// Runs a scenario with a seed.
+/// Whether the run goes on.
+type Going<T = ()> = Result<T, End>;
+
+/// Something of the scenario that could not be judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NotJudged {
+    property: String,
+    sentence: String,
+    line: u32,
+    why: String,
+}
+
+/// Carries out a scenario that was resolved for a seed. None if somebody wanted it to end.
 ///
-/// What the run came to is in the result, which lacks what only the caller knows: the name of the file, the command that
-/// shows the run again, and measured times.
+/// The result lacks what only the caller knows: the name of the file, the seed, the command that shows the run again, and
+/// measured times.
 ///
 /// # Errors
-/// If a defect is asked for that does not exist, or the event log cannot be written.
-pub fn run(scenario: &Scenario, seed: u64, options: &Options) -> Result<RunResult, String> {
-    let defect = match &options.defect {
-        None => None,
-        Some(name) => Some(Defect::named(name).ok_or_else(|| {
-            let known: Vec<_> = Defect::names().collect();
-            format!("plant the defect {name}: expected one of {}", known.join(", "))
-        })?),
+/// If this machine cannot carry it out.
+pub(crate) async fn carry_out<S: Site>(
+    scenario: &Scenario,
+    site: S,
+    random: &Random,
+) -> Result<Option<RunResult>, String> {
+    let mut run = Run::new(scenario, site, random);
+    let found = match run.carry_out().await {
+        Err(End::Broken(reason)) => return Err(reason),
+        Err(End::Interrupted) => return Ok(None),
+        Err(End::Found(found)) => Some(*found),
+        Ok(()) => run.unseen(),
     };
-    let resolved = resolve(scenario, seed);
-    let scenario = resolved.scenario();
-    let log = match (&options.event_log, &options.window) {
-        (Some(path), _) => {
-            let file = File::create(path).map_err(|reason| format!("write {}: {reason}", path.display()))?;
-            Log::To(Box::new(BufWriter::new(file)))
-        }
-        (None, Some(window)) => Log::Window(window.clone()),
-        (None, None) => Log::Off,
-    };
-    let disturbance = defect.map(|(defect, _)| disturbance(defect)).unwrap_or_default();
-    let recorder = match defect {
-        Some((Defect::Tampered(tamper), _)) => Recorder::with_tamper(log, tamper),
-        Some(_) | None => Recorder::new(log),
-    };
-    let witness = Witness::new(recorder.clone(), named(scenario));
-    let sink = witness.clone();
-    let config = NetworkConfig { model: wires::model(scenario), ..NetworkConfig::default() };
-    let ended = simulate(
-        seed,
-        config,
-        recorder.clone(),
-        Arc::new(move |node, now, event| sink.observe(node, now, event)),
-        async |simulation| {
-            disturbance.iter().for_each(|word| simulation.note(word));
-            let mut run = Run::new(scenario, simulation, witness, defect);
-            let end = run.carry_out().await;
-            run.finish(end)
-        },
-    );
-    recorder.finish().map_err(|reason| format!("write the event log: {reason}"))?;
-    let mut result = ended;
-    result.seed = seed;
-    result.window = if options.window.is_some() { recorder.lines() } else { Vec::new() };
-    Ok(result)
+    Ok(Some(run.finish(found)))
 }
 
 /// The scenario with everything decided that the seed decides beforehand.
@@ -147,54 +120,15 @@ pub(crate) fn resolve(scenario: &Scenario, seed: u64) -> Resolved {
     scenario.resolve(&mut |bound| random.below(bound))
 }
 
-/// The defects of the simulator itself: words that depend on more than scenario and seed. Within a simulation, clock and
-/// hash maps are those of the runtime and repeat themselves, so these look outside.
-fn disturbance(defect: Defect) -> Vec<String> {
-    match defect {
-        Defect::WallClock => {
-            #[expect(
-                clippy::disallowed_methods,
-                clippy::disallowed_types,
-                reason = "the defect that is planted"
-            )]
-            let read = std::time::SystemTime::now();
-            vec![format!("{read:?}")]
-        }
-        Defect::MapOrder => {
-            #[expect(clippy::disallowed_types, reason = "the defect that is planted")]
-            let map: std::collections::HashMap<usize, ()> = (0..16).map(|number| (number, ())).collect();
-            map.into_keys().map(|number| number.to_string()).collect()
-        }
-        Defect::Without(_) | Defect::Tampered(_) => Vec::new(),
-    }
-}
-
-/// The properties that the scenario asks for beyond those that are always on.
-fn named(scenario: &Scenario) -> Named {
-    let mut named = Named::default();
-    for expect in &scenario.expects {
-        match &expect.what {
-            Expectation::Always(Always::NoMixedGroups {}) => named.no_mixed_groups = true,
-            Expectation::Always(Always::NeverUnblinded { below }) => {
-                named.never_unblinded_below = u32::try_from(below.get()).ok();
-            }
-            _ => {}
-        }
-    }
-    named
-}
-
 /// One run.
-struct Run<'a> {
+struct Run<'a, S> {
     scenario: &'a Scenario,
-    cluster: Cluster,
+    site: S,
     witness: Witness,
     /// What steps draw from.
     random: Random,
     faults: Faults,
     wires: Wires,
-    /// What the network was told last.
-    paths: Paths,
     workloads: Workloads,
     /// The step that is carried out.
     step: Option<usize>,
@@ -209,18 +143,18 @@ struct Run<'a> {
     /// When each step began for the first time.
     begun: BTreeMap<String, Time>,
     /// The group of each server at the end of each step.
-    groups: BTreeMap<String, Vec<Option<zipnet_core::id::GroupId>>>,
+    groups: BTreeMap<String, Vec<Option<String>>>,
     /// How processes may end in the step that is carried out.
     allowed_exits: Vec<(NodeId, u64)>,
-    /// The last message that a step gave to each client.
-    requests: BTreeMap<NodeId, RequestId>,
-    last_request: u64,
+    /// The last message that a step gave to each client: to which process, and its number there.
+    requests: BTreeMap<NodeId, (u64, RequestId)>,
     /// What is waited for without holding up the procedure.
     pending: Vec<Pending>,
     sometimes: BTreeMap<String, bool>,
     samples: BTreeMap<Metric, u64>,
     sampled_at: Time,
     steps: Vec<Step>,
+    not_judged: Vec<NotJudged>,
 }
 
 /// An `eventually` whose time runs.
@@ -232,24 +166,16 @@ struct Pending {
     until: Time,
 }
 
-impl<'a> Run<'a> {
-    fn new(
-        scenario: &'a Scenario,
-        simulation: Simulation,
-        witness: Witness,
-        defect: Option<(Defect, &'static str)>,
-    ) -> Self {
-        let random = simulation.random("engine");
-        let cluster = Cluster::new(simulation, witness.clone(), scenario);
-        let mut run = Self {
+impl<'a, S: Site> Run<'a, S> {
+    fn new(scenario: &'a Scenario, site: S, random: &Random) -> Self {
+        Self {
             scenario,
-            faults: Faults::new(scenario, &random),
-            wires: Wires::new(scenario, cluster.all().count()),
-            paths: Paths::default(),
-            workloads: Workloads::new(&random),
+            faults: Faults::new(scenario, random),
+            wires: Wires::new(scenario, site.cast().len()),
+            workloads: Workloads::new(random),
             random: random.fork("steps"),
-            cluster,
-            witness,
+            witness: Witness::new(site.cast()),
+            site,
             step: None,
             mark: Mark::default(),
             acted: BTreeSet::new(),
@@ -259,35 +185,13 @@ impl<'a> Run<'a> {
             groups: BTreeMap::new(),
             allowed_exits: Vec::new(),
             requests: BTreeMap::new(),
-            last_request: 0,
             pending: Vec::new(),
             sometimes: BTreeMap::new(),
             samples: BTreeMap::new(),
             sampled_at: Time::default(),
             steps: Vec::new(),
-        };
-        if let Some((defect, marker)) = defect {
-            run.plant(defect, marker);
+            not_judged: Vec::new(),
         }
-        run
-    }
-
-    /// Breaks something on purpose, where the scenario says.
-    fn plant(&mut self, defect: Defect, marker: &str) {
-        if matches!(defect, Defect::Tampered(_)) {
-            // A word in the chain would change it by itself.
-            return;
-        }
-        self.cluster.simulation.note(marker);
-        let Defect::Without(check) = defect else { return };
-        let name = Defect::name(marker);
-        let canary = self.scenario.canary.as_ref().map(|canary| (canary.defect, &canary.nodes));
-        let control = self.scenario.control.as_ref().map(|control| (control.guard, &control.nodes));
-        let here = [canary, control].into_iter().flatten().find(|(guard, _)| guard.name() == name);
-        let nodes = here.and_then(|(_, nodes)| nodes.as_ref()).map(|nodes| {
-            nodes.0.iter().flat_map(|node| self.everyone(node)).map(|node| self.cluster.index(node)).collect()
-        });
-        self.cluster.plant(Planted { check: Some(check), nodes });
     }
 
     /// The whole scenario.
@@ -297,100 +201,70 @@ impl<'a> Run<'a> {
                 self.sometimes.insert(expect.id.clone(), false);
             }
         }
-        self.watch_disks();
-        let starting: Vec<_> = self
-            .cluster
-            .all()
-            .filter(|(_, member)| {
-                let deployment = self.scenario.deployments.get(member.home);
-                deployment.is_some_and(|deployment| deployment.starts(member.role, member.number))
-            })
-            .map(|(node, _)| node)
-            .collect();
+        if let Some(canary) = &self.scenario.canary {
+            let planted = self.site.plant(canary.defect.name());
+            planted.map_err(|refusal| self.impossible("canary", 1, refusal))?;
+        }
+        self.keep_histories();
+        let starting: Vec<_> =
+            (0..self.site.cast().len()).filter(|node| self.site.cast().starts(*node)).collect();
         for node in starting {
-            self.cluster.start(node, &Hint::Default);
+            self.start(node, &Hint::Default).await?;
         }
         self.procedure().await?;
-        self.faults.end(&mut self.cluster);
-        self.rewire();
+        self.turn_faults(None)?;
         for expect in 0..self.scenario.expects.len() {
             self.begin_eventually(expect, None).await?;
         }
         while !self.pending.is_empty() {
-            self.pass(self.now().after(LOOK)).await?;
+            self.pass(self.now().after(S::LOOK)).await?;
         }
-        Ok(())
+        let end = self.now().after(HEARING);
+        while self.site.is_awaited() && self.now() < end {
+            self.pass(self.now().after(S::LOOK)).await?;
+        }
+        self.site.conclude().map_err(|stop| self.stopped(stop))
     }
 
     /// Disks that a check wants to search remember everything.
-    fn watch_disks(&self) {
-        for step in &self.scenario.steps {
-            for check in &step.checks {
-                if let Examined::OpensNoPastRound { node } = &check.verb {
-                    for node in node.0.iter().flat_map(|node| self.everyone(node)) {
-                        self.cluster.host(node).platter().keep_history();
-                    }
-                }
+    fn keep_histories(&mut self) {
+        let checks = self.scenario.steps.iter().flat_map(|step| &step.checks);
+        for check in checks {
+            if let Examined::OpensNoPastRound { node } = &check.verb {
+                let nodes: Vec<_> = node.0.iter().flat_map(|node| self.everyone(node)).collect();
+                nodes.into_iter().for_each(|node| self.site.keep_history(node));
             }
         }
     }
 
     fn now(&self) -> Time {
-        self.cluster.simulation.now()
+        self.site.now()
+    }
+
+    fn name(&self, node: NodeId) -> &str {
+        self.site.cast().name(node)
     }
 
     /// Lets time pass, and lets happen what is due.
     async fn pass(&mut self, until: Time) -> Going {
         loop {
             self.look()?;
-            let due = self.check_pending().await?;
+            self.check_pending().await?;
             let now = self.now();
             if now >= until {
                 return Ok(());
             }
-            let next = until.min(now.after(LOOK)).min(self.faults.due()).min(due);
-            let wait = next.since(now).max(Duration::from_millis(1));
-            let witness = self.witness.clone();
-            let broken = std::pin::pin!(witness.broken());
-            let sleep = std::pin::pin!(SimRuntime::sleep(wait));
-            if let Either::Left(_) = select(broken, sleep).await {
-                return Err(self.breach());
-            }
+            let next = until.min(now.after(S::LOOK)).min(self.faults.due());
+            self.site.sleep(next.since(now).max(Duration::from_millis(1))).await;
         }
     }
 
     /// One look at everything that does not wait.
     fn look(&mut self) -> Going {
-        if self.witness.breach().is_some() {
-            return Err(self.breach());
-        }
-        for ended in self.cluster.harvest() {
-            let code = u64::from(ended.exit.code);
-            let asked = ended.told && code == 0;
-            if !asked && !self.allowed_exits.contains(&(ended.node, code)) {
-                let name = self.cluster.name(ended.node).to_owned();
-                let lines = self.witness.of(ended.node, |known| {
-                    let lines: Vec<_> = known.newest_lines().collect();
-                    lines.get(lines.len().saturating_sub(6)..).unwrap_or_default().join("; ")
-                });
-                return Err(Box::new(Found {
-                    verdict: Verdict::Violated,
-                    property: "unexpected-exit".to_owned(),
-                    sentence: "A process ends only when it is told to, or when a step says how.".to_owned(),
-                    line: 1,
-                    node: Some(name.clone()),
-                    detail: format!(
-                        "{name} ended with code {code}: {}. Its last lines: {lines}",
-                        ended.exit.reason
-                    ),
-                    place: None,
-                }));
-            }
-        }
+        self.take_in()?;
         let now = self.now();
         let limits = self.scenario.limits;
-        let events = self.cluster.simulation.recorder().events();
-        let limit = if events > limits.max_events {
+        let limit = if self.site.events() > limits.max_events {
             Some(("max_events", format!("more than {} events happened", limits.max_events)))
         } else if now > Time::default().after(limits.time_limit.duration()) {
             Some(("time_limit", format!("more than {} passed", limits.time_limit)))
@@ -398,7 +272,7 @@ impl<'a> Run<'a> {
             None
         };
         if let Some((limit, detail)) = limit {
-            return Err(Box::new(Found {
+            return Err(End::Found(Box::new(Found {
                 verdict: Verdict::Inconclusive,
                 property: limit.to_owned(),
                 sentence: "The scenario ends within its limits.".to_owned(),
@@ -406,14 +280,10 @@ impl<'a> Run<'a> {
                 node: None,
                 detail,
                 place: None,
-            }));
+            })));
         }
-        let fired = self.faults.drive(&mut self.cluster, now);
-        if fired {
-            self.rewire();
-        }
-        let step = self.step_id();
-        self.workloads.drive(&self.cluster, self.scenario, step, &mut self.last_request);
+        self.drive_faults()?;
+        self.drive_workloads();
         if self.sampled_at.after(SAMPLE) <= now {
             self.sampled_at = now;
             self.sample();
@@ -422,9 +292,131 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Takes in what nodes told, and judges how processes ended.
+    fn take_in(&mut self) -> Going {
+        let heard = self.site.hear().map_err(|stop| self.stopped(stop))?;
+        for heard in heard {
+            match heard {
+                Heard::Told { node, at, told } => self.witness.told(node, at, told),
+                Heard::Ended { node, asked } => {
+                    self.witness.ended(node);
+                    self.judge_end(node, asked)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A process ends only when it is told to, or when a step says how.
+    fn judge_end(&self, node: NodeId, asked: bool) -> Going {
+        let Some(ended) = self.site.exit(node) else { return Ok(()) };
+        let mut allowed = self.allowed_exits.iter();
+        if asked && ended.is(0) || allowed.any(|(other, code)| *other == node && ended.is(*code)) {
+            return Ok(());
+        }
+        let name = self.name(node).to_owned();
+        let lines: Vec<_> = self.witness.of(node).newest_lines(LINES_SHOWN).collect();
+        let lines = if self.site.more().is_some() {
+            // They are shown with every failure here.
+            String::new()
+        } else {
+            format!(". Its last lines: {}", lines.join("; "))
+        };
+        Err(End::Found(Box::new(Found {
+            verdict: Verdict::Violated,
+            property: "unexpected-exit".to_owned(),
+            sentence: "A process ends only when it is told to, or when a step says how.".to_owned(),
+            line: 1,
+            detail: format!("{name} ended with {}{lines}", ended.how),
+            node: Some(name),
+            place: None,
+        })))
+    }
+
+    /// Why the site stops, for the result.
+    fn stopped(&self, stop: Stop) -> End {
+        match stop {
+            Stop::Interrupted => End::Interrupted,
+            Stop::Broken(reason) => End::Broken(reason),
+            Stop::Breach(breach) => self.broken_by(breach),
+        }
+    }
+
+    /// A property is broken.
+    fn broken_by(&self, breach: Breach) -> End {
+        let named = self.scenario.expects.iter().find(|expect| match &expect.what {
+            Expectation::Always(always) => always.verb() == breach.property,
+            Expectation::Eventually { .. } | Expectation::Sometimes { .. } => false,
+        });
+        End::Found(Box::new(Found {
+            verdict: Verdict::Violated,
+            property: breach.property.to_owned(),
+            sentence: named.map_or_else(|| breach.sentence.to_owned(), |expect| expect.say.clone()),
+            line: named.map_or(1, |expect| expect.place.line),
+            node: Some(breach.node),
+            detail: breach.detail,
+            place: breach.place,
+        }))
+    }
+
+    /// Something leaves no trace that can be judged.
+    fn not_judged(&mut self, property: &str, sentence: &str, line: u32, why: String) {
+        let one = NotJudged { property: property.to_owned(), sentence: sentence.to_owned(), line, why };
+        if !self.not_judged.contains(&one) {
+            self.not_judged.push(one);
+        }
+    }
+
+    /// What was not judged in a run that went through.
+    fn unseen(&mut self) -> Option<Found> {
+        for expect in &self.scenario.expects {
+            if let Expectation::Always(always) = &expect.what
+                && let Some(why) = self.site.cannot_tell(always)
+            {
+                let why = format!("{}: {why}", always.verb());
+                self.not_judged(&expect.id, &expect.say, expect.place.line, why);
+            }
+        }
+        let first = self.not_judged.first()?;
+        let all: Vec<_> = self.not_judged.iter().map(|one| format!("not judged: {}", one.why)).collect();
+        Some(Found {
+            verdict: Verdict::Inconclusive,
+            property: first.property.clone(),
+            sentence: first.sentence.clone(),
+            line: first.line,
+            node: None,
+            detail: all.join("\n"),
+            place: None,
+        })
+    }
+
     fn step_id(&self) -> Option<&'a str> {
         let scenario: &'a Scenario = self.scenario;
         self.step.and_then(|step| scenario.steps.get(step)).map(|step| step.id.as_str())
+    }
+
+    /// The line of the step that is carried out.
+    fn line(&self) -> u32 {
+        self.step.and_then(|step| self.scenario.steps.get(step)).map_or(1, |step| step.place.line)
+    }
+
+    /// The servers of a deployment that are up.
+    fn servers_up(&self, home: usize) -> Vec<NodeId> {
+        self.up(home, Role::Server)
+    }
+
+    /// The server of a deployment that leads: of several that say so, the one with the newest term.
+    fn leader(&self, home: usize) -> Option<NodeId> {
+        let term = |node: &NodeId| {
+            let known = self.witness.of(*node);
+            known.leader.filter(|_| known.leads())
+        };
+        self.servers_up(home).into_iter().filter(|node| term(node).is_some()).max_by_key(term)
+    }
+
+    /// Makes the network as steps and faults want it.
+    fn rewire(&mut self) {
+        self.site.wire(self.wires.paths(self.faults.hindered()));
     }
 
     /// What must happen in some run: did it?
@@ -448,9 +440,7 @@ impl<'a> Run<'a> {
                     let last = self.witness.last_finalized().unwrap_or_default().max(at);
                     now.since(last) >= r#for.duration()
                 }
-                Sometimes::WritesLost {} => {
-                    self.cluster.all().any(|(node, _)| self.cluster.host(node).platter().counts().lost > 0)
-                }
+                Sometimes::WritesLost {} => self.site.writes_were_lost(),
                 Sometimes::FaultFired { fault } => self.faults.fired(&fault.0) > 0,
             };
             if happened {
@@ -459,131 +449,114 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The greatest value that any server shows, for each metric that a threshold is about.
+    /// The greatest value that any server shows, for each metric that a threshold is about; lengths of time in
+    /// milliseconds.
     fn sample(&mut self) {
         for threshold in &self.scenario.thresholds {
             let metric = threshold.metric;
-            if metric == Metric::Anonymity {
-                continue;
-            }
-            let now = self.now();
-            for node in self.cluster.servers_up(0) {
-                let value = self.witness.of(node, |known| match metric {
-                    Metric::RoundDuration => known.longest_round.map(|longest| longest.as_millis()),
-                    Metric::RoundStalled => {
-                        known.metrics.as_ref().map(|metrics| metrics.stalled(now).as_millis())
+            for node in self.servers_up(0) {
+                let value = match metric {
+                    // One for each round, at the end.
+                    Metric::Anonymity => None,
+                    Metric::RoundDuration => {
+                        let longest = self.witness.of(node).longest_round;
+                        longest.and_then(|longest| u64::try_from(longest.as_millis()).ok())
                     }
-                    _ => known.metrics.as_ref().map(|metrics| u128::from(metrics.total(metric.name()))),
-                });
-                let Some(value) = value.and_then(|value| u64::try_from(value).ok()) else { continue };
+                    Metric::RoundStalled => self.site.metric(node, metric.name()),
+                    _ => self.site.metric(node, metric.name()).map(|thousandths| thousandths / 1_000),
+                };
+                let Some(value) = value else { continue };
                 let greatest = self.samples.entry(metric).or_default();
                 *greatest = value.max(*greatest);
             }
         }
     }
 
-    /// A property is broken.
-    fn breach(&self) -> Box<Found> {
-        let Breach { violation, event, at, node } = self.witness.breach().expect("the caller saw one");
-        let named = self.scenario.expects.iter().find(|expect| match &expect.what {
-            Expectation::Always(always) => always.verb() == violation.property,
-            Expectation::Eventually { .. } | Expectation::Sometimes { .. } => false,
-        });
-        let own = properties::sentence(violation.property);
-        Box::new(Found {
-            verdict: Verdict::Violated,
-            property: violation.property.to_owned(),
-            sentence: named.map_or_else(|| own.unwrap_or_default().to_owned(), |expect| expect.say.clone()),
-            line: named.map_or(1, |expect| expect.place.line),
-            node: Some(node),
-            detail: violation.detail,
-            place: Some((event, at)),
-        })
-    }
-
     /// What the run came to.
-    fn finish(mut self, end: Going) -> RunResult {
+    fn finish(mut self, found: Option<Found>) -> RunResult {
         self.sample();
         self.note_situations();
-        let simulation = &self.cluster.simulation;
-        let recorder = simulation.recorder();
         let now = self.now();
-        let failure = end.err().map(|found| {
-            let (event, at) = found.place.unwrap_or((recorder.events().saturating_sub(1), now));
-            let failure = Failure {
-                property: found.property,
-                event,
-                at_s: Seconds::from_nanos(at.0),
-                node: found.node,
-                sentence: found.sentence,
-                file: String::new(),
-                line: u64::from(found.line),
-                detail: found.detail,
-                reproduce: String::new(),
-            };
-            simulation.note(&format!("{} {}: {}", found.verdict, failure.property, failure.detail));
-            (found.verdict, failure)
-        });
-        recorder.seal();
+        let verdict = found.as_ref().map_or(Verdict::Held, |found| found.verdict);
+        let failure = found.map(|found| self.failure(found));
+        let Outcome { counts, live, chain, events, checkpoints, crowds } = self.site.outcome();
         let totals = self.witness.totals();
-        let network = simulation.network().counts();
-        let disks = self.cluster.all().map(|(node, _)| self.cluster.host(node).platter().counts());
-        let crowds = self.witness.crowds();
         let thresholds = self.scenario.thresholds.iter().map(|threshold| {
             let samples = if threshold.metric == Metric::Anonymity {
-                // One for each round.
                 let times = |rounds: u64| usize::try_from(rounds).unwrap_or(usize::MAX);
-                let each = crowds.iter().map(|(crowd, rounds)| iter::repeat_n(*crowd, times(*rounds)));
-                each.flatten().collect()
+                crowds.iter().flat_map(|(crowd, rounds)| iter::repeat_n(*crowd, times(*rounds))).collect()
             } else {
                 self.samples.get(&threshold.metric).copied().into_iter().collect()
             };
             (threshold.id.clone(), samples)
         });
-        let hex = |chain: [u8; 32]| blake3::Hash::from_bytes(chain).to_hex().to_string();
-        let (verdict, failure) =
-            failure.map_or((Verdict::Held, None), |(verdict, failure)| (verdict, Some(failure)));
         RunResult {
             scenario: String::new(),
             title: self.scenario.title.clone(),
             seed: 0,
             defect: None,
-            live: false,
+            live,
             verdict,
-            chain: hex(recorder.chain()),
-            events: recorder.events(),
+            chain,
+            events,
             simulated_s: Seconds::from_nanos(now.0),
             cpu_s: Seconds::ZERO,
             wall_s: Seconds::ZERO,
             repeated: false,
             counts: Counts {
                 elections: totals.elections,
-                syncs: disks.map(|disk| disk.syncs).sum(),
-                messages: network.delivered,
-                drops: network.dropped,
-                duplicates: network.duplicated,
-                crashes: self.cluster.crashes,
-                starts: self.cluster.starts,
                 rounds_opened: totals.opened,
                 rounds_finalized: totals.finalized,
                 rounds_abandoned: totals.abandoned,
+                ..counts
             },
             faults: self.faults.counts(),
             sometimes: self.sometimes.clone(),
             thresholds: thresholds.collect(),
             steps: self.steps.clone(),
-            not_controlled: Vec::new(),
+            draws: self.draws(),
+            not_controlled: self.site.left_out(),
             failure,
-            checkpoints: recorder
-                .checkpoints()
-                .into_iter()
-                .map(|checkpoint| Checkpoint {
-                    events: checkpoint.events,
-                    at_ns: checkpoint.time.0,
-                    chain: hex(checkpoint.chain),
-                })
-                .collect(),
+            checkpoints,
             window: Vec::new(),
+        }
+    }
+
+    /// Where each stream stands.
+    fn draws(&self) -> BTreeMap<String, String> {
+        let streams = [
+            ("steps", &self.random),
+            ("faults", self.faults.stream()),
+            ("workloads", self.workloads.stream()),
+        ];
+        streams.map(|(name, random)| (name.to_owned(), format!("{:016x}", random.standing()))).into()
+    }
+
+    fn failure(&self, found: Found) -> Failure {
+        let here = (self.site.events().saturating_sub(1), self.now());
+        let (event, at) = found.place.unwrap_or(here);
+        self.site.note(&format!("{} {}: {}", found.verdict, found.property, found.detail));
+        let mut detail = found.detail;
+        if let Some(more) = self.site.more() {
+            let named = |name: &String| self.site.cast().all().find(|(_, member)| member.name == *name);
+            if let Some((node, member)) = found.node.as_ref().and_then(named) {
+                detail.push_str(&format!("\nthe last lines of {}:", member.name));
+                for line in self.witness.of(node).newest_lines(LINES_SHOWN) {
+                    detail.push_str(&format!("\n  {line}"));
+                }
+            }
+            detail.push_str(&format!("\n{more}"));
+        }
+        Failure {
+            property: found.property,
+            event,
+            at_s: Seconds::from_nanos(at.0),
+            node: found.node,
+            sentence: found.sentence,
+            file: String::new(),
+            line: u64::from(found.line),
+            detail,
+            reproduce: String::new(),
         }
     }
 }

@@ -12,10 +12,10 @@
 //! - [`disk`]: files that lose, tear and reorder what was not synced.
 //! - [`network`]: connections over links that delay, lose, repeat and are cut.
 //! - [`world`]: the three of them as the world of one node, and the host that starts and kills it.
-//! - `cluster`: the machines of a run, handled as an operator handles them.
-//! - [`engine`]: carries out a scenario.
+//! - `cast`: the nodes of a scenario, and what their processes are told.
+//! - `engine`: carries out a scenario, wherever its nodes are; `site`: what it asks of that place.
+//! - [`simulated`], `live`: the two places, simulated machines and real processes.
 //! - `defect`, `adversary`: what is broken on purpose, and who lies.
-//! - `live`: carries out a scenario on real processes instead.
 //! - [`memory`]: signatures that were verified before.
 //! - `one`: one scenario, one seed, one process, one result line.
 //! - `conform`: whether real nodes and the core come to the same records.
@@ -34,11 +34,11 @@ compile_error!(
 #[cfg(madsim)]
 mod adversary;
 #[cfg(madsim)]
+mod cast;
+#[cfg(madsim)]
 pub mod chain;
 #[cfg(madsim)]
 pub mod cli;
-#[cfg(madsim)]
-mod cluster;
 #[cfg(madsim)]
 mod conform;
 #[cfg(madsim)]
@@ -50,8 +50,7 @@ pub mod disk;
 #[cfg(madsim)]
 mod doctor;
 #[cfg(madsim)]
-pub mod engine;
-mod firing;
+mod engine;
 #[cfg(madsim)]
 mod live;
 #[cfg(madsim)]
@@ -66,6 +65,10 @@ pub mod random;
 pub mod runtime;
 #[cfg(madsim)]
 mod say;
+#[cfg(madsim)]
+pub mod simulated;
+#[cfg(madsim)]
+mod site;
 #[cfg(madsim)]
 mod stopwatch;
 #[cfg(madsim)]

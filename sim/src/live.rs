@@ -1,120 +1,80 @@
-//! Carries out a scenario on real processes: one run, from the seed to the verdict.
+//! Carries out a scenario on real processes: real binaries on loopback in the place of a simulation.
 //!
-//! The same procedures as in [`crate::engine`], with real binaries on loopback in the place of the simulation. What is
-//! known of them is what an operator knows: their logs, what they answer when they are asked, and how they end. Time is
-//! real, so a run is repeated by its draws and not by its events. What only a simulation controls is left out and said; a
-//! step that needs it ends the run.
-//!
-//! One thread looks at everything, twenty times a second (`Run::look`). Everything that waits, waits by `Run::pass`.
+//! What is known of them is what an operator knows: their logs, what they answer when they are asked, and how they end.
+//! Time is real, so a run is repeated by its draws and not by its events. What only a simulation controls is left out and
+//! said; a step that needs it ends the run.
 //!
 //! - `build`: the binaries
 //! - `process`, `tail`, `admin`, `line`: one process, its log, and what it answers
-//! - `cluster`, `relay`: all machines, and the network between them
+//! - `relay`: the network between all machines
 //! - `reader`: whoever reads the broadcasts
-//! - `witness`, `property`, `broadcast`, `loot`: what is known, and what must hold
-//! - `procedure`, `act`, `condition`, `examine`, `select`: the steps
-//! - `fault`, `workload`: what happens meanwhile
+//! - `broadcast`, `discretion`, `loot`: what must hold beside the properties
 
+use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use zipnet_core::id::PeerId;
+use zipnet_core::machine::{Outcome as Fate, RequestId};
 use zipnet_core::time::Time;
 use zipnet_facts::Fact;
-use zipnet_reports::{Counts, Failure, RunResult, Seconds, Step, Verdict};
+use zipnet_node::config::Config;
+use zipnet_node::status::Status;
+use zipnet_reports::properties::{self, Seen, Start, Subject, Violation, Watch};
+use zipnet_reports::{Counts, RunResult, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
-use zipnet_scenarios::scenario::{Expectation, StepId};
-use zipnet_scenarios::verbs::{Always, Check as Examined, Sometimes};
-use zipnet_scenarios::words::{Metric, Word as _};
+use zipnet_scenarios::verbs::{Always, FaultDo};
+use zipnet_scenarios::words::{self, Apply, Deviation, DiskFate, Word as _};
 
-use crate::cluster::NodeId;
+use crate::cast::{self, Cast, Hint, NodeId, group_of, instance_of};
 use crate::engine;
 use crate::random::Random;
+use crate::site::{
+    Breach, Ended, Foreseen, Heard, Judged, Later, Order, Outcome, Refusal, Retired, Site, Started, Stop,
+    Told, Upgrade, named,
+};
 use crate::stopwatch::{Stopwatch, sleep};
-use crate::wires::Wires;
+use crate::wires::{self, Paths};
 
-mod act;
 mod admin;
 mod broadcast;
 mod build;
-mod cluster;
-mod condition;
-mod examine;
-mod fault;
+mod discretion;
 mod line;
 mod loot;
-mod procedure;
 pub(crate) mod process;
-mod property;
 mod reader;
 mod relay;
-mod select;
 mod tail;
-mod witness;
-mod workload;
 
 pub(crate) use build::{BUILD, Binaries};
 
-use admin::Record;
-use cluster::{Cluster, Hint};
-use condition::Wait;
-use fault::Faults;
+use admin::Answer;
+use broadcast::Broadcasts;
+use build::Build;
+use discretion::Discretion;
+use line::Line;
 use loot::Loot;
-use property::{Breach, Committee, Named, Process, Properties};
-use witness::{Mark, Subject, Witness};
+use process::Process;
+use reader::Reader;
+use relay::Relay;
+use tail::Tail;
 
-/// The longest time between two looks.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long a node may take to say how it stands.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often servers are asked for their records.
-const RECORDS: Duration = Duration::from_millis(300);
+/// How long a server may think about a retirement: it waits until links with dead ones break.
+const RETIRE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often servers are asked for what a threshold is about.
-const SAMPLE: Duration = Duration::from_millis(1_000);
-
-/// Lines of a node's log that a failure shows.
-const LINES_SHOWN: usize = 10;
-
-/// How long a reader may take at the end to have read what clients were told.
-const READING: Duration = Duration::from_secs(5);
-
-/// Why a run ends before its procedure does.
-#[derive(Clone, Debug)]
-struct Found {
-    verdict: Verdict,
-    /// The property, or the id of the step or expectation.
-    property: String,
-    sentence: String,
-    line: u32,
-    node: Option<String>,
-    detail: String,
-}
-
-/// Why a run does not go on.
-#[derive(Clone, Debug)]
-enum Stop {
-    /// Something was found.
-    Found(Box<Found>),
-    /// Somebody wants it to end.
-    Interrupted,
-    /// This machine does not do what it must; nothing is known about the nodes.
-    Broken(String),
-}
-
-/// Whether the run goes on.
-type Going<T = ()> = Result<T, Stop>;
-
-/// Something of the scenario that could not be judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct NotJudged {
-    property: String,
-    sentence: String,
-    line: u32,
-    why: String,
-}
+/// What no log may hold: secrets and payloads among the variables.
+const CONFIDENTIAL: [&str; 3] = ["ZIPNET_SECRET", "ZIPNET_COMMITTEE_SECRET", "ZIPNET_MESSAGE"];
 
 /// A request to end, from outside.
 #[derive(Debug, Default)]
@@ -154,19 +114,10 @@ pub(crate) fn run(
     for folder in [&state, kept] {
         fs::create_dir_all(folder).map_err(|reason| format!("make {}: {reason}", folder.display()))?;
     }
-    let mut run = Run::new(resolved.scenario(), seed, binaries, &state, kept, interrupt)
+    let origin = Random::new(seed);
+    let machines = Machines::new(resolved.scenario(), &origin, binaries, &state, kept, interrupt)
         .map_err(|reason| format!("make a network on loopback: {reason}"))?;
-    let end = run.carry_out();
-    run.cluster.end();
-    let result = match end {
-        Err(Stop::Broken(reason)) => Err(reason),
-        Err(Stop::Interrupted) => Ok(None),
-        Err(Stop::Found(found)) => Ok(Some(run.finish(Some(*found), kept))),
-        Ok(()) => {
-            let unseen = run.unseen();
-            Ok(Some(run.finish(unseen, kept)))
-        }
-    };
+    let result = at_once(engine::carry_out(resolved.scenario(), machines, &origin.fork("engine")));
     let held = matches!(&result, Ok(Some(result)) if result.verdict == Verdict::Held);
     let over = matches!(&result, Ok(None));
     // What is left behind is in nobody's way.
@@ -174,540 +125,680 @@ pub(crate) fn run(
     result.map(|result| result.map(|result| RunResult { seed, ..result }))
 }
 
-/// The properties that the scenario asks for beyond those that are always on.
-fn named(scenario: &Scenario) -> Named {
-    let mut named = Named::default();
-    for expect in &scenario.expects {
-        match &expect.what {
-            Expectation::Always(Always::NoMixedGroups {}) => named.no_mixed_groups = true,
-            Expectation::Always(Always::NeverUnblinded { below }) => {
-                named.never_unblinded_below = Some(below.get());
-            }
-            _ => {}
-        }
+/// Carries out what never pends: here everything waits by sleeping.
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("whoever waits for processes sleeps"),
     }
-    named
 }
 
-/// One run.
-struct Run<'a> {
-    scenario: &'a Scenario,
+/// A machine and what is installed on it.
+#[derive(Debug)]
+struct Machine {
+    /// The build that is installed.
+    build: Build,
+    /// Its state folder.
+    state: PathBuf,
+    stdout: PathBuf,
+    log: Tail,
+    process: Option<Process>,
+    /// Which of all processes its latest one is.
+    number: u64,
+    /// Where its latest process said that it listens.
+    address: Option<String>,
+    /// How the latest process ended, if it ended by itself.
+    exit: Option<Ended>,
+    /// An orderly stop was asked for.
+    told_to_stop: bool,
+    subject: Subject,
+    /// What was on its disk, if a check wants to search it.
+    loot: Option<Loot>,
+}
+
+/// All machines.
+#[derive(Debug)]
+struct Machines<'a> {
     interrupt: &'a Interrupt,
     watch: Stopwatch,
-    cluster: Cluster,
-    witness: Witness,
-    /// What steps draw from.
-    random: Random,
-    /// What workloads draw from.
-    publishing: Random,
-    /// Rounds for which workloads were asked.
-    answered: usize,
-    faults: Faults,
-    wires: Wires,
-    /// The step that is carried out.
-    step: Option<usize>,
-    /// When it began.
-    mark: Mark,
-    /// The nodes of its `do`.
-    acted: BTreeSet<NodeId>,
-    /// Whose turn it is.
-    each: Option<NodeId>,
-    /// The node that a `do` chose last.
-    target: Option<NodeId>,
-    /// When each step began for the first time.
-    begun: BTreeMap<String, Time>,
-    /// The group of each server at the end of each step.
-    groups: BTreeMap<String, Vec<Option<String>>>,
-    /// How processes may end in the step that is carried out.
-    allowed_exits: Vec<(NodeId, u64)>,
-    /// The last message that a step gave to each client: to which process, and its number there.
-    requests: BTreeMap<NodeId, (Process, u64)>,
-    /// What was on the disks that a check wants to search.
-    loot: BTreeMap<NodeId, Loot>,
-    /// Instances with their committee secrets.
-    committees: Vec<(String, String)>,
-    /// What is waited for without holding up the procedure.
-    pending: Vec<Pending>,
-    sometimes: BTreeMap<String, bool>,
-    samples: BTreeMap<Metric, u64>,
-    sampled_at: Time,
-    records_at: Time,
-    steps: Vec<Step>,
-    not_controlled: Vec<String>,
-    not_judged: Vec<NotJudged>,
+    cast: Cast,
+    machines: Vec<Machine>,
+    binaries: Binaries,
+    logs: PathBuf,
+    /// What passes between them.
+    relay: Relay,
+    /// By deployment.
+    readers: Vec<Reader>,
+    properties: Watch,
+    broadcasts: Broadcasts,
+    discretion: Discretion,
+    /// What was heard and not yet handed on.
+    heard: Vec<Heard>,
+    /// Lines that were printed.
+    lines: u64,
+    left_out: Vec<String>,
+    /// Processes started.
+    starts: u64,
+    /// Processes killed in the place of a power failure.
+    crashes: u64,
 }
 
-/// An `eventually` whose time runs.
-#[derive(Clone, Debug)]
-struct Pending {
-    /// Its place among the expectations.
-    expect: usize,
-    wait: Wait,
-    until: Time,
-}
-
-impl<'a> Run<'a> {
+impl<'a> Machines<'a> {
+    /// Every node of a scenario, none of them running. State goes below `state`, what they print into `logs`.
+    ///
+    /// # Errors
+    /// If their network cannot be had.
     fn new(
-        scenario: &'a Scenario,
-        seed: u64,
+        scenario: &Scenario,
+        random: &Random,
         binaries: &Binaries,
         state: &Path,
         logs: &Path,
         interrupt: &'a Interrupt,
-    ) -> std::io::Result<Self> {
-        let origin = Random::new(seed);
-        let random = origin.fork("engine");
-        let cluster = Cluster::new(scenario, &origin, binaries, state, logs)?;
-        let wires = Wires::new(scenario, cluster.all().count());
-        let (faults, left_out) = Faults::new(scenario, &random);
-        let subjects = cluster.all().map(|(_, machine)| Subject {
-            name: machine.name.clone(),
-            home: machine.home,
-            role: machine.role,
-        });
-        let witness = Witness::new(subjects, Properties::new(named(scenario)));
+    ) -> io::Result<Self> {
+        let cast = Cast::new(scenario, random.fork("secrets"));
+        // Whoever reads is on the network behind all nodes.
+        let relay = Relay::start(cast.len() + scenario.deployments.len(), wires::model(scenario), random)?;
+        let mut readers = Vec::new();
+        for (home, deployment) in scenario.deployments.iter().enumerate() {
+            let name = if home == 0 { "reader".to_owned() } else { format!("{}-reader", deployment.name) };
+            // A deployment whose build is missing does not run at all.
+            let folder = binaries.of(binaries.with(&deployment.params)).unwrap_or_else(|| binaries.folder());
+            let (instance, listens) = (instance_of(deployment), relay.listens(cast.len() + home));
+            readers.push(Reader::new(&name, &instance, folder, listens, state, logs));
+        }
+        let machine = |(node, member): (NodeId, &cast::Member)| Machine {
+            build: binaries.with(&cast.deployment(node).params),
+            state: state.join(&member.name),
+            stdout: logs.join(format!("{}.out", member.name)),
+            log: Tail::new(logs.join(format!("{}.log", member.name))),
+            process: None,
+            number: 0,
+            address: None,
+            exit: None,
+            told_to_stop: false,
+            subject: Subject {
+                node,
+                name: member.name.clone(),
+                peer: member.peer,
+                role: cast::role(member.role),
+                liar: false,
+            },
+            loot: None,
+        };
+        let clocks = scenario.faults.iter().filter(|fault| matches!(fault.act, FaultDo::Clock { .. }));
         Ok(Self {
-            scenario,
             interrupt,
             watch: Stopwatch::start(),
-            cluster,
-            witness,
-            publishing: random.fork("workloads"),
-            answered: 0,
-            random: random.fork("steps"),
-            faults,
-            wires,
-            step: None,
-            mark: Mark::default(),
-            acted: BTreeSet::new(),
-            each: None,
-            target: None,
-            begun: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            allowed_exits: Vec::new(),
-            requests: BTreeMap::new(),
-            loot: BTreeMap::new(),
-            committees: Vec::new(),
-            pending: Vec::new(),
-            sometimes: BTreeMap::new(),
-            samples: BTreeMap::new(),
-            sampled_at: Time::default(),
-            records_at: Time::default(),
-            steps: Vec::new(),
-            not_controlled: left_out,
-            not_judged: Vec::new(),
+            machines: cast.all().map(machine).collect(),
+            cast,
+            binaries: binaries.clone(),
+            logs: logs.to_owned(),
+            relay,
+            readers,
+            properties: Watch::new(named(scenario)),
+            broadcasts: Broadcasts::default(),
+            discretion: Discretion::default(),
+            heard: Vec::new(),
+            lines: 0,
+            left_out: clocks.map(|fault| format!("the fault {} ({})", fault.id, fault.act.verb())).collect(),
+            starts: 0,
+            crashes: 0,
         })
     }
 
-    /// The whole scenario.
-    fn carry_out(&mut self) -> Going {
-        if let Some(canary) = &self.scenario.canary {
-            return Err(self.uncontrolled(&format!("the defect {}", canary.defect.name()), "canary", 1));
-        }
-        for step in &self.scenario.steps {
-            for check in &step.checks {
-                if let Examined::OpensNoPastRound { node } = &check.verb {
-                    let nodes = node.0.iter().flat_map(|node| self.everyone(node)).collect::<Vec<_>>();
-                    self.loot.extend(nodes.into_iter().map(|node| (node, Loot::default())));
-                }
-            }
-        }
-        let starting: Vec<_> = self
-            .cluster
-            .all()
-            .filter(|(node, machine)| self.cluster.deployment(*node).starts(machine.role, machine.number))
-            .map(|(node, _)| node)
-            .collect();
-        for node in &starting {
-            let name = self.cluster.name(*node).to_owned();
-            self.has_binary(*node, &name, 1)?;
-        }
-        for node in starting {
-            self.start(node, &Hint::Default)?;
-        }
-        self.procedure()?;
-        self.turn_faults(None)?;
-        for expect in 0..self.scenario.expects.len() {
-            self.begin_eventually(expect, None)?;
-        }
-        while !self.pending.is_empty() {
-            self.pass(self.now().after(LOOK))?;
-        }
-        let end = self.now().after(READING);
-        while self.witness.broadcasts.is_awaited() && self.now() < end {
-            self.pass(self.now().after(LOOK))?;
-        }
-        // What was printed at the very end is judged as well.
-        self.look()?;
-        self.show_records()?;
-        let rounds = self.witness.properties.rounds();
-        for home in 0..self.scenario.deployments.len() {
-            if self.cluster.is_unique(home) {
-                let judged = self.witness.broadcasts.judge(home, &rounds);
-                judged.map_err(|breach| self.broken_by(breach))?;
-            }
-        }
-        Ok(())
+    fn get(&self, node: NodeId) -> &Machine {
+        self.machines.get(node).expect("machines are never taken away")
     }
 
-    fn now(&self) -> Time {
+    fn get_mut(&mut self, node: NodeId) -> &mut Machine {
+        self.machines.get_mut(node).expect("machines are never taken away")
+    }
+
+    fn elapsed(&self) -> Time {
         Time::default().after(self.watch.elapsed())
     }
 
-    /// Lets time pass, and lets happen what is due.
-    fn pass(&mut self, until: Time) -> Going {
-        loop {
-            self.look()?;
-            self.check_pending()?;
-            let now = self.now();
-            if now >= until {
-                return Ok(());
-            }
-            let next = until.min(now.after(LOOK)).min(self.faults.due());
-            sleep(next.since(now).max(Duration::from_millis(1)));
+    /// Something is left out because only a simulation controls it.
+    fn leave_out(&mut self, what: String) {
+        if !self.left_out.contains(&what) {
+            self.left_out.push(what);
         }
     }
 
-    /// One look at everything that does not wait.
-    fn look(&mut self) -> Going {
-        if self.interrupt.is_raised() {
-            return Err(Stop::Interrupted);
+    /// What is needed next is controlled by a simulation only.
+    fn uncontrolled(&mut self, what: String) -> Refusal {
+        let refusal = Refusal(format!("{what} is not controlled with --live"));
+        self.leave_out(what);
+        refusal
+    }
+
+    /// Where the binaries of the build are that is installed on a node.
+    fn binaries_of(&mut self, node: NodeId) -> Result<PathBuf, Refusal> {
+        let build = self.get(node).build;
+        match self.binaries.of(build) {
+            Some(folder) => Ok(folder.to_owned()),
+            None => Err(self.uncontrolled(format!("another build of the binaries ({build})"))),
         }
-        let gone =
-            self.cluster.harvest().map_err(|reason| self.broken(&format!("wait for a node: {reason}")))?;
-        let over: BTreeSet<_> = gone.iter().map(|gone| gone.node).collect();
-        for node in 0..self.cluster.all().count() {
-            self.read(node, over.contains(&node))?;
-        }
-        let broadcasts = self.cluster.broadcasts(self.now());
-        for (home, line) in broadcasts.map_err(|reason| self.broken(&format!("run a reader: {reason}")))? {
-            self.witness.broadcasts.read(home, &line).map_err(|breach| self.broken_by(breach))?;
-        }
-        for gone in gone {
-            self.witness.ended(gone.node);
-            self.rob(gone.node)?;
-            let asked = gone.told && gone.how.is(0);
-            let allowed =
-                self.allowed_exits.iter().any(|(node, code)| *node == gone.node && gone.how.is(*code));
-            if !asked && !allowed {
-                let name = self.cluster.name(gone.node).to_owned();
-                return Err(Stop::Found(Box::new(Found {
-                    verdict: Verdict::Violated,
-                    property: "unexpected-exit".to_owned(),
-                    sentence: "A process ends only when it is told to, or when a step says how.".to_owned(),
-                    line: 1,
-                    detail: format!("{name} ended with {}", gone.how),
-                    node: Some(name),
-                })));
-            }
-        }
-        let limit = self.scenario.limits.time_limit;
-        if self.now() > Time::default().after(limit.duration()) {
-            return Err(Stop::Found(Box::new(Found {
-                verdict: Verdict::Inconclusive,
-                property: "time_limit".to_owned(),
-                sentence: "The scenario ends within its limits.".to_owned(),
-                line: 1,
-                node: None,
-                detail: format!("more than {limit} passed"),
-            })));
-        }
-        self.drive_faults()?;
-        self.drive_workloads();
-        if self.records_at.after(RECORDS) <= self.now() {
-            self.show_records()?;
-            self.records_at = self.now();
-        }
-        if self.sampled_at.after(SAMPLE) <= self.now() {
-            self.learn_logs()?;
-            self.sample();
-            self.sampled_at = self.now();
-        }
-        self.note_situations();
-        Ok(())
+    }
+
+    /// Asks the process on a node, or gives it an order. None if it is down, frozen, or does not answer.
+    fn ask(&self, node: NodeId, path: &str, payload: Option<&[u8]>) -> Option<Answer> {
+        let machine = self.get(node);
+        machine.process.as_ref().filter(|process| !process.paused)?;
+        admin::ask(&machine.state, path, payload, PATIENCE).ok()
     }
 
     /// Takes in what a node has printed. `all` if it prints nothing more.
-    fn read(&mut self, node: NodeId, all: bool) -> Going {
-        let now = self.now();
-        let lines = self.cluster.get_mut(node).log.lines(all);
-        let lines = lines.map_err(|reason| self.broken(&format!("read a node's log: {reason}")))?;
+    fn read(&mut self, node: NodeId, all: bool) -> Result<(), Stop> {
+        let now = self.elapsed();
+        let home = self.cast.get(node).home;
+        let machine = self.machines.get_mut(node).expect("machines are never taken away");
+        let lines = machine.log.lines(all).map_err(|reason| broken("read a node's log", &reason))?;
         for text in lines {
-            let line = line::Line::parse(&text);
-            if let Some(Fact::Up { address, .. }) = line.as_ref().and_then(|line| line.fact.as_ref()) {
-                self.cluster.get_mut(node).address.clone_from(address);
+            self.lines += 1;
+            if let Some(what) = self.discretion.breach(&text) {
+                let node = machine.subject.name.clone();
+                return Err(Stop::Breach(Breach {
+                    property: discretion::PROPERTY,
+                    sentence: discretion::SENTENCE,
+                    detail: format!("{node} printed {what} into its log"),
+                    node,
+                    place: None,
+                }));
             }
-            self.witness.observe(node, now, &text, line).map_err(|breach| self.broken_by(breach))?;
+            let told = match Line::parse(&text) {
+                Some(line) => Told::Line { event: Some(line.event), text: line.message, fact: line.fact },
+                None => Told::Line { event: None, text, fact: None },
+            };
+            if let Some(fact) = told.fact() {
+                match fact {
+                    Fact::Up { address, .. } => machine.address.clone_from(address),
+                    Fact::Published { request, outcome: Fate::Landed, round } => {
+                        let name = &machine.subject.name;
+                        self.broadcasts.told(machine.number, *request, home, name, *round);
+                    }
+                    Fact::RoundFinalized { end } | Fact::RoundApplied { end } => {
+                        self.broadcasts.finished(home, end.log, end.round);
+                    }
+                    _ => {}
+                }
+                let seen = self.properties.see(now, &machine.subject, Seen::Fact(fact));
+                seen.map_err(|violation| violated(&machine.subject, violation))?;
+            }
+            self.heard.push(Heard::Told { node, at: now, told });
+        }
+        Ok(())
+    }
+
+    /// Shows something that is done to a node, or that it does, to the properties.
+    fn show(&mut self, node: NodeId, seen: Seen<'_>) -> Result<(), Stop> {
+        let (now, machine) = (self.elapsed(), self.machines.get(node));
+        let subject = &machine.expect("machines are never taken away").subject;
+        self.properties.see(now, subject, seen).map_err(|violation| violated(subject, violation))
+    }
+
+    /// Takes in what the readers have printed.
+    fn read_broadcasts(&mut self) -> Result<(), Stop> {
+        let now = self.elapsed();
+        for home in 0..self.readers.len() {
+            let serving = [Role::Server, Role::Aggregator].into_iter();
+            let nodes: Vec<_> = serving.flat_map(|role| self.cast.of_role(home, role)).collect();
+            let peers = self.cast.printed(&nodes, &|node| self.get(node).address.clone());
+            let Some(reader) = self.readers.get_mut(home) else { continue };
+            let lines = reader.look(now, &peers).map_err(|reason| broken("run a reader", &reason))?;
+            for line in lines {
+                self.broadcasts.read(home, &line).map_err(Stop::Breach)?;
+            }
         }
         Ok(())
     }
 
     /// Takes what is on the disk of a node that has ended, if a check wants to search it.
-    fn rob(&mut self, node: NodeId) -> Going {
-        let machine = self.cluster.get(node);
-        let taken = self.loot.get_mut(&node).map(|loot| loot.take(&machine.state, machine.peer));
-        taken.transpose().map(drop).map_err(|reason| self.broken(&format!("read a state folder: {reason}")))
+    fn rob(&mut self, node: NodeId) -> Result<(), Stop> {
+        let peer = self.cast.peer(node);
+        let machine = self.get_mut(node);
+        let taken = machine.loot.as_mut().map(|loot| loot.take(&machine.state, peer));
+        taken.transpose().map(drop).map_err(|reason| broken("read a state folder", &reason))
     }
 
-    /// Does something that takes its time, and lets time pass meanwhile.
-    fn meanwhile<T: Send>(&mut self, act: impl FnOnce() -> T + Send) -> Going<T> {
-        std::thread::scope(|scope| {
-            let acting = scope.spawn(act);
-            while !acting.is_finished() {
-                self.pass(self.now().after(LOOK))?;
+    /// Whether no other deployment has the name of this one's instance.
+    fn is_unique(&self, home: usize) -> bool {
+        let all = self.cast.deployments();
+        let own = all.get(home).map(instance_of);
+        all.iter().filter(|other| Some(instance_of(other)) == own).count() == 1
+    }
+}
+
+impl Site for Machines<'_> {
+    const LOOK: Duration = Duration::from_millis(50);
+
+    fn cast(&self) -> &Cast {
+        &self.cast
+    }
+
+    fn cast_mut(&mut self) -> &mut Cast {
+        &mut self.cast
+    }
+
+    fn now(&self) -> Time {
+        self.elapsed()
+    }
+
+    async fn sleep(&mut self, wait: Duration) {
+        sleep(wait);
+    }
+
+    fn hear(&mut self) -> Result<Vec<Heard>, Stop> {
+        if self.interrupt.is_raised() {
+            return Err(Stop::Interrupted);
+        }
+        let mut over = BTreeMap::new();
+        for (node, machine) in self.machines.iter_mut().enumerate() {
+            let Some(process) = &mut machine.process else { continue };
+            let Some(how) = process.ended().map_err(|reason| broken("wait for a node", &reason))? else {
+                continue;
+            };
+            machine.process = None;
+            machine.exit = Some(Ended { code: how.code(), how: how.to_string() });
+            over.insert(node, how);
+        }
+        for node in 0..self.machines.len() {
+            self.read(node, over.contains_key(&node))?;
+        }
+        self.read_broadcasts()?;
+        for (node, how) in over {
+            self.show(node, how.code().map_or(Seen::Killed, |code| Seen::Exited { code }))?;
+            self.rob(node)?;
+            self.heard.push(Heard::Ended { node, asked: self.get(node).told_to_stop });
+        }
+        Ok(core::mem::take(&mut self.heard))
+    }
+
+    fn conclude(&mut self) -> Result<(), Stop> {
+        for home in 0..self.cast.deployments().len() {
+            if self.is_unique(home) {
+                self.broadcasts.judge(home).map_err(Stop::Breach)?;
             }
-            acting.join().map_err(|_| self.broken("do something beside the run: it panicked"))
-        })
+        }
+        Ok(())
     }
 
-    /// The newest records of a server.
-    fn records(&self, node: NodeId) -> Option<Vec<Record>> {
-        let answer = self.cluster.ask(node, "/records", None).filter(|answer| answer.status == 200)?;
+    fn is_awaited(&mut self) -> bool {
+        self.broadcasts.is_awaited()
+    }
+
+    fn events(&self) -> u64 {
+        self.lines
+    }
+
+    fn note(&self, _: &str) {}
+
+    fn plant(&mut self, defect: &str) -> Result<(), Refusal> {
+        Err(self.uncontrolled(format!("the defect {defect}")))
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        self.get(node).process.is_some()
+    }
+
+    fn exit(&self, node: NodeId) -> Option<&Ended> {
+        self.get(node).exit.as_ref()
+    }
+
+    /// Those whom it is to dial say where they listen; clients do not.
+    fn waits_for(&self, node: NodeId, hint: &Hint) -> Option<NodeId> {
+        let silent = |node: &NodeId| {
+            let machine = self.get(*node);
+            self.cast.get(*node).role != Role::Client
+                && machine.process.is_some()
+                && machine.address.is_none()
+        };
+        self.cast.dials(node, hint).into_iter().find(silent)
+    }
+
+    fn start(&mut self, node: NodeId, hint: &Hint) -> Result<Started, Refusal> {
+        let folder = self.binaries_of(node)?;
+        let role = self.cast.get(node).role;
+        let mut env = self.cast.variables(node, hint, &|node| self.get(node).address.clone());
+        env.insert("ZIPNET_LISTEN".to_owned(), self.relay.listens(node).to_string());
+        env.insert("ZIPNET_ADVERTISE".to_owned(), self.relay.advertises(node).to_string());
+        env.insert("ZIPNET_STATE_DIR".to_owned(), self.get(node).state.display().to_string());
+        env.insert("ZIPNET_FORMAT".to_owned(), "json".to_owned());
+        // What is judged by stands in lines of this level.
+        env.insert("RUST_LOG".to_owned(), "trace".to_owned());
+        env.retain(|_, value| !value.is_empty());
+        if let Some(message) = env.get("ZIPNET_MESSAGE") {
+            self.broadcasts.give(message.as_bytes());
+        }
+        for secret in CONFIDENTIAL.into_iter().filter_map(|name| env.get(name)) {
+            self.discretion.keep_secret(secret);
+        }
+        self.cast.begins(node, &env);
+        self.starts += 1;
+        let (peer, number) = (self.cast.peer(node), self.starts);
+        // What is wrong with the variables the process says itself.
+        let config = self
+            .get(node)
+            .build
+            .node()
+            .and_then(|build| Config::from_env(cast::role(role), &env, build).ok());
+        let group = config.and_then(|(config, _)| group_of(&config));
+        let machine = self.get_mut(node);
+        machine.exit = None;
+        machine.told_to_stop = false;
+        machine.number = number;
+        machine.subject.peer = peer;
+        let binary = folder.join(build::binary(role));
+        let process = fs::create_dir_all(&machine.state)
+            .and_then(|()| Process::start(&binary, &[], &env, &machine.stdout, machine.log.path()));
+        machine.process = Some(
+            process.map_err(|reason| Refusal(format!("failed to start {}: {reason}", binary.display())))?,
+        );
+        // What begins breaks nothing.
+        drop(self.show(node, Seen::Started(Start { group })));
+        Ok(Started { group, liar: false })
+    }
+
+    fn terminate(&mut self, node: NodeId) {
+        let machine = self.get_mut(node);
+        machine.told_to_stop = true;
+        if let Some(process) = &mut machine.process {
+            process.terminate();
+        }
+    }
+
+    fn kill(&mut self, node: NodeId) -> Result<(), Stop> {
+        let machine = self.get_mut(node);
+        machine.process = None;
+        machine.exit = None;
+        self.read(node, true)?;
+        // Lines that it has not written any more.
+        self.show(node, Seen::Fact(&Fact::LinesLost { count: 0 }))?;
+        self.show(node, Seen::Killed)?;
+        self.rob(node)
+    }
+
+    fn arm(&mut self, _: NodeId, _: u64) -> bool {
+        false
+    }
+
+    fn disarm(&mut self, _: NodeId) {}
+
+    fn is_frozen(&self, _: NodeId) -> bool {
+        false
+    }
+
+    /// A killed process is all that there is of a power failure.
+    fn crash(&mut self, node: NodeId, disk: DiskFate) -> Result<(), Stop> {
+        if disk != DiskFate::KeepAll {
+            self.leave_out("what a power failure leaves of a disk".to_owned());
+        }
+        self.crashes += 1;
+        self.kill(node)
+    }
+
+    fn pause(&mut self, node: NodeId) {
+        if let Some(process) = &mut self.get_mut(node).process {
+            process.pause();
+        }
+    }
+
+    fn resume(&mut self, node: NodeId) {
+        if let Some(process) = &mut self.get_mut(node).process {
+            process.resume();
+        }
+    }
+
+    fn set_clock(&mut self, _: NodeId, _: i64) -> bool {
+        false
+    }
+
+    fn empty_disk(&mut self, node: NodeId) -> Result<(), Stop> {
+        match fs::remove_dir_all(&self.get(node).state) {
+            Err(reason) if reason.kind() != io::ErrorKind::NotFound => {
+                return Err(broken("wipe a state folder", &reason));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.show(node, Seen::DiskLost)
+    }
+
+    fn install(&mut self, node: NodeId, upgrade: &Upgrade) -> Result<(), Refusal> {
+        if upgrade.apply == Apply::Drifted {
+            let what = "a build that changes the state in another way than it says";
+            return Err(self.uncontrolled(what.to_owned()));
+        }
+        let mut build = self.binaries.with(&self.cast.deployment(node).params);
+        build.wire_version = upgrade.wire_version.unwrap_or(build.wire_version);
+        build.machine_version = upgrade.machine_version.unwrap_or(build.machine_version);
+        build.params.num_slots = upgrade.num_slots.unwrap_or(build.params.num_slots);
+        build.params.slot_bytes = upgrade.slot_bytes.unwrap_or(build.params.slot_bytes);
+        self.get_mut(node).build = build;
+        self.binaries_of(node).map(drop)
+    }
+
+    fn deviate(&mut self, _: NodeId, _: Deviation) -> Result<bool, Refusal> {
+        Err(self.uncontrolled("a node that lies".to_owned()))
+    }
+
+    fn waive(&mut self, property: &str) {
+        self.properties.waive(property);
+    }
+
+    fn wire(&mut self, paths: Paths) {
+        self.relay.set(paths);
+    }
+
+    fn keep_history(&mut self, node: NodeId) {
+        self.get_mut(node).loot.get_or_insert_default();
+    }
+
+    fn payload_bytes(&self, node: NodeId) -> usize {
+        usize::try_from(self.cast.deployment(node).params.payload_len()).unwrap_or(usize::MAX)
+    }
+
+    fn publish(&mut self, node: NodeId, payload: Vec<u8>) -> Result<RequestId, String> {
+        self.discretion.keep_private(&payload);
+        self.broadcasts.give(&payload);
+        match self.ask(node, "/publish", Some(&payload)) {
+            Some(Answer { status: 202, body }) => {
+                let accepted: Accepted = serde_json::from_str(&body)
+                    .map_err(|reason| format!("say what it took: {reason}: {}", body.trim()))?;
+                let request = RequestId(accepted.request);
+                self.broadcasts.requested(self.get(node).number, request, &payload);
+                Ok(request)
+            }
+            Some(Answer { status, body }) => Err(format!("take the message: {status} {}", body.trim())),
+            None => Err("answer".to_owned()),
+        }
+    }
+
+    fn order(&mut self, server: NodeId, order: &Order) -> Result<(), String> {
+        let path = match order {
+            Order::Approve(aggregator) => format!("/approve/{aggregator}"),
+            Order::Refuse { client, withdraw: false } => format!("/refuse/{client}"),
+            Order::Refuse { client, withdraw: true } => format!("/unrefuse/{client}"),
+        };
+        match self.ask(server, &path, Some(&[])) {
+            Some(Answer { status: 200, .. }) => Ok(()),
+            Some(Answer { status, body }) => Err(format!("{status} {}", body.trim())),
+            None => Err("it does not answer".to_owned()),
+        }
+    }
+
+    /// As an operator does: at the server itself, or for a dead one at another.
+    async fn retire(&mut self, server: NodeId, asked: Option<NodeId>, dead: bool) -> Later<Retired> {
+        let asked = if dead { asked } else { Some(server) };
+        let Some(asked) = asked else {
+            return Later::Now(Retired::NotAsked("no other server is up to be asked".to_owned()));
+        };
+        let path = if dead { format!("/retire/{}", self.cast.peer(server)) } else { "/retire".to_owned() };
+        let (name, state) = (self.cast.name(asked).to_owned(), self.get(asked).state.clone());
+        beside(
+            move || admin::ask(&state, &path, Some(&[]), RETIRE_PATIENCE),
+            move |answer| {
+                let Some(Ok(Answer { status, body })) = answer else {
+                    return Retired::NotAsked(format!("{name} does not answer"));
+                };
+                let refusal = match status {
+                    200 => return Retired::Agreed,
+                    409 => serde_json::from_str::<Refused>(&body).ok(),
+                    _ => None,
+                };
+                refusal.map_or_else(
+                    || Retired::Refused {
+                        reason: None,
+                        text: format!("it answers {status}: {}", body.trim()),
+                    },
+                    |refusal| Retired::Refused { reason: refusal.reason, text: refusal.refused },
+                )
+            },
+        )
+    }
+
+    async fn status(&self, node: NodeId) -> Option<Status> {
+        let answer = self.ask(node, "/status", None).filter(|answer| answer.status == 200)?;
         serde_json::from_str(&answer.body).ok()
     }
 
-    /// Judges what every server holds.
-    fn show_records(&mut self) -> Going {
-        for node in self.servers_up() {
-            let Some(records) = self.records(node) else { continue };
-            let process = self.witness.process(node);
-            let shown = self.witness.properties.show(process, self.cluster.name(node), &records);
-            shown.map_err(|breach| self.broken_by(breach))?;
-        }
-        Ok(())
-    }
-
-    /// Asks servers which log they replicate: one that was caught up does not print it.
-    fn learn_logs(&mut self) -> Going {
-        for node in self.servers_up() {
-            let Some(status) = self.cluster.status(node) else { continue };
-            let process = self.witness.process(node);
-            let learnt = self.witness.properties.learn(process, status.log);
-            learnt.map_err(|breach| self.broken_by(breach))?;
-        }
-        Ok(())
-    }
-
-    fn servers_up(&self) -> Vec<NodeId> {
-        (0..self.scenario.deployments.len()).flat_map(|home| self.cluster.servers_up(home)).collect()
-    }
-
-    /// The number of an instance with a committee secret.
-    fn committee(&mut self, instance: String, secret: String) -> Committee {
-        let committee = (instance, secret);
-        let known = self.committees.iter().position(|known| *known == committee);
-        Committee(known.unwrap_or_else(|| {
-            self.committees.push(committee);
-            self.committees.len() - 1
-        }))
-    }
-
-    fn remember_groups(&mut self, step: &str) {
-        let all: Vec<_> = self.cluster.all().map(|(node, machine)| (node, machine.role)).collect();
-        let group = |(node, role): (NodeId, Role)| match role {
-            Role::Server => self.cluster.status(node)?.group,
-            Role::Aggregator | Role::Client => None,
-        };
-        let groups = all.into_iter().map(group).collect();
-        self.groups.insert(step.to_owned(), groups);
-    }
-
-    fn step_id(&self) -> Option<&'a str> {
-        let scenario: &'a Scenario = self.scenario;
-        self.step.and_then(|step| scenario.steps.get(step)).map(|step| step.id.as_str())
-    }
-
-    /// The line of the step that is carried out.
-    fn line(&self) -> u32 {
-        self.step.and_then(|step| self.scenario.steps.get(step)).map_or(1, |step| step.place.line)
-    }
-
-    /// Something is left out because only a simulation controls it.
-    fn left_out(&mut self, what: String) {
-        if !self.not_controlled.contains(&what) {
-            self.not_controlled.push(what);
+    /// As probes ask for it.
+    async fn readiness(&self, node: NodeId) -> Result<(bool, String), String> {
+        let answer = self.ask(node, "/readyz?verbose", None).ok_or("does not answer")?;
+        let why = answer.body.trim().replace('\n', "; ");
+        match answer.status {
+            200 => Ok((true, why)),
+            503 => Ok((false, why)),
+            other => Err(format!("answers {other} when it is asked whether it is ready")),
         }
     }
 
-    /// There is a binary of the build that a node is to run.
-    fn has_binary(&mut self, node: NodeId, verb: &str, line: u32) -> Going {
-        if self.cluster.binaries_of(node).is_some() {
-            return Ok(());
+    async fn plan(&self, node: NodeId, step: words::Plan, server: PeerId) -> Result<Foreseen, String> {
+        let path = format!("/plan/{}/{server}", step.name());
+        let answer = self.ask(node, &path, None).ok_or("does not answer")?;
+        serde_json::from_str(&answer.body).map_err(|error| format!("does not say what it foretells: {error}"))
+    }
+
+    async fn group(&self, node: NodeId) -> Option<String> {
+        if self.cast.get(node).role != Role::Server {
+            return None;
         }
-        let what = format!("another build of the binaries ({})", self.cluster.get(node).build);
-        Err(self.uncontrolled(&what, verb, line))
+        self.status(node).await?.group
     }
 
-    /// The run cannot go on, because only a simulation controls what is needed next.
-    fn uncontrolled(&mut self, what: &str, verb: &str, line: u32) -> Stop {
-        self.left_out(what.to_owned());
-        let detail = format!("{verb}: {what} is not controlled with --live, so the run ends here");
-        self.failed(Verdict::Inconclusive, Some(line), detail)
+    fn metric(&self, node: NodeId, name: &str) -> Option<u64> {
+        let answer = self.ask(node, "/metrics", None).filter(|answer| answer.status == 200)?;
+        admin::metric(&answer.body, name)
     }
 
-    /// Something leaves no trace that can be judged.
-    fn not_judged(&mut self, property: &str, sentence: &str, line: u32, why: String) {
-        let one = NotJudged { property: property.to_owned(), sentence: sentence.to_owned(), line, why };
-        if !self.not_judged.contains(&one) {
-            self.not_judged.push(one);
-        }
-    }
-
-    /// What was not judged in a run that went through.
-    fn unseen(&mut self) -> Option<Found> {
-        for expect in &self.scenario.expects {
-            if let Expectation::Always(always) = &expect.what
-                && let Some(why) = self.witness.blind_to(always)
-            {
-                let why = format!("{}: {why}", always.verb());
-                self.not_judged(&expect.id, &expect.say, expect.place.line, why);
-            }
-        }
-        let first = self.not_judged.first()?;
-        let all: Vec<_> = self.not_judged.iter().map(|one| format!("not judged: {}", one.why)).collect();
-        Some(Found {
-            verdict: Verdict::Inconclusive,
-            property: first.property.clone(),
-            sentence: first.sentence.clone(),
-            line: first.line,
-            node: None,
-            detail: all.join("\n"),
-        })
-    }
-
-    fn broken(&self, what: &str) -> Stop {
-        Stop::Broken(what.to_owned())
-    }
-
-    /// A property is broken.
-    fn broken_by(&self, breach: Breach) -> Stop {
-        let named = self.scenario.expects.iter().find(|expect| match &expect.what {
-            Expectation::Always(always) => always.verb() == breach.property,
-            Expectation::Eventually { .. } | Expectation::Sometimes { .. } => false,
-        });
-        let own = || property::sentence(breach.property).to_owned();
-        Stop::Found(Box::new(Found {
-            verdict: Verdict::Violated,
-            property: breach.property.to_owned(),
-            sentence: named.map_or_else(own, |expect| expect.say.clone()),
-            line: named.map_or(1, |expect| expect.place.line),
-            node: Some(breach.node),
-            detail: breach.detail,
-        }))
-    }
-
-    /// What should happen in some run: did it, as far as it is seen?
-    fn note_situations(&mut self) {
-        let now = self.now();
-        for expect in &self.scenario.expects {
-            let Expectation::Sometimes { situation, during } = &expect.what else { continue };
-            let since = match during {
-                None => Some((0, Time::default())),
-                Some(StepId(id)) if self.step_id() == Some(id) => Some((self.mark.seq, self.mark.at)),
-                Some(_) => None,
-            };
-            let happened = since.is_some_and(|(seq, at)| match situation {
-                Sometimes::RoundAbandoned {} => self.witness.abandoned_last > seq,
-                Sometimes::LeaderChanged {} => self.witness.leader_changed > seq,
-                Sometimes::RoundStalled { r#for } => {
-                    let last = self.witness.last_finalized().unwrap_or_default().max(at);
-                    now.since(last) >= r#for.duration()
-                }
-                Sometimes::WritesLost {} => false,
-                Sometimes::FaultFired { fault } => {
-                    self.faults.counts().get(&fault.0).is_some_and(|times| *times > 0)
-                }
-            });
-            *self.sometimes.entry(expect.id.clone()).or_default() |= happened;
+    fn left_on_disk(&self, node: NodeId) -> Result<Option<String>, String> {
+        let unreadable = |reason: io::Error| format!("has a state folder that cannot be read: {reason}");
+        match self.get(node).state.read_dir() {
+            Ok(mut left) => match left.next() {
+                None => Ok(None),
+                Some(Ok(file)) => Ok(Some(file.path().display().to_string())),
+                Some(Err(reason)) => Err(unreadable(reason)),
+            },
+            Err(reason) if reason.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(reason) => Err(unreadable(reason)),
         }
     }
 
-    /// The greatest value that any server shows, for each metric that a threshold is about.
-    fn sample(&mut self) {
-        for threshold in &self.scenario.thresholds {
-            let metric = threshold.metric;
-            for node in self.cluster.servers_up(0) {
-                let value = match metric {
-                    Metric::RoundDuration => {
-                        let longest = self.witness.of(node).longest_round;
-                        longest.and_then(|longest| u64::try_from(longest.as_millis()).ok())
-                    }
-                    Metric::RoundStalled => self.cluster.metric(node, metric.name()),
-                    _ => self.metric(node, metric),
-                };
-                let Some(value) = value else { continue };
-                let greatest = self.samples.entry(metric).or_default();
-                *greatest = value.max(*greatest);
-            }
+    /// What is searched is what was on the disk whenever a process of the node ended.
+    fn break_in(&self, node: NodeId) -> Later<Judged> {
+        let loot = self.get(node).loot.clone().unwrap_or_default();
+        if !loot.has_keys() {
+            let why = "no log on its disk told which round keys it announced";
+            return Later::Now(Judged::Unseen(why.to_owned()));
+        }
+        let name = self.cast.name(node).to_owned();
+        beside(
+            move || loot.search(),
+            move |found| match found {
+                Some(None) => Judged::Holds,
+                Some(Some(key)) => Judged::Fails {
+                    node: Some(node),
+                    how: format!("{name} had the private half of the round key {key:?} on its disk"),
+                },
+                None => Judged::Unseen("the search failed".to_owned()),
+            },
+        )
+    }
+
+    fn writes_were_lost(&self) -> bool {
+        false
+    }
+
+    fn left_out(&self) -> Vec<String> {
+        self.left_out.clone()
+    }
+
+    fn cannot_tell(&self, always: &Always) -> Option<&'static str> {
+        match always {
+            Always::Validity {} if self.broadcasts.are_read() => None,
+            Always::Validity {} => Some("no broadcast was read"),
+            _ => self.properties.cannot_tell(always.verb()),
         }
     }
 
-    /// What the run came to.
-    fn finish(&mut self, found: Option<Found>, logs: &Path) -> RunResult {
-        let now = self.now();
-        let verdict = found.as_ref().map_or(Verdict::Held, |found| found.verdict);
-        let failure = found.map(|found| {
-            let mut detail = found.detail;
-            let node = found.node.as_ref().and_then(|name| {
-                self.cluster.all().find(|(_, machine)| machine.name == *name).map(|(node, _)| node)
-            });
-            if let Some(node) = node {
-                detail.push_str(&format!("\nthe last lines of {}:", self.cluster.name(node)));
-                for line in self.witness.of(node).newest_lines(LINES_SHOWN) {
-                    detail.push_str(&format!("\n  {line}"));
-                }
-            }
-            detail.push_str(&format!("\nlogs of all nodes: {}", logs.display()));
-            Failure {
-                property: found.property,
-                event: self.witness.seq.saturating_sub(1),
-                at_s: Seconds::from_nanos(now.0),
-                node: found.node,
-                sentence: found.sentence,
-                file: String::new(),
-                line: u64::from(found.line),
-                detail,
-                reproduce: String::new(),
-            }
-        });
-        let carried = self.cluster.relay.carried();
-        let [elections, rounds_opened, rounds_finalized, rounds_abandoned] = self.witness.totals();
-        let thresholds = self.scenario.thresholds.iter().map(|threshold| {
-            (threshold.id.clone(), self.samples.get(&threshold.metric).copied().into_iter().collect())
-        });
-        RunResult {
-            scenario: String::new(),
-            title: self.scenario.title.clone(),
-            seed: 0,
-            defect: None,
-            live: true,
-            verdict,
-            chain: String::new(),
-            events: self.witness.seq,
-            simulated_s: Seconds::from_nanos(now.0),
-            cpu_s: Seconds::ZERO,
-            wall_s: Seconds::ZERO,
-            repeated: false,
+    fn more(&self) -> Option<String> {
+        Some(format!("logs of all nodes: {}", self.logs.display()))
+    }
+
+    fn outcome(&self) -> Outcome {
+        let carried = self.relay.carried();
+        Outcome {
             counts: Counts {
-                elections,
                 messages: carried.passed,
                 drops: carried.dropped,
                 duplicates: carried.repeated,
-                crashes: self.cluster.crashes,
-                starts: self.cluster.starts,
-                rounds_opened,
-                rounds_finalized,
-                rounds_abandoned,
-                syncs: 0,
+                crashes: self.crashes,
+                starts: self.starts,
+                ..Counts::default()
             },
-            faults: self.faults.counts(),
-            sometimes: self.sometimes.clone(),
-            thresholds: thresholds.collect(),
-            steps: self.steps.clone(),
-            not_controlled: self.not_controlled.clone(),
-            failure,
-            checkpoints: Vec::new(),
-            window: Vec::new(),
+            live: true,
+            events: self.lines,
+            ..Outcome::default()
         }
     }
+}
+
+/// What a client says that takes a message.
+#[derive(Deserialize)]
+struct Accepted {
+    request: u64,
+}
+
+/// What a server says that refuses a retirement.
+#[derive(Deserialize)]
+struct Refused {
+    refused: String,
+    reason: Option<String>,
+}
+
+/// Does something that takes its time beside the run. Whoever reads the answer gets none if it panicked.
+fn beside<T: Send + 'static, U>(
+    act: impl FnOnce() -> T + Send + 'static,
+    read: impl FnOnce(Option<T>) -> U + 'static,
+) -> Later<U> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what takes its time with real processes is no part of a simulation"
+    )]
+    let mut acting = Some((std::thread::spawn(act), read));
+    Later::Soon(Box::new(move || {
+        let (acting, read) = acting.take_if(|(acting, _)| acting.is_finished())?;
+        Some(read(acting.join().ok()))
+    }))
+}
+
+/// A property is broken at a node.
+fn violated(subject: &Subject, Violation { property, detail }: Violation) -> Stop {
+    let sentence = properties::sentence(property).unwrap_or_default();
+    Stop::Breach(Breach { property, sentence, node: subject.name.clone(), detail, place: None })
+}
+
+/// This machine does not do what it must.
+fn broken(what: &str, reason: &io::Error) -> Stop {
+    Stop::Broken(format!("{what}: {reason}"))
 }

@@ -16,7 +16,7 @@ use crate::live::{Binaries, Interrupt};
 use crate::say::warn;
 use crate::stopwatch::{Stopwatch, processor_time, processor_time_of_children};
 use crate::sweep::selection::{self, Unreadable};
-use crate::{engine, live};
+use crate::{engine, live, simulated};
 
 /// What a run is made of.
 #[derive(Debug, Args)]
@@ -95,16 +95,16 @@ fn simulate(scenario: &Scenario, flags: &Flags) -> Result<Exit, String> {
     let mut unwritten = prepare(scenario, flags).err();
     let watch = Stopwatch::start();
     let used_before = processor_time();
-    let mut options = engine::Options {
+    let mut options = simulated::Options {
         defect: flags.defect.clone(),
         window: flags.window.clone(),
         event_log: flags.out.as_ref().filter(|_| unwritten.is_none()).map(|out| out.join("events.log")),
     };
-    let mut ran = engine::run(scenario, flags.seed, &options);
+    let mut ran = simulated::run(scenario, flags.seed, &options);
     if let (Err(reason), true) = (&ran, options.event_log.is_some()) {
         unwritten = Some(reason.clone());
         options.event_log = None;
-        ran = engine::run(scenario, flags.seed, &options);
+        ran = simulated::run(scenario, flags.seed, &options);
     }
     let mut result = ran?;
     result.cpu_s = Seconds::from(processor_time().saturating_sub(used_before));

@@ -127,6 +127,12 @@ impl Random {
         }
     }
 
+    /// Where the stream stands: equal for two streams of one name if the same was drawn from them, in the same order.
+    #[must_use]
+    pub fn standing(&self) -> u64 {
+        self.clone().bits()
+    }
+
     /// 32 bytes.
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut out = [0; 32];

@@ -6,7 +6,7 @@ use zipnet_scenarios::Scenario;
 use zipnet_scenarios::scenario::Latency;
 use zipnet_scenarios::value::Share;
 
-use crate::cluster::NodeId;
+use crate::cast::NodeId;
 use crate::network::Model;
 use crate::random::Quantiles;
 

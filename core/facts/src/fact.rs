@@ -267,6 +267,8 @@ facts! {
         index: u64,
         /// Whose votes count.
         voters: Vec<PeerId>,
+        /// With which disk each of them votes, in the same order.
+        stores: Vec<StoreId>,
         /// Who receives the log without a vote.
         learners: Vec<PeerId>,
         /// Whether the change is under way: two majorities have to agree.

@@ -277,7 +277,7 @@ impl Fact {
                 let leader = leader.map_or_else(|| "none".to_owned(), |leader| leader.short());
                 format!("committee: leader={leader} term={term} local={local}")
             }
-            Self::MembersChanged { index, voters, learners, joint } => format!(
+            Self::MembersChanged { index, voters, stores: _, learners, joint } => format!(
                 "committee: members changed index={index} voters={} learners={} joint={joint}",
                 voters.len(),
                 learners.len()

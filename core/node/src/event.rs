@@ -416,6 +416,7 @@ fn consensus_fact(event: &consensus::Event) -> Option<Fact> {
             Fact::MembersChanged {
                 index: *index,
                 voters: peers(&members.voters),
+                stores: members.voters.iter().map(|id| id.store).collect(),
                 learners: peers(&members.learners),
                 joint: members.joint,
             }

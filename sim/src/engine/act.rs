@@ -2,24 +2,20 @@
 
 use core::time::Duration;
 
-use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
-use zipnet_core::machine::RequestId;
-use zipnet_core::params::RoundParams;
-use zipnet_node::meeting::{Removal, may_retire};
 use zipnet_reports::Verdict;
 use zipnet_scenarios::env::Env;
-use zipnet_scenarios::node::{NodeRef, Nodes, Role};
+use zipnet_scenarios::node::{NodeRef, Nodes};
 use zipnet_scenarios::scenario::{Bootstrap, Identity};
 use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Do;
-use zipnet_scenarios::words::{Apply, Deviation, Reason, Signal, State, Word as _};
+use zipnet_scenarios::words::{DiskFate, Reason, Signal, State, Word as _};
 
-use super::fault::{ARMED_MAX, fate};
+use super::fault::ARMED_MAX;
 use super::select::Purpose;
-use super::{Going, LOOK, Run};
-use crate::cluster::{Hint, NodeId};
-use crate::runtime::SimRuntime;
+use super::{End, Going, Run, Start};
+use crate::cast::{Hint, NodeId};
+use crate::site::{Later, Order, Refusal, Retired, Site, Upgrade};
 
 /// How long the power may hold on until a disk operation at which it can fail.
 const POWER_WAIT: Duration = Duration::from_secs(5);
@@ -27,44 +23,40 @@ const POWER_WAIT: Duration = Duration::from_secs(5);
 /// How long a retirement may take to get into the log.
 const RETIRE_WAIT: Duration = Duration::from_secs(60);
 
-impl Run<'_> {
+/// How long a process may take to say where it listens, or to take an order.
+const START_WAIT: Duration = Duration::from_secs(10);
+
+impl<S: Site> Run<'_, S> {
     /// Does it, and returns when it is done.
     pub(super) async fn act(&mut self, act: &Do, line: u32) -> Going {
         match act {
             Do::Start { node, identity, state, env, bootstrap } => {
-                self.start(node, identity, *state, env, bootstrap).await
+                self.start_nodes(node, identity, *state, env, bootstrap).await
             }
             Do::Stop { node, signal, within } => {
                 let nodes = self.choose(node, Purpose::Act).await?;
-                self.acted.extend(&nodes);
-                for node in &nodes {
-                    self.cluster.keep_down(*node);
-                }
                 self.stop(&nodes, *signal, *within, line).await
             }
             Do::Crash { node, disk } => {
                 let nodes = self.choose(node, Purpose::Act).await?;
                 for node in &nodes {
-                    self.take(*node);
-                    self.cluster.keep_down(*node);
+                    self.acted.insert(*node);
+                    self.let_go(*node)?;
+                    self.site.cast_mut().keep_down(*node);
                 }
                 self.fail_power(&nodes).await?;
                 for node in nodes {
-                    self.cluster.crash(node, fate(*disk));
+                    self.crash(node, *disk)?;
                 }
                 Ok(())
             }
             Do::Restart { node, signal, down } => {
                 let nodes = self.choose(node, Purpose::Act).await?;
-                self.acted.extend(&nodes);
                 let within = Span::from_millis(5_000).expect("five seconds are less than a day");
-                for node in &nodes {
-                    self.cluster.keep_down(*node);
-                }
                 self.stop(&nodes, *signal, within, line).await?;
                 self.pass(self.now().after(down.get().duration())).await?;
                 for node in nodes {
-                    self.cluster.start(node, &Hint::Default);
+                    self.start(node, &Hint::Default).await?;
                 }
                 Ok(())
             }
@@ -76,13 +68,12 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Wipe { node } => {
-                let nodes = self.choose(node, Purpose::Install).await?;
-                for node in nodes {
-                    if self.cluster.is_up(node) {
-                        let detail = format!("{} runs and cannot be wiped", self.cluster.name(node));
-                        return Err(self.failed(Verdict::NotConverged, Some(line), detail));
+                for node in self.choose(node, Purpose::Install).await? {
+                    if self.site.is_up(node) {
+                        let detail = format!("{} runs and cannot be wiped", self.name(node));
+                        return Err(self.failed_on(Verdict::NotConverged, line, Some(node), detail));
                     }
-                    self.cluster.empty_disk(node);
+                    self.wipe(node)?;
                 }
                 Ok(())
             }
@@ -90,9 +81,9 @@ impl Run<'_> {
             Do::Approve { node, aggregator } => {
                 let servers = self.choose(node, Purpose::Act).await?;
                 let aggregator = self.choose_one(aggregator, Purpose::Look).await?;
-                let peer = self.cluster.peer(aggregator);
-                for handle in servers.into_iter().filter_map(|server| self.cluster.handle(server)) {
-                    handle.approve(peer);
+                let order = Order::Approve(self.site.cast().peer(aggregator));
+                for server in servers {
+                    self.order(server, &order, line).await?;
                 }
                 Ok(())
             }
@@ -100,18 +91,16 @@ impl Run<'_> {
                 let servers = self.choose(node, Purpose::Act).await?;
                 let clients = self.choose(client, Purpose::Look).await?;
                 for server in servers {
-                    self.cluster.refuse(server, &clients, *withdraw);
+                    for client in &clients {
+                        let client = self.site.cast().peer(*client);
+                        self.order(server, &Order::Refuse { client, withdraw: *withdraw }, line).await?;
+                    }
                 }
                 Ok(())
             }
             Do::Publish { node, payload } => {
                 for node in self.choose(node, Purpose::Act).await? {
-                    self.last_request += 1;
-                    let request = RequestId(self.last_request);
-                    if let Some(handle) = self.cluster.handle(node) {
-                        handle.publish(request, payload.clone().into_bytes());
-                        self.requests.insert(node, request);
-                    }
+                    self.publish(node, payload.as_bytes(), line).await?;
                 }
                 Ok(())
             }
@@ -131,47 +120,34 @@ impl Run<'_> {
                 Ok(())
             }
             Do::Upgrade { node, wire_version, machine_version, num_slots, slot_bytes, apply } => {
-                let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+                let upgrade = Upgrade {
+                    wire_version: wire_version.map(|version| version.get()),
+                    machine_version: machine_version.map(|version| version.get()),
+                    num_slots: num_slots.map(|slots| slots.get()),
+                    slot_bytes: slot_bytes.map(|bytes| bytes.get()),
+                    apply: *apply,
+                };
                 for node in self.choose(node, Purpose::Install).await? {
-                    let drifted = *apply == Apply::Drifted;
-                    let mut fits = true;
-                    self.cluster.install(node, drifted, |build| {
-                        if let Some(version) = wire_version {
-                            build.wire_version = u8::try_from(version.get()).unwrap_or(u8::MAX);
-                        }
-                        if let Some(version) = machine_version {
-                            build.machine_version = small(version.get());
-                        }
-                        let own = build.params;
-                        let slots = num_slots.map_or(own.num_slots(), |slots| small(slots.get()));
-                        let bytes =
-                            slot_bytes.map_or(small(number(own.slot_bytes())), |bytes| small(bytes.get()));
-                        match RoundParams::new(slots, bytes, small(number(own.tag_len()))) {
-                            Ok(params) => build.params = params,
-                            Err(_) => fits = false,
-                        }
-                    });
-                    if !fits {
-                        let detail = "the binary would have impossible rounds".to_owned();
-                        return Err(self.failed(Verdict::Inconclusive, Some(line), detail));
-                    }
+                    let installed = self.site.install(node, &upgrade);
+                    installed.map_err(|refusal| self.impossible(act.verb(), line, refusal))?;
                 }
                 Ok(())
             }
             Do::Lie { node, deviation } => {
                 for property in deviation.overrules() {
-                    self.witness.waive(property.name());
+                    self.site.waive(property.name());
                 }
                 for node in self.choose(node, Purpose::Act).await? {
-                    self.cluster.deviate(node, *deviation);
-                    self.witness.lies(self.cluster.index(node), *deviation != Deviation::Honest);
+                    let lies = self.site.deviate(node, *deviation);
+                    let lies = lies.map_err(|refusal| self.impossible(act.verb(), line, refusal))?;
+                    self.witness.lies(node, lies);
                 }
                 Ok(())
             }
         }
     }
 
-    async fn start(
+    async fn start_nodes(
         &mut self,
         nodes: &Nodes,
         identity: &Identity,
@@ -187,24 +163,71 @@ impl Run<'_> {
         };
         self.acted.extend(&nodes);
         for node in nodes {
-            self.faults.let_go(&mut self.cluster, node);
-            if self.cluster.is_up(node) {
+            self.let_go(node)?;
+            if self.site.is_up(node) {
                 continue;
             }
             match identity {
                 Identity::Same => {}
-                Identity::Fresh => self.cluster.renew_identity(node),
+                Identity::Fresh => self.site.cast_mut().renew_identity(node),
                 Identity::Of(other) => {
                     let other = self.choose_one(other, Purpose::Look).await?;
-                    self.cluster.copy_identity(node, other);
+                    self.site.cast_mut().copy_identity(node, other);
                 }
             }
             if state == State::Empty {
-                self.cluster.empty_disk(node);
+                self.wipe(node)?;
             }
             self.set_env(node, env);
-            self.cluster.start(node, &hint);
+            self.start(node, &hint).await?;
         }
+        Ok(())
+    }
+
+    /// Starts a process, once it is known what it is to be told of others.
+    pub(super) async fn start(&mut self, node: NodeId, hint: &Hint) -> Going {
+        let end = self.now().after(START_WAIT);
+        while let Some(silent) = self.site.waits_for(node, hint) {
+            if self.now() >= end {
+                let name = self.name(silent);
+                let detail = format!("{name} did not say within {} s where it listens", START_WAIT.as_secs());
+                return Err(self.failed_on(Verdict::NotConverged, self.line(), Some(silent), detail));
+            }
+            self.pass(self.now().after(S::LOOK)).await?;
+        }
+        self.begin(node, hint)
+    }
+
+    /// Starts a process at once.
+    pub(super) fn begin(&mut self, node: NodeId, hint: &Hint) -> Going {
+        // A fault may have started it meanwhile.
+        if self.site.is_up(node) {
+            return Ok(());
+        }
+        self.take_in()?;
+        let started = self.site.start(node, hint);
+        let started = started.map_err(|refusal| self.impossible("start", self.line(), refusal))?;
+        let peer = self.site.cast().peer(node);
+        self.witness.started(node, Start { peer, group: started.group, liar: started.liar });
+        Ok(())
+    }
+
+    /// Ends a process without a word.
+    fn kill(&mut self, node: NodeId) -> Going {
+        self.site.kill(node).map_err(|stop| self.stopped(stop))?;
+        self.is_over(node)
+    }
+
+    /// Cuts the power of a machine.
+    pub(super) fn crash(&mut self, node: NodeId, disk: DiskFate) -> Going {
+        self.site.crash(node, disk).map_err(|stop| self.stopped(stop))?;
+        self.is_over(node)
+    }
+
+    fn is_over(&mut self, node: NodeId) -> Going {
+        // What it still said is said by a process that lived.
+        self.take_in()?;
+        self.witness.ended(node);
         Ok(())
     }
 
@@ -214,111 +237,155 @@ impl Run<'_> {
         if operations == 0 {
             return Ok(());
         }
+        let mut armed = false;
         for node in nodes {
-            self.cluster.host(*node).platter().arm(operations);
+            armed |= self.site.arm(*node, operations);
         }
         let end = self.now().after(POWER_WAIT);
-        while self.now() < end && !nodes.iter().any(|node| self.cluster.host(*node).is_frozen()) {
+        while armed && self.now() < end && !nodes.iter().any(|node| self.site.is_frozen(*node)) {
             self.pass(self.now().after(Duration::from_millis(1))).await?;
         }
         Ok(())
     }
 
+    fn wipe(&mut self, node: NodeId) -> Going {
+        self.take_in()?;
+        self.site.empty_disk(node).map_err(|stop| self.stopped(stop))?;
+        self.witness.disk_lost(node);
+        Ok(())
+    }
+
     fn set_env(&mut self, node: NodeId, env: &Env) {
         for (name, setting) in &env.0 {
-            self.cluster.set_variable(node, name, setting.text());
+            self.site.cast_mut().set_variable(node, name, setting.text());
         }
     }
 
-    /// A step takes a node into its hands.
-    fn take(&mut self, node: NodeId) {
-        self.acted.insert(node);
-        self.faults.let_go(&mut self.cluster, node);
-    }
-
     async fn stop(&mut self, nodes: &[NodeId], signal: Signal, within: Span, line: u32) -> Going {
+        self.acted.extend(nodes);
         for node in nodes {
-            self.faults.let_go(&mut self.cluster, *node);
+            self.site.cast_mut().keep_down(*node);
+        }
+        for node in nodes {
+            self.let_go(*node)?;
             match signal {
-                Signal::Term => self.cluster.terminate(*node),
-                Signal::Kill => self.cluster.kill(*node),
+                Signal::Term => self.site.terminate(*node),
+                Signal::Kill => self.kill(*node)?,
             }
         }
         let end = self.now().after(within.duration());
         loop {
             self.look()?;
-            let slow: Vec<_> = nodes
-                .iter()
-                .filter(|node| self.cluster.is_up(**node))
-                .map(|node| self.cluster.name(*node))
-                .collect();
-            if slow.is_empty() {
-                return Ok(());
-            }
+            let slow: Vec<_> = nodes.iter().copied().filter(|node| self.site.is_up(*node)).collect();
+            let Some(first) = slow.first() else { return Ok(()) };
             if self.now() >= end {
-                let detail = format!("{} did not stop within {within}", slow.join(", "));
-                return Err(self.failed(Verdict::Violated, Some(line), detail));
+                let names: Vec<_> = slow.iter().map(|node| self.name(*node)).collect();
+                let detail = format!("{} did not stop within {within}", names.join(", "));
+                return Err(self.failed_on(Verdict::Violated, line, Some(*first), detail));
             }
-            self.pass(end.min(self.now().after(LOOK))).await?;
+            self.pass(end.min(self.now().after(S::LOOK))).await?;
         }
     }
 
-    /// What the operator's tool does: ask a server how things stand, judge, and give the order.
+    /// Gives a server an order, as soon as it takes it.
+    async fn order(&mut self, server: NodeId, order: &Order, line: u32) -> Going {
+        let end = self.now().after(START_WAIT);
+        loop {
+            let Err(said) = self.site.order(server, order) else { return Ok(()) };
+            if self.now() >= end {
+                let detail = format!("{} does not take the order {order}: {said}", self.name(server));
+                return Err(self.failed_on(Verdict::NotConverged, line, Some(server), detail));
+            }
+            // It has just been started.
+            self.pass(self.now().after(S::LOOK)).await?;
+        }
+    }
+
+    /// Gives a client a message, as soon as it takes it, and remembers which one it was.
+    async fn publish(&mut self, node: NodeId, payload: &[u8], line: u32) -> Going {
+        let end = self.now().after(START_WAIT);
+        loop {
+            match self.site.publish(node, payload.to_vec()) {
+                Ok(request) => {
+                    self.requests.insert(node, (self.witness.of(node).process(), request));
+                    return Ok(());
+                }
+                Err(refusal) if self.now() >= end => {
+                    let detail = format!("{} does not {refusal}", self.name(node));
+                    return Err(self.failed_on(Verdict::NotConverged, line, Some(node), detail));
+                }
+                // It has just been started.
+                Err(_) => {}
+            }
+            self.pass(self.now().after(S::LOOK)).await?;
+        }
+    }
+
+    /// Asks for a retirement as an operator does.
     async fn retire(&mut self, node: &NodeRef, dead: bool, refused: Option<Reason>, line: u32) -> Going {
         let target = self.choose_one(node, Purpose::Look).await?;
-        let home = self.cluster.get(target).home;
-        let servers: Vec<_> = self.cluster.of_role(home, Role::Server).collect();
-        let mut askable = servers.into_iter().filter(|node| *node != target && self.cluster.is_up(*node));
-        let leader = self.cluster.leader(home).filter(|leader| *leader != target);
-        let Some(asked) = leader.or_else(|| askable.next()) else {
-            let detail = "no other server is up to be asked".to_owned();
-            return Err(self.failed(Verdict::NotConverged, Some(line), detail));
-        };
-        let peer = self.cluster.peer(target);
-        let handle = self.cluster.handle(asked);
-        let view = match &handle {
-            Some(handle) => SimRuntime::timeout(RETIRE_WAIT, handle.view()).await.ok().flatten(),
-            None => None,
-        };
-        let Some(view) = view else {
-            let detail = format!("{} does not answer", self.cluster.name(asked));
-            return Err(self.failed(Verdict::NotConverged, Some(line), detail));
-        };
-        // The tool asks each server itself: a link to one that is gone lasts until its idle timeout.
-        let answers = |peer: &PeerId| self.cluster.node_of(peer).is_some_and(|node| self.cluster.is_up(node));
-        let alive = view.linked.iter().copied().chain([view.me]).filter(answers).collect();
-        let removal = Removal { alive, ..view.removal(peer, dead) };
-        let judged = may_retire(&removal, &self.cluster.checks(asked));
-        let wrong = match (judged, refused) {
-            (Ok(_), None) => None,
-            (Err(refusal), Some(reason)) if refusal.why.name() == reason.name() => return Ok(()),
-            (Err(refusal), _) => Some(format!("the tool refuses: {refusal}")),
-            (Ok(_), Some(reason)) => Some(format!("the tool agrees, expected a refusal for {reason}")),
+        let cast = self.site.cast();
+        let (home, peer) = (cast.get(target).home, cast.peer(target));
+        let mark = self.witness.mark(self.now());
+        let leader = self.leader(home).filter(|leader| *leader != target);
+        let asked = leader.or_else(|| self.servers_up(home).into_iter().find(|node| *node != target));
+        let answer = self.site.retire(target, asked, dead).await;
+        let wrong = match (self.wait_for(answer).await?, refused) {
+            (Retired::NotAsked(why), _) => {
+                return Err(self.failed(Verdict::NotConverged, Some(line), why));
+            }
+            (Retired::Refused { reason, .. }, Some(expected))
+                if reason.as_deref() == Some(expected.name()) =>
+            {
+                return Ok(());
+            }
+            (Retired::Refused { text, .. }, _) => Some(format!("the tool refuses: {text}")),
+            (Retired::Agreed, Some(expected)) => {
+                Some(format!("the tool agrees, expected a refusal for {expected}"))
+            }
+            (Retired::Agreed, None) => None,
         };
         if let Some(detail) = wrong {
             return Err(self.failed(Verdict::Violated, Some(line), detail));
         }
-        if dead {
-            if let Some(handle) = handle {
-                handle.retire_dead(peer);
-            }
-        } else if let Some(handle) = self.cluster.handle(target) {
-            handle.retire();
-        }
-        let mark = self.witness.mark(self.now());
+        self.wait_until_left(target, peer, &mark, line).await
+    }
+
+    async fn wait_until_left(
+        &mut self,
+        target: NodeId,
+        peer: PeerId,
+        mark: &super::Mark,
+        line: u32,
+    ) -> Going {
         let end = self.now().after(RETIRE_WAIT);
-        while !self.witness.left_since(peer, &mark) {
+        while !self.witness.left_since(peer, mark) {
             if self.now() >= end {
-                let detail =
-                    format!("the retirement of {} did not get into the log", self.cluster.name(target));
+                let detail = format!("the retirement of {} did not get into the log", self.name(target));
                 return Err(self.failed(Verdict::NotConverged, Some(line), detail));
             }
-            self.pass(self.now().after(LOOK)).await?;
+            self.pass(self.now().after(S::LOOK)).await?;
         }
         Ok(())
     }
-}
 
-fn number(len: usize) -> u64 {
-    u64::try_from(len).unwrap_or(u64::MAX)
+    /// Lets time pass until something is there.
+    pub(super) async fn wait_for<T>(&mut self, later: Later<T>) -> Going<T> {
+        let mut soon = match later {
+            Later::Now(value) => return Ok(value),
+            Later::Soon(soon) => soon,
+        };
+        loop {
+            if let Some(value) = soon() {
+                return Ok(value);
+            }
+            self.pass(self.now().after(S::LOOK)).await?;
+        }
+    }
+
+    /// The run cannot go on, because what is needed next is not done here.
+    pub(super) fn impossible(&self, verb: &str, line: u32, refusal: Refusal) -> End {
+        let detail = format!("{verb}: {}, so the run ends here", refusal.0);
+        self.failed(Verdict::Inconclusive, Some(line), detail)
+    }
 }

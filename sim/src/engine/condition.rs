@@ -1,24 +1,18 @@
 //! What is waited for.
 
-use core::time::Duration;
-
-use openraft_rt::AsyncRuntime;
-use zipnet_core::id::PeerId;
 use zipnet_core::machine::Outcome as Fate;
 use zipnet_core::time::Time;
-use zipnet_node::status::{Status, View};
+use zipnet_node::status::Status;
 use zipnet_reports::Verdict;
 use zipnet_scenarios::node::{Nodes, Role, Which};
 use zipnet_scenarios::verbs::Condition;
 use zipnet_scenarios::words::{Cause, Outcome, Reason, Since, Word as _};
 
+use super::examine::shown;
 use super::select::Purpose;
-use super::{Going, Run};
-use crate::cluster::{Mark, NodeId};
-use crate::runtime::SimRuntime;
-
-/// How long a node may take to say how it stands.
-const VIEW_WAIT: Duration = Duration::from_secs(1);
+use super::{Going, Mark, Run};
+use crate::cast::NodeId;
+use crate::site::Site;
 
 /// A condition with its nodes, from the moment on from which it is waited for.
 #[derive(Clone, Debug)]
@@ -40,9 +34,14 @@ impl Wait {
     pub(super) const fn verb(&self) -> &'static str {
         self.condition.verb()
     }
+
+    /// The node whose log is most likely to tell more.
+    pub(super) fn about(&self) -> Option<NodeId> {
+        self.nodes.first().copied()
+    }
 }
 
-impl Run<'_> {
+impl<S: Site> Run<'_, S> {
     /// Decides which nodes a condition is about. Counts begin at `mark`.
     pub(super) async fn begin_wait(&mut self, condition: &Condition, mark: Mark) -> Going<Wait> {
         let mut wait = Wait {
@@ -62,7 +61,7 @@ impl Run<'_> {
                     .iter()
                     .cloned()
                     .partition(|node| node.which == Which::All && node.role == Role::Server);
-                wait.all_of = all.iter().map(|node| self.cluster.home(node)).collect();
+                wait.all_of = all.iter().map(|node| self.site.cast().home(node)).collect();
                 if !some.is_empty() {
                     wait.nodes = self.choose(&Nodes(some), Purpose::Look).await?;
                 }
@@ -101,7 +100,7 @@ impl Run<'_> {
             Condition::RoundsFinalized { count, .. } => {
                 let mut all = nodes.clone();
                 for home in &wait.all_of {
-                    let up = self.cluster.servers_up(*home);
+                    let up = self.servers_up(*home);
                     if up.is_empty() {
                         return Ok(false);
                     }
@@ -122,12 +121,11 @@ impl Run<'_> {
                 .is_ok(),
             Condition::Exited { code, .. } => {
                 for node in nodes {
-                    match self.cluster.exit(*node) {
-                        Some(exit) if u64::from(exit.code) == code.get() => {}
+                    match self.site.exit(*node) {
+                        Some(exit) if exit.is(code.get()) => {}
                         Some(exit) => {
-                            let name = self.cluster.name(*node);
-                            let detail = format!("{name} ended with code {}: {}", exit.code, exit.reason);
-                            return Err(self.failed(Verdict::Violated, Some(line), detail));
+                            let detail = format!("{} ended with {}", self.name(*node), exit.how);
+                            return Err(self.failed_on(Verdict::Violated, line, Some(*node), detail));
                         }
                         None => return Ok(false),
                     }
@@ -157,7 +155,7 @@ impl Run<'_> {
 
     /// How things stand with a condition that does not hold, for whoever reads the failure.
     pub(super) async fn told(&self, wait: &Wait) -> String {
-        let named = |node: &NodeId| self.cluster.name(*node).to_owned();
+        let named = |node: &NodeId| self.name(*node).to_owned();
         let each = |tell: &dyn Fn(NodeId) -> String| {
             let told: Vec<_> =
                 wait.nodes.iter().map(|node| format!("{} {}", named(node), tell(*node))).collect();
@@ -166,7 +164,7 @@ impl Run<'_> {
         match &wait.condition {
             Condition::RoundsFinalized { .. } => {
                 let mut all = wait.nodes.clone();
-                all.extend(wait.all_of.iter().flat_map(|home| self.cluster.servers_up(*home)));
+                all.extend(wait.all_of.iter().flat_map(|home| self.servers_up(*home)));
                 let mut told = Vec::new();
                 for node in all {
                     let count = self.witness.lines_since(node, "round-finalized", &wait.mark);
@@ -178,12 +176,14 @@ impl Run<'_> {
                 format!("printed {} {} times", event, self.lines(node, event.name(), *since, &wait.mark))
             }),
             Condition::Leader {} => {
-                let all = self.cluster.servers_up(0);
+                let all = self.servers_up(0);
                 let told: Vec<_> = all
                     .iter()
-                    .map(|node| {
-                        let leader = self.witness.of(*node, |known| known.leader);
-                        format!("{} says {leader:?}", named(node))
+                    .map(|node| match self.witness.of(*node).leader {
+                        Some((term, Some(leader), _)) => {
+                            format!("{} says that {} leads term {term}", named(node), self.called(&leader))
+                        }
+                        Some((_, None, _)) | None => format!("{} knows of no leader", named(node)),
                     })
                     .collect();
                 told.join(", ")
@@ -197,11 +197,12 @@ impl Run<'_> {
                 .err()
                 .unwrap_or_default(),
             Condition::Exited { .. } => each(&|node| {
-                if self.cluster.is_up(node) { "runs".to_owned() } else { "did not end by itself".to_owned() }
+                if self.site.is_up(node) { "runs".to_owned() } else { "did not end by itself".to_owned() }
             }),
-            Condition::Stalled { .. } => {
-                format!("the last round was finalised at {:?}", self.witness.last_finalized())
-            }
+            Condition::Stalled { .. } => match self.witness.last_finalized() {
+                Some(last) => format!("the last round was finalised at {}", shown(last)),
+                None => "no round was finalised at all".to_owned(),
+            },
             Condition::Status { cause, .. } => {
                 let mut told = Vec::new();
                 for node in &wait.nodes {
@@ -215,7 +216,12 @@ impl Run<'_> {
                 let is = self.is_refused(node, *reason, &wait.mark);
                 format!("{} refused for {reason}", if is { "was" } else { "was not" })
             }),
-            Condition::Outcome { .. } => each(&|node| format!("knows {:?}", self.outcome(node))),
+            Condition::Outcome { .. } => each(&|node| match self.fate(node) {
+                Some(Fate::Landed) => "knows that it landed".to_owned(),
+                Some(Fate::Unknown) => "does not know its fate".to_owned(),
+                Some(Fate::Collided | Fate::Dropped) => "lost it".to_owned(),
+                None => "has not told its fate".to_owned(),
+            }),
         }
     }
 
@@ -223,61 +229,57 @@ impl Run<'_> {
     pub(super) fn lines(&self, node: NodeId, event: &str, since: Since, mark: &Mark) -> u64 {
         match since {
             Since::Step => self.witness.lines_since(node, event, mark),
-            Since::Start => self.witness.of(node, |known| known.lines_since_start(event)),
-            Since::Run => self.witness.of(node, |known| known.lines_in_all(event)),
+            Since::Start => self.witness.of(node).lines_since_start(event),
+            Since::Run => self.witness.of(node).lines_in_all(event),
         }
     }
 
     /// Whether exactly one server of the main deployment leads, and the others that are up follow it.
     fn is_led(&self) -> bool {
-        let up = self.cluster.servers_up(0);
-        let leaders: Vec<_> =
-            up.iter().filter(|node| self.witness.of(**node, |known| known.leads())).collect();
+        let up = self.servers_up(0);
+        let leaders: Vec<_> = up.iter().filter(|node| self.witness.of(**node).leads()).collect();
         let [leader] = leaders.as_slice() else { return false };
-        let peer = self.cluster.peer(**leader);
-        let follows = |node: &NodeId| {
-            self.witness.of(*node, |known| known.leader.and_then(|(_, leader, _)| leader)) == Some(peer)
-        };
+        let peer = self.site.cast().peer(**leader);
+        let follows =
+            |node: &NodeId| self.witness.of(*node).leader.and_then(|(_, leader, _)| leader) == Some(peer);
         up.iter().all(follows)
     }
 
     /// How many vote in the committed membership, as the leader of the main deployment applies it.
     pub(super) fn voters(&self, includes: &[NodeId], excludes: &[NodeId]) -> Result<u64, String> {
-        let leader = self.cluster.leader(0).ok_or("nobody leads")?;
-        let members = self.witness.of(leader, |known| known.members.clone());
-        let (_, members) = members.ok_or("the leader has not applied a membership")?;
+        let leader = self.leader(0).ok_or("nobody leads")?;
+        let members = self.witness.of(leader).members.as_ref();
+        let members = members.ok_or("the leader has not applied a membership")?;
         if members.joint {
             return Err("a change of voters is in progress".to_owned());
         }
         // A vote is that of a disk: with another one a node cannot cast it, and has forgotten how it was cast.
-        for voter in &members.voters {
+        for (voter, store) in &members.voters {
             let owners = || {
-                let all = self.cluster.of_role(0, Role::Server);
-                all.filter(|node| self.cluster.peer(*node) == voter.peer)
+                let all = self.site.cast().of_role(0, Role::Server);
+                all.filter(|node| self.site.cast().peer(*node) == *voter)
             };
-            let has_disk = |node| self.witness.of(node, |known| known.store) == Some(voter.store);
+            let has_disk = |node| self.witness.of(node).store == Some(*store);
             if let Some(owner) = owners().next()
                 && !owners().any(has_disk)
             {
-                return Err(format!(
-                    "the vote of {} is that of a disk that is gone",
-                    self.cluster.name(owner)
-                ));
+                return Err(format!("the vote of {} is that of a disk that is gone", self.name(owner)));
             }
         }
-        let votes = |node: &NodeId| members.voters.iter().any(|voter| voter.peer == self.cluster.peer(*node));
+        let votes =
+            |node: &NodeId| members.voters.iter().any(|(voter, _)| *voter == self.site.cast().peer(*node));
         if let Some(missing) = includes.iter().find(|node| !votes(node)) {
-            return Err(format!("{} has no vote", self.cluster.name(*missing)));
+            return Err(format!("{} has no vote", self.name(*missing)));
         }
         if let Some(left) = excludes.iter().find(|node| votes(node)) {
-            return Err(format!("{} has a vote", self.cluster.name(*left)));
+            return Err(format!("{} has a vote", self.name(*left)));
         }
         Ok(u64::try_from(members.voters.len()).unwrap_or(u64::MAX))
     }
 
     /// Whether the registries of every server of the main deployment that is up hold as many nodes.
     pub(super) fn registries(&self, servers: Option<u64>, clients: Option<u64>) -> Result<(), String> {
-        let up = self.cluster.servers_up(0);
+        let up = self.servers_up(0);
         if up.is_empty() {
             return Err("no server is up".to_owned());
         }
@@ -286,35 +288,20 @@ impl Run<'_> {
                 [(servers, "zipnet_server_registry_size"), (clients, "zipnet_client_registry_size")]
             {
                 let Some(wanted) = wanted else { continue };
-                let size = self
-                    .witness
-                    .of(node, |known| known.metrics.as_ref().map(|metrics| metrics.total(metric)));
-                let size = size.unwrap_or(0);
+                let name = self.name(node);
+                let size = self.site.metric(node, metric).map(|thousandths| thousandths / 1_000);
+                let size = size.ok_or_else(|| format!("{name} does not show {metric}"))?;
                 if size != wanted {
-                    return Err(format!(
-                        "{metric} of {} is {size}, expected {wanted}",
-                        self.cluster.name(node)
-                    ));
+                    return Err(format!("{metric} of {name} is {size}, expected {wanted}"));
                 }
             }
         }
         Ok(())
     }
 
-    /// How a node stands. None if it does not answer.
-    pub(super) async fn status(&self, node: NodeId) -> Option<Status> {
-        self.view(node).await.as_ref().map(Status::of)
-    }
-
-    /// What a node knows. None if it does not answer.
-    pub(super) async fn view(&self, node: NodeId) -> Option<View> {
-        let handle = self.cluster.handle(node)?;
-        SimRuntime::timeout(VIEW_WAIT, handle.view()).await.ok()?
-    }
-
     /// What a node says about why it is not ready.
     async fn causes(&self, node: NodeId) -> String {
-        match self.status(node).await {
+        match self.site.status(node).await {
             None => "does not answer".to_owned(),
             Some(status) if status.causes.is_empty() => "is ready".to_owned(),
             Some(status) => status.causes.join("; "),
@@ -328,9 +315,11 @@ impl Run<'_> {
         cause: Cause,
         names: Option<NodeId>,
     ) -> Result<(), String> {
-        let name = self.cluster.name(node);
-        let Some(status) = self.status(node).await else { return Err(format!("{name} does not answer")) };
-        let named = names.map(|named| self.cluster.peer(named).short());
+        let name = self.name(node);
+        let Some(status) = self.site.status(node).await else {
+            return Err(format!("{name} does not answer"));
+        };
+        let named = names.map(|named| self.site.cast().peer(named).short());
         if tells(&status, cause, named.as_deref()) {
             return Ok(());
         }
@@ -339,18 +328,21 @@ impl Run<'_> {
 
     /// Whether a node was refused for a reason since a moment.
     pub(super) fn is_refused(&self, node: NodeId, reason: Reason, mark: &Mark) -> bool {
-        let peer: PeerId = self.cluster.peer(node);
-        self.witness.refused_since(peer, mark, |name| fits(name, reason))
+        self.witness.refused_since(self.site.cast().peer(node), mark, |name| fits(name, reason))
     }
 
     /// What became of the latest message that a step gave to a client.
     fn outcome(&self, node: NodeId) -> Option<Outcome> {
-        let request = self.requests.get(&node)?;
-        match self.witness.of(node, |known| known.published.get(request).copied())? {
+        match self.fate(node)? {
             Fate::Landed => Some(Outcome::Landed),
             Fate::Unknown => Some(Outcome::Unknown),
-            _ => None,
+            Fate::Collided | Fate::Dropped => None,
         }
+    }
+
+    fn fate(&self, node: NodeId) -> Option<Fate> {
+        let (process, request) = self.requests.get(&node)?;
+        self.witness.of(node).outcome(*process, *request)
     }
 }
 

@@ -1,42 +1,40 @@
 //! What must be so at the end of a step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zipnet_core::id::PeerId;
-use zipnet_core::key::RoundSecret;
-use zipnet_core::random::Random as CoreRandom;
 use zipnet_core::time::Time;
-use zipnet_node::plan::{Plan, Step};
 use zipnet_scenarios::node::{Nodes, Role};
 use zipnet_scenarios::scenario::StepId;
 use zipnet_scenarios::value::Span;
 use zipnet_scenarios::verbs::Check;
-use zipnet_scenarios::words::{self, Metric, Word as _};
+use zipnet_scenarios::words::{Metric, Word as _};
 
 use super::select::Purpose;
 use super::{Going, Run};
-use crate::cluster::NodeId;
+use crate::cast::NodeId;
+use crate::site::{Judged, Site};
 
 /// Whether something is as it must be, or else how it is.
 type Verdict = Result<(), String>;
 
-impl Run<'_> {
+impl<S: Site> Run<'_, S> {
     /// Looks once.
-    pub(super) async fn examine(&mut self, check: &Check) -> Going<Verdict> {
+    pub(super) async fn examine(&mut self, check: &Check) -> Going<Judged> {
         Ok(match check {
             Check::ExitCode { node, equals } => {
                 let nodes = self.those_or_acted(node.as_ref()).await?;
-                self.each_of(&nodes, |node| match self.cluster.exit(node) {
-                    Some(exit) if u64::from(exit.code) == equals.get() => Ok(()),
-                    Some(exit) => Err(format!("ended with code {}: {}", exit.code, exit.reason)),
+                self.each_of(&nodes, |node| match self.site.exit(node) {
+                    Some(exit) if exit.is(equals.get()) => Ok(()),
+                    Some(exit) => Err(format!("ended with {}", exit.how)),
                     None => Err("did not end by itself".to_owned()),
                 })
             }
             Check::AnnouncedDeparture { node } => {
                 let nodes = self.those_or_acted(node.as_ref()).await?;
                 self.each_of(&nodes, |node| {
-                    let printed = self.witness.of(node, |known| known.lines_since_start("departing")) > 0;
-                    let heard = self.witness.said_goodbye_since(self.cluster.peer(node), &self.mark);
+                    let printed = self.witness.of(node).lines_since_start("departing") > 0;
+                    let heard = self.witness.said_goodbye_since(self.site.cast().peer(node), &self.mark);
                     match (printed, heard) {
                         (true, true) => Ok(()),
                         (false, _) => Err("did not print departing".to_owned()),
@@ -45,18 +43,21 @@ impl Run<'_> {
                 })
             }
             Check::Leaders { exactly } => {
-                let up = self.cluster.servers_up(0);
-                let leaders = up.iter().filter(|node| self.witness.of(**node, |known| known.leads())).count();
-                expected("leaders", count(leaders), exactly.get())
+                let up = self.servers_up(0);
+                let leaders = up.iter().filter(|node| self.witness.of(**node).leads()).count();
+                expected("leaders", count(leaders), exactly.get()).into()
             }
             Check::Voters { exactly, includes, excludes } => {
                 let includes = self.choose_some(includes.as_ref()).await?;
                 let excludes = self.choose_some(excludes.as_ref()).await?;
-                self.voters(&includes, &excludes).and_then(|voters| expected("voters", voters, exactly.get()))
+                let voters = self.voters(&includes, &excludes);
+                voters.and_then(|voters| expected("voters", voters, exactly.get())).into()
             }
             Check::NoRoundFinalized {} => match self.witness.last_finalized() {
-                Some(last) if last >= self.mark.at => Err(format!("a round was finalised at {last:?}")),
-                Some(_) | None => Ok(()),
+                Some(last) if last >= self.mark.at => {
+                    Err(format!("a round was finalised at {}", shown(last))).into()
+                }
+                Some(_) | None => Judged::Holds,
             },
             Check::LogEvent { node, event, at_least, since } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
@@ -81,7 +82,7 @@ impl Run<'_> {
                 self.each_of(&nodes, |node| {
                     let mut last = 0;
                     for event in events {
-                        let first = self.witness.of(node, |known| known.first(event.name()));
+                        let first = self.witness.of(node).first(event.name());
                         let first = first.ok_or_else(|| format!("did not print {event} since its start"))?;
                         if first < last {
                             return Err(format!("printed {event} too early"));
@@ -101,70 +102,57 @@ impl Run<'_> {
                 for node in nodes {
                     verdict = verdict.and(self.has_cause(node, *cause, names).await);
                 }
-                verdict
+                verdict.into()
             }
             Check::Readiness { node, ready, cause } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
                 let mut verdict = Ok(());
                 for node in nodes {
-                    let name = self.cluster.name(node);
-                    let own = match self.status(node).await {
-                        None => Err(format!("{name} does not answer")),
-                        Some(status) if status.ready != *ready => {
-                            let state = if status.ready { "ready" } else { "not ready" };
-                            Err(format!("{name} is {state}: {:?}", status.causes))
+                    let name = self.name(node);
+                    let own = match self.site.readiness(node).await {
+                        Err(answer) => Err(format!("{name} {answer}")),
+                        Ok((is, _)) if is == *ready => Ok(()),
+                        Ok((is, why)) => {
+                            Err(format!("{name} is {}: {why}", if is { "ready" } else { "not ready" }))
                         }
-                        Some(_) => Ok(()),
                     };
                     verdict = verdict.and(own);
                     if let Some(cause) = cause {
                         verdict = verdict.and(self.has_cause(node, *cause, None).await);
                     }
                 }
-                verdict
+                verdict.into()
             }
             Check::Plan { node, step, server, rounds } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
                 let server = self.choose_one(server, Purpose::Look).await?;
-                let peer = self.cluster.peer(server);
-                let step = match step {
-                    words::Plan::Stop => Step::Stop(peer),
-                    words::Plan::Remove => Step::Remove(peer),
-                    words::Plan::Add => Step::Add,
-                };
+                let peer = self.site.cast().peer(server);
                 let mut verdict = Ok(());
                 for node in nodes {
-                    let name = self.cluster.name(node);
-                    let own = match self.view(node).await {
-                        None => Err(format!("{name} does not answer")),
-                        Some(view) => {
-                            let plan = Plan::of(&view, step);
-                            let said = serde_json::to_value(plan.rounds).unwrap_or_default();
-                            if said == rounds.name() {
-                                Ok(())
-                            } else {
-                                Err(format!("{name} foretells {said}: {:?}", plan.consequences))
-                            }
-                        }
+                    let name = self.name(node);
+                    let own = match self.site.plan(node, *step, peer).await {
+                        Err(answer) => Err(format!("{name} {answer}")),
+                        Ok(plan) if plan.rounds == rounds.name() => Ok(()),
+                        Ok(plan) => Err(format!("{name} foretells {}: {:?}", plan.rounds, plan.consequences)),
                     };
                     verdict = verdict.and(own);
                 }
-                verdict
+                verdict.into()
             }
             Check::GroupId { node, since: StepId(since), changed } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
+                let mut groups = BTreeMap::new();
+                for node in &nodes {
+                    groups.insert(*node, self.site.group(*node).await);
+                }
                 self.each_of(&nodes, |node| {
-                    let before = self.groups.get(since);
-                    let home = self.cluster.get(node).home;
-                    let own = before.and_then(|groups| groups.get(node).copied().flatten());
-                    let shared = || {
-                        let mut servers = self.cluster.of_role(home, Role::Server);
-                        servers.find_map(|server| {
-                            before.and_then(|groups| groups.get(server).copied().flatten())
-                        })
-                    };
-                    let now = self.witness.of(node, |known| known.group);
-                    match (own.or_else(shared) == now, changed) {
+                    let before = |node: NodeId| self.groups.get(since)?.get(node)?.as_ref();
+                    let home = self.site.cast().get(node).home;
+                    let shared = || self.site.cast().of_role(home, Role::Server).find_map(before);
+                    let before =
+                        before(node).or_else(shared).ok_or("no group was told at the end of that step")?;
+                    let now = groups.get(&node).and_then(Option::as_ref).ok_or("does not tell its group")?;
+                    match (before == now, changed) {
                         (true, false) | (false, true) => Ok(()),
                         (true, true) => Err("has the same group id".to_owned()),
                         (false, false) => Err("has another group id".to_owned()),
@@ -173,11 +161,16 @@ impl Run<'_> {
             }
             Check::SameLog { node } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
-                let logs: BTreeSet<_> = nodes
-                    .iter()
-                    .map(|node| self.witness.of(*node, |known| (known.group, known.log)))
-                    .collect();
-                if logs.len() == 1 { Ok(()) } else { Err(format!("they have {} logs: {logs:?}", logs.len())) }
+                let mut logs = BTreeSet::new();
+                for node in nodes {
+                    logs.insert(self.site.status(node).await.map(|status| (status.group, status.log)));
+                }
+                let told = logs.iter().all(|log| matches!(log, Some((Some(_), Some(_)))));
+                match logs.len() {
+                    1 if told => Judged::Holds,
+                    1 => Err("they do not tell their log".to_owned()).into(),
+                    len => Err(format!("they have {len} logs: {logs:?}")).into(),
+                }
             }
             Check::Refused { node, reason } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
@@ -189,14 +182,14 @@ impl Run<'_> {
                     }
                 })
             }
-            Check::Registry { servers, clients } => {
-                self.registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get()))
-            }
+            Check::Registry { servers, clients } => self
+                .registries(servers.map(|servers| servers.get()), clients.map(|clients| clients.get()))
+                .into(),
             Check::Roster { count: wanted, includes, excludes } => {
                 let includes = self.peers(includes.as_ref()).await?;
                 let excludes = self.peers(excludes.as_ref()).await?;
-                let roster = self.witness.roster(0).unwrap_or_default();
-                if let Some(wanted) = wanted
+                let roster = self.witness.roster(0);
+                let verdict = if let Some(wanted) = wanted
                     && count(roster.len()) != wanted.get()
                 {
                     Err(format!("it has {} servers, expected {}", roster.len(), wanted.get()))
@@ -206,13 +199,14 @@ impl Run<'_> {
                     Err(format!("it holds {}", self.called(left)))
                 } else {
                     Ok(())
-                }
+                };
+                verdict.into()
             }
             Check::Metric { node, name, equals, at_least } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
                 self.each_of(&nodes, |node| {
                     let value = self.metric(node, *name);
-                    let value = value.ok_or_else(|| format!("has no {}", name.name()))?;
+                    let value = value.ok_or_else(|| format!("does not show {}", name.name()))?;
                     if equals.is_some_and(|equals| equals.get() != value)
                         || at_least.is_some_and(|least| least.get() > value)
                     {
@@ -223,25 +217,34 @@ impl Run<'_> {
             }
             Check::Wiped { node } => {
                 let nodes = self.choose(node, Purpose::Look).await?;
-                self.each_of(&nodes, |node| {
-                    let left = self.cluster.host(node).platter().names();
-                    if left.is_empty() { Ok(()) } else { Err(format!("still has {}", left.join(", "))) }
+                self.each_of(&nodes, |node| match self.site.left_on_disk(node)? {
+                    None => Ok(()),
+                    Some(left) => Err(format!("still has {left}")),
                 })
             }
             Check::OpensNoPastRound { node } => {
-                let nodes = self.choose(node, Purpose::Look).await?;
-                self.each_of(&nodes, |node| self.break_in(node))
+                for node in self.choose(node, Purpose::Look).await? {
+                    let judged = self.site.break_in(node);
+                    let judged = self.wait_for(judged).await?;
+                    if judged != Judged::Holds {
+                        return Ok(judged);
+                    }
+                }
+                Judged::Holds
             }
-            Check::RoundNumbersContinue {} => self.round_numbers_continue(),
-            Check::RoundsWentOn { since: StepId(since), gap } => self.rounds_went_on(since, *gap),
+            Check::RoundNumbersContinue {} => self.round_numbers_continue().into(),
+            Check::RoundsWentOn { since: StepId(since), gap } => self.rounds_went_on(since, *gap).into(),
         })
     }
 
     /// The verdict over several nodes: the first that is not as it must be.
-    fn each_of(&self, nodes: &[NodeId], look: impl Fn(NodeId) -> Verdict) -> Verdict {
-        nodes
-            .iter()
-            .try_for_each(|node| look(*node).map_err(|how| format!("{} {how}", self.cluster.name(*node))))
+    fn each_of(&self, nodes: &[NodeId], look: impl Fn(NodeId) -> Verdict) -> Judged {
+        for node in nodes {
+            if let Err(how) = look(*node) {
+                return Judged::Fails { node: Some(*node), how: format!("{} {how}", self.name(*node)) };
+            }
+        }
+        Judged::Holds
     }
 
     /// The named nodes, or those of the step's `do`.
@@ -254,72 +257,21 @@ impl Run<'_> {
 
     async fn peers(&mut self, nodes: Option<&Nodes>) -> Going<Vec<PeerId>> {
         let nodes = self.choose_some(nodes).await?;
-        Ok(nodes.into_iter().map(|node| self.cluster.peer(node)).collect())
+        Ok(nodes.into_iter().map(|node| self.site.cast().peer(node)).collect())
     }
 
-    fn called(&self, peer: &PeerId) -> String {
-        self.cluster.node_of(peer).map_or_else(|| peer.short(), |node| self.cluster.name(node).to_owned())
+    /// The name of whoever last was this peer.
+    pub(super) fn called(&self, peer: &PeerId) -> String {
+        self.site.cast().node_of(peer).map_or_else(|| peer.short(), |node| self.name(node).to_owned())
     }
 
     /// A metric summed over its labels; lengths of time in whole seconds.
     fn metric(&self, node: NodeId, metric: Metric) -> Option<u64> {
-        let now = self.now();
-        self.witness.of(node, |known| {
-            let metrics = known.metrics.as_ref()?;
-            Some(match metric {
-                Metric::Anonymity => return None,
-                Metric::RoundStalled => metrics.stalled(now).as_secs(),
-                Metric::RoundDuration => known.longest_round?.as_secs(),
-                _ => metrics.total(metric.name()),
-            })
-        })
-    }
-
-    /// A burglar has the machine: everything that is or ever was on its disk. Which round keys does that give?
-    ///
-    /// The engine knows all randomness that the machine drew, so it knows the private halves of the keys that it
-    /// announced. It finds out for which of them that is so, by their public halves, and then searches the disk for the
-    /// private half and for whatever it was made from.
-    fn break_in(&self, node: NodeId) -> Verdict {
-        let peer = self.cluster.peer(node);
-        let opened = self.witness.opened_from(0);
-        let announced: BTreeSet<_> = opened
-            .iter()
-            .flat_map(|round| &round.keys)
-            .filter(|(server, _)| *server == peer)
-            .map(|(_, key)| *key)
-            .collect();
-        if announced.is_empty() {
-            return Err("announced no round key, so there is nothing to find".to_owned());
+        match metric {
+            Metric::Anonymity => None,
+            Metric::RoundDuration => self.witness.of(node).longest_round.map(|longest| longest.as_secs()),
+            _ => self.site.metric(node, metric.name()).map(|thousandths| thousandths / 1_000),
         }
-        let mut known = BTreeSet::new();
-        let platter = self.cluster.host(node).platter();
-        let drawn = self.cluster.host(node).drawn_entropy();
-        for (place, start) in drawn.iter().enumerate() {
-            // What a process draws at its start, and for each of its keys soon after.
-            let (mut stirred, mut next) = (Vec::new(), place + 1);
-            while let Some((at, seed, public)) =
-                (next..drawn.len().min(next + DRAWN_BETWEEN)).find_map(|at| {
-                    let seed = round_key_seed(*start, &stirred, drawn[at]);
-                    let public = RoundSecret::from_seed(seed).public();
-                    announced.contains(&public).then_some((at, seed, public))
-                })
-            {
-                known.insert(public);
-                if [&seed, start, &drawn[at]].into_iter().any(|secret| platter.held(secret)) {
-                    return Err(format!("has had the private half of the round key {public:?} on its disk"));
-                }
-                stirred.push(drawn[at]);
-                next = at + 1;
-            }
-        }
-        let missed = announced.difference(&known).count();
-        if missed > 0 {
-            return Err(format!(
-                "announced {missed} round keys whose origin is not known, so the search proves nothing"
-            ));
-        }
-        Ok(())
     }
 
     fn round_numbers_continue(&self) -> Verdict {
@@ -336,7 +288,7 @@ impl Run<'_> {
     fn rounds_went_on(&self, since: &str, gap: Span) -> Verdict {
         let began = self.begun.get(since).copied().ok_or("that step was not carried out")?;
         let mut last = began;
-        let moments = self.witness.finalized_at(0).into_iter().filter(|at| *at >= began);
+        let moments = self.witness.finalized_at(0).iter().copied().filter(|at| *at >= began);
         for at in moments.chain([self.now()]) {
             if at.since(last) > gap.duration() {
                 return Err(format!("no round was finalised from {} to {}", shown(last), shown(at)));
@@ -347,22 +299,8 @@ impl Run<'_> {
     }
 }
 
-/// At most so many times a process draws randomness between its keyring's and that of a round key, or between those of
-/// two round keys.
-const DRAWN_BETWEEN: usize = 8;
-
-/// The private half of a round key as a keyring draws it: `stirred` went into the keys before.
-fn round_key_seed(start: [u8; 32], stirred: &[[u8; 32]], fresh: [u8; 32]) -> [u8; 32] {
-    let mut keys = CoreRandom::new(start).fork("round keys");
-    for entropy in stirred {
-        keys.stir(entropy);
-        keys.fill(&mut [0; 32]);
-    }
-    keys.stir(&fresh);
-    keys.bytes()
-}
-
-fn shown(at: Time) -> String {
+/// A moment of the run, in seconds.
+pub(super) fn shown(at: Time) -> String {
     let millis = at.0 / 1_000_000;
     format!("{}.{:03}s", millis / 1_000, millis % 1_000)
 }

@@ -10,10 +10,11 @@ use zipnet_scenarios::value::{Span, Spread};
 use zipnet_scenarios::verbs::FaultDo;
 use zipnet_scenarios::words::DiskFate;
 
-use crate::cluster::{Cluster, Hint, NodeId};
-use crate::disk::Crash;
-use crate::firing::{self, Firing};
+use super::firing::{self, Firing};
+use super::{Going, Run};
+use crate::cast::{Hint, NodeId};
 use crate::random::Random;
+use crate::site::Site;
 use crate::wires::Hindrance;
 
 /// How many disk operations a machine may still make after its power began to fail, at most.
@@ -24,12 +25,12 @@ const ARMED: Duration = Duration::from_millis(600);
 /// All faults of a run.
 #[derive(Debug)]
 pub(super) struct Faults {
-    faults: Vec<Firing<Trouble>>,
+    active: Vec<Firing<Trouble>>,
     random: Random,
 }
 
 /// A node that a fault has in its hold.
-pub(super) type Hold = firing::Hold<Trouble>;
+type Hold = firing::Hold<Trouble>;
 
 /// What is done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub(super) enum Trouble {
     /// Its power is about to fail, at one of its next disk operations, or at this moment at the latest.
     Dying {
         /// What the failure leaves of its disk.
-        disk: Crash,
+        disk: DiskFate,
         by: Time,
     },
     /// It is down.
@@ -48,115 +49,110 @@ pub(super) enum Trouble {
     Paused,
 }
 
+impl Trouble {
+    /// Whether nothing else can be done to the node.
+    const fn stops(self) -> bool {
+        match self {
+            Self::Dying { .. } | Self::Down | Self::Paused => true,
+            Self::Hindered(_) => false,
+        }
+    }
+}
+
 impl Faults {
     pub(super) fn new(scenario: &Scenario, random: &Random) -> Self {
-        Self { faults: scenario.faults.iter().map(Firing::new).collect(), random: random.fork("faults") }
+        Self { active: scenario.faults.iter().map(Firing::new).collect(), random: random.fork("faults") }
     }
 
-    /// A step begins, or the last one has ended: faults of other steps end, those of this one begin. Says whether
-    /// anything was let go.
-    pub(super) fn turn(&mut self, cluster: &mut Cluster, step: Option<&str>) -> bool {
-        let now = cluster.simulation.now();
-        let mut changed = false;
-        for active in &mut self.faults {
-            for hold in active.turn(now, step, &mut self.random) {
-                changed = true;
-                release(cluster, &hold);
-            }
-        }
-        changed
-    }
-
-    /// All faults are over.
-    pub(super) fn end(&mut self, cluster: &mut Cluster) {
-        self.turn(cluster, None);
-    }
-
-    /// Lets go what is over and fires what is due. Says whether anything happened.
-    pub(super) fn drive(&mut self, cluster: &mut Cluster, now: Time) -> bool {
-        let mut changed = false;
-        for place in 0..self.faults.len() {
-            let held_by_others: Vec<_> = self.held_except(place);
-            let Some(active) = self.faults.get_mut(place) else { continue };
-            changed |= active.power(cluster, now);
-            for hold in active.over(now, &mut self.random) {
-                changed = true;
-                release(cluster, &hold);
-            }
-            if active.fires(now, &mut self.random) {
-                changed |= active.fire(cluster, &mut self.random, now, &held_by_others);
-            }
-        }
-        changed
+    /// What is drawn from.
+    pub(super) const fn stream(&self) -> &Random {
+        &self.random
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> Time {
         let end = |hold: &Hold| match hold.trouble {
             Trouble::Dying { by, .. } => by.min(hold.ends),
-            _ => hold.ends,
+            Trouble::Down | Trouble::Hindered(_) | Trouble::Paused => hold.ends,
         };
         let ends = |active: &Firing<Trouble>| active.holds.iter().map(end).min().unwrap_or(Time::NEVER);
-        self.faults.iter().map(|active| active.due().min(ends(active))).min().unwrap_or(Time::NEVER)
+        self.active.iter().map(|active| active.due().min(ends(active))).min().unwrap_or(Time::NEVER)
     }
 
-    /// Everything that is held.
-    pub(super) fn holds(&self) -> impl Iterator<Item = &Hold> {
-        self.faults.iter().flat_map(|active| &active.holds)
-    }
-
-    /// A step takes a node into its own hands: it is neither frozen nor about to be stopped or started any more.
-    pub(super) fn let_go(&mut self, cluster: &mut Cluster, node: NodeId) {
-        for active in &mut self.faults {
-            let (taken, kept): (Vec<_>, Vec<_>) = active.holds.drain(..).partition(|hold| {
-                let held = matches!(hold.trouble, Trouble::Dying { .. } | Trouble::Down | Trouble::Paused);
-                hold.node == node && held
-            });
-            active.holds = kept;
-            for hold in taken {
-                match hold.trouble {
-                    // What has failed stays failed.
-                    Trouble::Dying { disk, .. } if cluster.host(node).is_frozen() => {
-                        cluster.crash(node, disk)
-                    }
-                    Trouble::Dying { .. } => cluster.host(node).platter().disarm(),
-                    Trouble::Paused => cluster.host(node).resume(),
-                    Trouble::Down | Trouble::Hindered(_) => {}
-                }
-            }
-        }
+    /// The nodes whose paths are cut or bad.
+    pub(super) fn hindered(&self) -> impl Iterator<Item = (NodeId, Hindrance)> {
+        self.active.iter().flat_map(|active| &active.holds).filter_map(|hold| match hold.trouble {
+            Trouble::Hindered(hindrance) => Some((hold.node, hindrance)),
+            Trouble::Dying { .. } | Trouble::Down | Trouble::Paused => None,
+        })
     }
 
     /// How often a fault fired.
     pub(super) fn fired(&self, id: &str) -> u64 {
-        self.faults.iter().find(|active| active.fault.id == id).map_or(0, |active| active.fired)
+        self.active.iter().find(|active| active.fault.id == id).map_or(0, |active| active.fired)
     }
 
     /// How often each fault fired.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
-        self.faults.iter().map(|active| (active.fault.id.clone(), active.fired)).collect()
+        self.active.iter().map(|active| (active.fault.id.clone(), active.fired)).collect()
     }
 
-    /// Nodes that other faults have stopped or frozen.
-    fn held_except(&self, place: usize) -> Vec<NodeId> {
-        let others = self.faults.iter().enumerate().filter(|(other, _)| *other != place);
-        let holds = others.flat_map(|(_, active)| &active.holds);
-        holds
-            .filter(|hold| matches!(hold.trouble, Trouble::Dying { .. } | Trouble::Down | Trouble::Paused))
-            .map(|hold| hold.node)
-            .collect()
+    /// Nodes that this fault cannot strike: it has them already, or another one has stopped them.
+    fn held_against(&self, place: usize) -> Vec<NodeId> {
+        let mut held = Vec::new();
+        for (other, active) in self.active.iter().enumerate() {
+            let against = active.holds.iter().filter(|hold| other == place || hold.trouble.stops());
+            held.extend(against.map(|hold| hold.node));
+        }
+        held
     }
 }
 
-impl Firing<Trouble> {
-    fn fire(
-        &mut self,
-        cluster: &mut Cluster,
-        random: &mut Random,
-        now: Time,
-        held_by_others: &[NodeId],
-    ) -> bool {
-        let target = match &self.fault.act {
+impl<S: Site> Run<'_, S> {
+    /// A step begins, or the last one has ended: faults of other steps end, those of this one begin.
+    pub(super) fn turn_faults(&mut self, step: Option<&str>) -> Going {
+        let now = self.now();
+        for place in 0..self.faults.active.len() {
+            let faults = &mut self.faults;
+            let Some(active) = faults.active.get_mut(place) else { continue };
+            let over = active.turn(now, step, &mut faults.random);
+            for hold in over {
+                self.release(place, hold)?;
+            }
+        }
+        self.rewire();
+        Ok(())
+    }
+
+    /// Lets go what is over and fires what is due.
+    pub(super) fn drive_faults(&mut self) -> Going {
+        let now = self.now();
+        let mut changed = false;
+        for place in 0..self.faults.active.len() {
+            changed |= self.cut_power(place)?;
+            let faults = &mut self.faults;
+            let Some(active) = faults.active.get_mut(place) else { continue };
+            let over = active.over(now, &mut faults.random);
+            let fires = active.fires(now, &mut faults.random);
+            changed |= fires || !over.is_empty();
+            for hold in over {
+                self.release(place, hold)?;
+            }
+            if fires {
+                self.fire(place)?;
+            }
+        }
+        if changed {
+            self.rewire();
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, place: usize) -> Going {
+        let Some(fault) = self.faults.active.get(place).map(|active| active.fault.clone()) else {
+            return Ok(());
+        };
+        let target = match &fault.act {
             FaultDo::Crash { target, .. }
             | FaultDo::Partition { target, .. }
             | FaultDo::Slow { target, .. }
@@ -164,23 +160,22 @@ impl Firing<Trouble> {
             | FaultDo::Pause { target, .. }
             | FaultDo::Clock { target, .. } => target,
         };
-        let mut candidates = candidates(cluster, target);
-        candidates.retain(|node| {
-            !self.holds.iter().any(|hold| hold.node == *node) && !held_by_others.contains(node)
-        });
-        let Some(node) = random.pick(&candidates).copied() else { return false };
+        let held = self.faults.held_against(place);
+        let mut candidates = self.candidates(target);
+        candidates.retain(|node| !held.contains(node));
+        let now = self.now();
+        let random = &mut self.faults.random;
+        let Some(node) = random.pick(&candidates).copied() else { return Ok(()) };
         let mut lasting =
             |spread: &Spread<Span>| now.after(spread.draw(&mut |bound| random.below(bound)).duration());
-        let (ends, trouble) = match &self.fault.act {
+        let (ends, trouble) = match &fault.act {
             FaultDo::Crash { down, disk, .. } => {
                 let ends = lasting(down);
                 // Power fails in the middle of a write as well as between two.
                 let operations = random.range(0, ARMED_MAX);
-                if operations > 0 {
-                    cluster.host(node).platter().arm(operations);
-                }
-                let by = if operations > 0 { now.after(ARMED) } else { now };
-                (ends.after(by.since(now)), Trouble::Dying { disk: fate(*disk), by })
+                let dies = operations > 0 && self.site.arm(node, operations);
+                let by = if dies { now.after(ARMED) } else { now };
+                (ends.after(by.since(now)), Trouble::Dying { disk: *disk, by })
             }
             FaultDo::Partition { lasts, one_way, .. } => {
                 (lasting(lasts), Trouble::Hindered(Hindrance::CutOff { one_way: *one_way }))
@@ -191,79 +186,115 @@ impl Firing<Trouble> {
             FaultDo::Lossy { lasts, loss, .. } => (lasting(lasts), Trouble::Hindered(Hindrance::lossy(loss))),
             FaultDo::Pause { lasts, .. } => {
                 let ends = lasting(lasts);
-                cluster.host(node).pause();
+                self.site.pause(node);
                 (ends, Trouble::Paused)
             }
             FaultDo::Clock { jump, back, .. } => {
                 let seconds = jump.draw(&mut |bound| random.below(bound)).millis() / 1_000;
                 let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-                cluster.host(node).clock().jump(if *back { -seconds } else { seconds });
-                self.count();
-                cluster.simulation.note(&format!("fault {} on {}", self.fault.id, cluster.name(node)));
-                return true;
+                if self.site.set_clock(node, if *back { -seconds } else { seconds }) {
+                    self.fired(place, node);
+                }
+                return Ok(());
             }
         };
-        self.count();
-        cluster.simulation.note(&format!("fault {} on {}", self.fault.id, cluster.name(node)));
-        self.holds.push(Hold { node, ends, trouble });
-        self.power(cluster, now);
-        true
+        self.fired(place, node);
+        if let Some(active) = self.faults.active.get_mut(place) {
+            active.holds.push(Hold { node, ends, trouble });
+        }
+        self.cut_power(place)?;
+        Ok(())
+    }
+
+    fn fired(&mut self, place: usize, node: NodeId) {
+        let Some(active) = self.faults.active.get_mut(place) else { return };
+        active.count();
+        let id = active.fault.id.clone();
+        self.site.note(&format!("fault {id} on {}", self.name(node)));
     }
 
     /// Cuts the power of machines whose disk has failed under them, or whose time has come. Says whether it did.
-    fn power(&mut self, cluster: &mut Cluster, now: Time) -> bool {
+    fn cut_power(&mut self, place: usize) -> Going<bool> {
+        let now = self.now();
         let mut cut = false;
-        for hold in &mut self.holds {
-            if let Trouble::Dying { disk, by } = hold.trouble
-                && (by <= now || cluster.host(hold.node).is_frozen())
-            {
-                let early = by.since(now);
-                cluster.crash(hold.node, disk);
-                hold.trouble = Trouble::Down;
-                hold.ends = Time(hold.ends.0.saturating_sub(u64::try_from(early.as_nanos()).unwrap_or(0)));
-                cut = true;
+        let holds = self.faults.active.get(place).map_or(0, |active| active.holds.len());
+        for held in 0..holds {
+            let hold = self.faults.active.get(place).and_then(|active| active.holds.get(held)).copied();
+            let Some(Hold { node, ends, trouble: Trouble::Dying { disk, by } }) = hold else { continue };
+            if by > now && !self.site.is_frozen(node) {
+                continue;
+            }
+            let early = u64::try_from(by.since(now).as_nanos()).unwrap_or(0);
+            self.crash(node, disk)?;
+            let ends = Time(ends.0.saturating_sub(early));
+            let holds = self.faults.active.get_mut(place).map(|active| &mut active.holds);
+            if let Some(hold) = holds.and_then(|holds| holds.get_mut(held)) {
+                *hold = Hold { node, ends, trouble: Trouble::Down };
+            }
+            cut = true;
+        }
+        Ok(cut)
+    }
+
+    /// Nodes that a fault may strike: only those that are up.
+    fn candidates(&self, target: &NodeRef) -> Vec<NodeId> {
+        let home = self.site.cast().home(target);
+        match target.which {
+            Which::Number(_) => {
+                let node = self.site.cast().find(target);
+                node.into_iter().filter(|node| self.site.is_up(*node)).collect()
+            }
+            Which::Leader => self.leader(home).into_iter().collect(),
+            Which::Follower => {
+                let leader = self.leader(home);
+                self.servers_up(home).into_iter().filter(|node| Some(*node) != leader).collect()
+            }
+            Which::All | Which::Any | Which::Each | Which::Rest | Which::Target => self.up(home, target.role),
+        }
+    }
+
+    /// A step takes a node into its own hands: it is neither frozen nor about to be stopped or started any more.
+    pub(super) fn let_go(&mut self, node: NodeId) -> Going {
+        let mut taken = Vec::new();
+        for active in &mut self.faults.active {
+            taken.extend(
+                active
+                    .holds
+                    .extract_if(.., |hold| hold.node == node && hold.trouble.stops())
+                    .collect::<Vec<_>>(),
+            );
+        }
+        for hold in taken {
+            match hold.trouble {
+                // What has failed stays failed.
+                Trouble::Dying { disk, .. } if self.site.is_frozen(node) => self.crash(node, disk)?,
+                Trouble::Dying { .. } => self.site.disarm(node),
+                Trouble::Paused => self.site.resume(node),
+                Trouble::Down | Trouble::Hindered(_) => {}
             }
         }
-        cut
+        Ok(())
     }
-}
 
-/// Nodes that a fault may strike: only those that are up.
-fn candidates(cluster: &Cluster, target: &NodeRef) -> Vec<NodeId> {
-    let home = cluster.home(target);
-    let up = |node: &NodeId| cluster.is_up(*node);
-    match target.which {
-        Which::Number(_) => cluster.find(target).into_iter().filter(up).collect(),
-        Which::Leader => cluster.leader(home).into_iter().collect(),
-        Which::Follower => {
-            let leader = cluster.leader(home);
-            cluster.servers_up(home).into_iter().filter(|node| Some(*node) != leader).collect()
-        }
-        Which::All | Which::Any | Which::Each | Which::Rest | Which::Target => {
-            cluster.of_role(home, target.role).filter(up).collect()
-        }
-    }
-}
-
-fn release(cluster: &mut Cluster, hold: &Hold) {
-    match hold.trouble {
-        Trouble::Down => {
-            if !cluster.is_up(hold.node) && !cluster.is_kept_down(hold.node) {
-                cluster.start(hold.node, &Hint::Default);
+    fn release(&mut self, place: usize, hold: Hold) -> Going {
+        match hold.trouble {
+            Trouble::Down => {
+                if self.site.is_up(hold.node) || self.site.cast().is_kept_down(hold.node) {
+                    return Ok(());
+                }
+                if self.site.waits_for(hold.node, &Hint::Default).is_none() {
+                    return self.begin(hold.node, &Hint::Default);
+                }
+                // It is started as soon as that is possible.
+                let ends = self.now().after(S::LOOK);
+                if let Some(active) = self.faults.active.get_mut(place) {
+                    active.holds.push(Hold { ends, ..hold });
+                }
             }
+            Trouble::Paused => self.site.resume(hold.node),
+            Trouble::Dying { .. } => self.site.disarm(hold.node),
+            Trouble::Hindered(_) => {}
         }
-        Trouble::Paused => cluster.host(hold.node).resume(),
-        Trouble::Dying { .. } => cluster.host(hold.node).platter().disarm(),
-        Trouble::Hindered(_) => {}
-    }
-}
-
-/// What a crash leaves of a disk.
-pub(super) const fn fate(disk: DiskFate) -> Crash {
-    match disk {
-        DiskFate::Torn => Crash::Torn,
-        DiskFate::Prefix => Crash::Prefix,
-        DiskFate::LoseAll => Crash::LoseAll,
-        DiskFate::KeepAll => Crash::KeepAll,
+        Ok(())
     }
 }

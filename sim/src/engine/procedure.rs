@@ -1,19 +1,19 @@
 //! The steps of a scenario, in order.
 
-use zipnet_core::time::Time;
 use zipnet_reports::{Seconds, Step, StepOutcome, Verdict};
 use zipnet_scenarios::node::{NodeRef, Which};
 use zipnet_scenarios::scenario::{Expectation, ForEach, StepId, Until};
 use zipnet_scenarios::verbs::{Check as Examined, Condition};
 
 use super::condition::Wait;
-use super::{Found, Going, LOOK, Pending, Run};
-use crate::cluster::NodeId;
+use super::{End, Found, Going, Pending, Run};
+use crate::cast::NodeId;
+use crate::site::{Judged, Site};
 
 /// How a node ends that the committee refuses.
 const EXIT_REFUSED: u64 = 77;
 
-impl Run<'_> {
+impl<S: Site> Run<'_, S> {
     /// Every step, in order.
     pub(super) async fn procedure(&mut self) -> Going {
         let steps = &self.scenario.steps;
@@ -45,17 +45,15 @@ impl Run<'_> {
     /// Whose turns a group is done for.
     fn turns(&self, for_each: &ForEach) -> Vec<NodeId> {
         match for_each {
-            ForEach::Role(role) => {
-                self.cluster.of_role(0, *role).filter(|node| self.cluster.is_up(*node)).collect()
-            }
-            ForEach::Nodes(nodes) => nodes.iter().filter_map(|node| self.cluster.find(node)).collect(),
+            ForEach::Role(role) => self.up(0, *role),
+            ForEach::Nodes(nodes) => nodes.iter().filter_map(|node| self.site.cast().find(node)).collect(),
         }
     }
 
     async fn carry_out_step(&mut self, place: usize) -> Going {
         let Some(step) = self.scenario.steps.get(place) else { return Ok(()) };
-        let turn = self.each.map(|node| format!("[{}]", self.cluster.name(node))).unwrap_or_default();
-        self.cluster.simulation.note(&format!("step {}{turn}", step.id));
+        let turn = self.each.map(|node| format!("[{}]", self.name(node))).unwrap_or_default();
+        self.site.note(&format!("step {}{turn}", step.id));
         let now = self.now();
         self.steps.push(Step {
             id: format!("{}{turn}", step.id),
@@ -70,25 +68,26 @@ impl Run<'_> {
         self.begun.entry(step.id.clone()).or_insert(now);
         // Whoever is refused may take its time to give up.
         self.allowed_exits.retain(|(_, code)| *code == EXIT_REFUSED);
-        self.allowed_exits.extend(self.exits_of(place));
-        if self.faults.turn(&mut self.cluster, Some(&step.id)) {
-            self.rewire();
-        }
+        let exits = self.exits_of(place);
+        self.allowed_exits.extend(exits);
+        self.turn_faults(Some(&step.id))?;
         let done = self.do_and_see(place).await;
         let now = self.now();
         if let Some(record) = self.steps.last_mut() {
-            let own = |found: &Found| found.property == step.id;
             record.outcome = match &done {
                 Ok(()) => StepOutcome::Done,
-                Err(found) if own(found) => StepOutcome::Failed,
-                Err(_) => StepOutcome::Unfinished,
+                Err(End::Found(found)) if found.property == step.id => StepOutcome::Failed,
+                Err(End::Found(_) | End::Interrupted | End::Broken(_)) => StepOutcome::Unfinished,
             };
             if done.is_ok() {
                 record.ended_s = Some(Seconds::from_nanos(now.0));
             }
         }
         done?;
-        let groups = self.cluster.all().map(|(node, _)| self.witness.of(node, |known| known.group)).collect();
+        let mut groups = Vec::new();
+        for node in 0..self.site.cast().len() {
+            groups.push(self.site.group(node).await);
+        }
         self.groups.insert(step.id.clone(), groups);
         for expect in 0..self.scenario.expects.len() {
             self.begin_eventually(expect, Some(&step.id)).await?;
@@ -124,16 +123,28 @@ impl Run<'_> {
                     let told = self.told(&wait).await;
                     let detail =
                         format!("{} was not so within {}: {told}", until.condition.verb(), until.within);
-                    return Err(self.failed(Verdict::NotConverged, Some(until.place.line), detail));
+                    return Err(self.failed_on(
+                        Verdict::NotConverged,
+                        until.place.line,
+                        wait.about(),
+                        detail,
+                    ));
                 }
-                self.pass(self.now().after(LOOK)).await?;
+                self.pass(self.now().after(S::LOOK)).await?;
             }
         }
         for check in &step.checks {
             self.look()?;
-            if let Err(detail) = self.examine(&check.verb).await? {
-                let detail = format!("{}: {detail}", check.verb.verb());
-                return Err(self.failed(Verdict::Violated, Some(check.place.line), detail));
+            match self.examine(&check.verb).await? {
+                Judged::Holds => {}
+                Judged::Fails { node, how } => {
+                    let detail = format!("{}: {how}", check.verb.verb());
+                    return Err(self.failed_on(Verdict::Violated, check.place.line, node, detail));
+                }
+                Judged::Unseen(why) => {
+                    let why = format!("{}: {why}", check.verb.verb());
+                    self.not_judged(&step.id, &step.say, check.place.line, why);
+                }
             }
         }
         Ok(())
@@ -172,18 +183,27 @@ impl Run<'_> {
         exits
     }
 
-    /// A failure of the step that is carried out.
-    pub(super) fn failed(&self, verdict: Verdict, line: Option<u32>, detail: String) -> Box<Found> {
+    /// A failure of the step that is carried out, on the node whose turn it is.
+    pub(super) fn failed(&self, verdict: Verdict, line: Option<u32>, detail: String) -> End {
         let step = self.step.and_then(|step| self.scenario.steps.get(step));
-        Box::new(Found {
+        End::Found(Box::new(Found {
             verdict,
             property: step.map_or_else(|| "procedure".to_owned(), |step| step.id.clone()),
             sentence: step.map(|step| step.say.clone()).unwrap_or_default(),
             line: line.or_else(|| step.map(|step| step.place.line)).unwrap_or(1),
-            node: self.each.map(|node| self.cluster.name(node).to_owned()),
+            node: self.each.map(|node| self.name(node).to_owned()),
             detail,
             place: None,
-        })
+        }))
+    }
+
+    /// A failure of the step that is carried out, on this node if there is one.
+    pub(super) fn failed_on(&self, verdict: Verdict, line: u32, node: Option<NodeId>, detail: String) -> End {
+        let mut end = self.failed(verdict, Some(line), detail);
+        if let (End::Found(found), Some(node)) = (&mut end, node) {
+            found.node = Some(self.name(node).to_owned());
+        }
+        end
     }
 
     /// The time of an `eventually` begins if it begins here: at the end of this step, or of the last one.
@@ -202,7 +222,7 @@ impl Run<'_> {
     }
 
     /// Looks at every `eventually` whose time runs.
-    pub(super) async fn check_pending(&mut self) -> Going<Time> {
+    pub(super) async fn check_pending(&mut self) -> Going {
         let mut open = Vec::new();
         for pending in core::mem::take(&mut self.pending) {
             let Some(expected) = self.scenario.expects.get(pending.expect) else { continue };
@@ -211,20 +231,20 @@ impl Run<'_> {
             }
             if self.now() >= pending.until {
                 let told = self.told(&pending.wait).await;
-                return Err(Box::new(Found {
+                return Err(End::Found(Box::new(Found {
                     verdict: Verdict::NotConverged,
                     property: expected.id.clone(),
                     sentence: expected.say.clone(),
                     line: expected.place.line,
-                    node: None,
+                    node: pending.wait.about().map(|node| self.name(node).to_owned()),
                     detail: format!("{} did not come true in time: {told}", pending.wait.verb()),
                     place: None,
-                }));
+                })));
             }
             open.push(pending);
         }
         self.pending = open;
-        Ok(Time::NEVER)
+        Ok(())
     }
 }
 

@@ -5,8 +5,9 @@ use core::time::Duration;
 use zipnet_reports::Verdict;
 use zipnet_scenarios::node::{NodeRef, Nodes, Role, Which};
 
-use super::{Found, Going, LOOK, Run};
-use crate::cluster::NodeId;
+use super::{End, Going, Run};
+use crate::cast::NodeId;
+use crate::site::Site;
 
 /// How long a run waits for the leader that a step speaks of.
 const LEADER_WAIT: Duration = Duration::from_secs(10);
@@ -24,14 +25,14 @@ pub(super) enum Purpose {
     Look,
 }
 
-impl Run<'_> {
+impl<S: Site> Run<'_, S> {
     /// Every node that a reference can ever mean.
     pub(super) fn everyone(&self, reference: &NodeRef) -> Vec<NodeId> {
         match reference.which {
-            Which::Number(_) => self.cluster.find(reference).into_iter().collect(),
+            Which::Number(_) => self.site.cast().find(reference).into_iter().collect(),
             Which::Each => self.each.into_iter().collect(),
             Which::All | Which::Any | Which::Rest | Which::Leader | Which::Follower | Which::Target => {
-                self.cluster.of_role(self.cluster.home(reference), reference.role).collect()
+                self.site.cast().of_role(self.site.cast().home(reference), reference.role).collect()
             }
         }
     }
@@ -56,21 +57,21 @@ impl Run<'_> {
     }
 
     async fn choose_by(&mut self, reference: &NodeRef, purpose: Purpose) -> Going<Vec<NodeId>> {
-        let home = self.cluster.home(reference);
+        let home = self.site.cast().home(reference);
         let chosen = match reference.which {
-            Which::Number(_) => self.cluster.find(reference).into_iter().collect(),
+            Which::Number(_) => self.site.cast().find(reference).into_iter().collect(),
             Which::Each => self.each.into_iter().collect(),
             Which::Target => self.target.into_iter().collect(),
             Which::All => {
-                let all: Vec<_> = self.cluster.of_role(home, reference.role).collect();
+                let all: Vec<_> = self.site.cast().of_role(home, reference.role).collect();
                 match purpose {
                     // Nobody has to be down.
                     Purpose::Start => {
-                        return Ok(all.into_iter().filter(|node| !self.cluster.is_up(*node)).collect());
+                        return Ok(all.into_iter().filter(|node| !self.site.is_up(*node)).collect());
                     }
                     Purpose::Install => all,
                     Purpose::Act | Purpose::Look => {
-                        all.into_iter().filter(|node| self.cluster.is_up(*node)).collect()
+                        all.into_iter().filter(|node| self.site.is_up(*node)).collect()
                     }
                 }
             }
@@ -104,22 +105,23 @@ impl Run<'_> {
         Ok(chosen)
     }
 
-    fn up(&self, home: usize, role: Role) -> Vec<NodeId> {
-        self.cluster.of_role(home, role).filter(|node| self.cluster.is_up(*node)).collect()
+    /// The nodes of a role of a deployment that are up.
+    pub(super) fn up(&self, home: usize, role: Role) -> Vec<NodeId> {
+        self.site.cast().of_role(home, role).filter(|node| self.site.is_up(*node)).collect()
     }
 
     async fn wait_for_leader(&mut self, home: usize) -> Going<Option<NodeId>> {
         let until = self.now().after(LEADER_WAIT);
         loop {
-            let leader = self.cluster.leader(home);
+            let leader = self.leader(home);
             if leader.is_some() || self.now() >= until {
                 return Ok(leader);
             }
-            self.pass(self.now().after(LOOK)).await?;
+            self.pass(self.now().after(S::LOOK)).await?;
         }
     }
 
-    fn nobody(&self, reference: &NodeRef) -> Box<Found> {
+    fn nobody(&self, reference: &NodeRef) -> End {
         self.failed(Verdict::NotConverged, None, format!("no node is meant by {reference} at this moment"))
     }
 }

@@ -9,8 +9,6 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use crate::stopwatch::Stopwatch;
 
 /// What a node answered.
@@ -19,27 +17,6 @@ pub(super) struct Answer {
     /// 200 and so on.
     pub(super) status: u16,
     pub(super) body: String,
-}
-
-/// A finished round, as a server tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Record {
-    pub(super) log: String,
-    pub(super) round: u64,
-    pub(super) digest: String,
-    pub(super) participants: u64,
-    pub(super) servers: Vec<String>,
-    /// The digest of the record before it, where the node tells.
-    #[serde(default)]
-    pub(super) previous: Option<String>,
-}
-
-/// What a server foretells of a step.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Foreseen {
-    /// What would become of rounds.
-    pub(super) rounds: String,
-    pub(super) consequences: Vec<String>,
 }
 
 /// Asks the node that uses a state folder. A payload makes it an order.

@@ -7,7 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::property::{Breach, Process};
+use zipnet_core::id::{LogId, Round};
+use zipnet_core::machine::RequestId;
+
+use zipnet_reports::properties;
+
+use crate::site::Breach;
 
 /// A round, as `zipnet tail --format json` prints it.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,9 +38,11 @@ pub(super) struct Broadcasts {
     /// Without zeros at the end, as all payloads here: a slot does not tell them from its own.
     given: BTreeSet<Vec<u8>>,
     /// By process and number: what was to be published.
-    requests: BTreeMap<(Process, u64), Vec<u8>>,
+    requests: BTreeMap<(u64, RequestId), Vec<u8>>,
     /// By deployment: the messages of every round that was read.
     read: BTreeMap<usize, BTreeMap<Key, BTreeSet<Vec<u8>>>>,
+    /// By deployment: the rounds that servers finished.
+    finished: BTreeMap<usize, BTreeSet<Key>>,
     /// Those that are not proven.
     receipts: Vec<Receipt>,
 }
@@ -56,16 +63,21 @@ impl Broadcasts {
     }
 
     /// It has taken it under this number.
-    pub(super) fn requested(&mut self, process: Process, request: u64, payload: &[u8]) {
+    pub(super) fn requested(&mut self, process: u64, request: RequestId, payload: &[u8]) {
         self.requests.insert((process, request), trimmed(payload));
     }
 
     /// A client says that a message landed in a round.
-    pub(super) fn told(&mut self, process: Process, request: u64, home: usize, client: &str, round: u64) {
+    pub(super) fn told(&mut self, process: u64, request: RequestId, home: usize, client: &str, round: Round) {
         if let Some(payload) = self.requests.get(&(process, request)) {
             let payload = payload.clone();
-            self.receipts.push(Receipt { client: client.to_owned(), home, round, payload });
+            self.receipts.push(Receipt { client: client.to_owned(), home, round: round.0, payload });
         }
+    }
+
+    /// A server of a deployment says that a round is finished.
+    pub(super) fn finished(&mut self, home: usize, log: LogId, round: Round) {
+        self.finished.entry(home).or_default().insert((log.to_string(), round.0));
     }
 
     /// A line that the reader of a deployment printed.
@@ -73,7 +85,7 @@ impl Broadcasts {
     /// # Errors
     /// If the round holds a message that nobody was given.
     pub(super) fn read(&mut self, home: usize, line: &str) -> Result<(), Breach> {
-        let broken = |detail| Err(Breach::new("validity", "the reader".to_owned(), detail));
+        let broken = |detail| Err(breach("the reader", detail));
         let Ok(broadcast) = serde_json::from_str::<Broadcast>(line) else {
             return broken(format!("it printed no round: {line}"));
         };
@@ -107,13 +119,14 @@ impl Broadcasts {
         !self.receipts.is_empty()
     }
 
-    /// Judges the receipts of a deployment that are not proven by what is read. `rounds`: those that servers showed.
+    /// Judges the receipts of a deployment that are not proven by what is read.
     ///
     /// # Errors
     /// If every round with the number of a receipt was read, and the message is in none.
-    pub(super) fn judge(&mut self, home: usize, rounds: &BTreeSet<Key>) -> Result<(), Breach> {
+    pub(super) fn judge(&mut self, home: usize) -> Result<(), Breach> {
         self.is_awaited();
-        let nothing = BTreeMap::new();
+        let (nothing, none) = (BTreeMap::new(), BTreeSet::new());
+        let rounds = self.finished.get(&home).unwrap_or(&none);
         let read = self.read.get(&home).unwrap_or(&nothing);
         for receipt in self.receipts.iter().filter(|receipt| receipt.home == home) {
             let mut meant = rounds.iter().filter(|(_, round)| *round == receipt.round).peekable();
@@ -121,7 +134,7 @@ impl Broadcasts {
                 let Receipt { client, round, .. } = receipt;
                 let detail =
                     format!("{client} was told that its message landed in r{round}, and it is not there");
-                return Err(Breach::new("validity", client.clone(), detail));
+                return Err(breach(client, detail));
             }
         }
         Ok(())
@@ -131,6 +144,12 @@ impl Broadcasts {
     pub(super) fn are_read(&self) -> bool {
         !self.read.is_empty()
     }
+}
+
+fn breach(node: &str, detail: String) -> Breach {
+    let property = "validity";
+    let sentence = properties::sentence(property).unwrap_or_default();
+    Breach { property, sentence, node: node.to_owned(), detail, place: None }
 }
 
 impl Slot {
@@ -158,21 +177,23 @@ fn trimmed(payload: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const PROCESS: Process = Process(7);
+    const PROCESS: u64 = 7;
 
     fn line(round: u64, slots: &str) -> String {
-        format!(r#"{{"log":"aa","round":{round},"slots":[{slots}],"collisions":0}}"#)
+        format!(r#"{{"log":"{LOG}","round":{round},"slots":[{slots}],"collisions":0}}"#)
     }
 
-    fn rounds(numbers: &[u64]) -> BTreeSet<Key> {
-        numbers.iter().map(|round| ("aa".to_owned(), *round)).collect()
+    const LOG: LogId = LogId([0xaa; 32]);
+
+    fn finish(broadcasts: &mut Broadcasts, rounds: &[u64]) {
+        rounds.iter().for_each(|round| broadcasts.finished(0, LOG, Round(*round)));
     }
 
     fn broadcasts() -> Broadcasts {
         let mut broadcasts = Broadcasts::default();
         for (request, payload) in [(0, &b"hello"[..]), (1, &[0xff, 0, 1, 0, 0][..])] {
             broadcasts.give(payload);
-            broadcasts.requested(PROCESS, request, payload);
+            broadcasts.requested(PROCESS, RequestId(request), payload);
         }
         broadcasts
     }
@@ -182,11 +203,12 @@ mod tests {
         let mut broadcasts = broadcasts();
         let both = r#"{"slot":1,"text":"hello"},{"slot":2,"hex":"ff00010000000000"}"#;
         broadcasts.read(0, &line(1, both)).expect("both were given");
-        broadcasts.told(PROCESS, 0, 0, "client-1", 1);
-        broadcasts.told(PROCESS, 1, 0, "client-1", 1);
-        broadcasts.told(PROCESS, 9, 0, "client-1", 1);
+        broadcasts.told(PROCESS, RequestId(0), 0, "client-1", Round(1));
+        broadcasts.told(PROCESS, RequestId(1), 0, "client-1", Round(1));
+        broadcasts.told(PROCESS, RequestId(9), 0, "client-1", Round(1));
         assert!(!broadcasts.is_awaited() && broadcasts.are_read());
-        broadcasts.judge(0, &rounds(&[1])).expect("every receipt is proven");
+        finish(&mut broadcasts, &[1]);
+        broadcasts.judge(0).expect("every receipt is proven");
     }
 
     #[test]
@@ -206,17 +228,17 @@ mod tests {
     #[test]
     fn a_receipt_for_a_round_without_the_message_is_a_violation() {
         let mut broadcasts = broadcasts();
-        broadcasts.told(PROCESS, 0, 0, "client-1", 2);
+        broadcasts.told(PROCESS, RequestId(0), 0, "client-1", Round(2));
         broadcasts.read(0, &line(1, r#"{"slot":1,"text":"hello"}"#)).expect("it was given");
         assert!(broadcasts.is_awaited(), "it is in another round");
-        broadcasts.judge(0, &rounds(&[1, 2])).expect("the round was not read");
-        broadcasts.judge(0, &rounds(&[])).expect("nobody showed the round");
+        broadcasts.judge(0).expect("nobody finished the round");
+        finish(&mut broadcasts, &[1, 2]);
+        broadcasts.judge(0).expect("the round was not read");
         broadcasts.read(0, &line(2, "")).expect("it is empty");
-        broadcasts.judge(1, &rounds(&[2])).expect("that is another deployment");
-        let breach = broadcasts.judge(0, &rounds(&[1, 2])).expect_err("it is not there");
+        broadcasts.judge(1).expect("that is another deployment");
+        let breach = broadcasts.judge(0).expect_err("it is not there");
         assert_eq!((breach.property, breach.node.as_str()), ("validity", "client-1"));
-        let mut two_logs = rounds(&[2]);
-        two_logs.insert(("bb".to_owned(), 2));
-        broadcasts.judge(0, &two_logs).expect("it may be in the other log");
+        broadcasts.finished(0, LogId([0xbb; 32]), Round(2));
+        broadcasts.judge(0).expect("it may be in the other log");
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use zipnet_core::params::RoundParams;
 use zipnet_scenarios::node::Role;
 use zipnet_scenarios::scenario::Params;
 
@@ -31,6 +32,19 @@ pub(super) struct Build {
     pub(super) wire_version: u64,
     pub(super) machine_version: u64,
     pub(super) params: Shape,
+}
+
+impl Build {
+    /// The same, as nodes know it; none if no node can be built like that.
+    pub(super) fn node(&self) -> Option<zipnet_node::config::Build> {
+        let number = |number: u64| u32::try_from(number).ok();
+        let Shape { num_slots, slot_bytes, tag_len } = self.params;
+        Some(zipnet_node::config::Build {
+            params: RoundParams::new(number(num_slots)?, number(slot_bytes)?, number(tag_len)?).ok()?,
+            wire_version: u8::try_from(self.wire_version).ok()?,
+            machine_version: number(self.machine_version)?,
+        })
+    }
 }
 
 /// The shape of the rounds that they make.

@@ -30,11 +30,6 @@ impl Line {
     }
 }
 
-/// A peer id as lines print it.
-pub(super) fn short(peer: &str) -> &str {
-    peer.get(..10).unwrap_or(peer)
-}
-
 #[cfg(test)]
 mod tests {
     use zipnet_core::id::Round;

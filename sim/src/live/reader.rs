@@ -79,9 +79,4 @@ impl Reader {
         }
         self.printed.lines(false)
     }
-
-    /// Ends it.
-    pub(super) fn end(&mut self) {
-        self.process = None;
-    }
 }

@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use zipnet_core::time::Time;
 
-use crate::cluster::NodeId;
+use crate::cast::NodeId;
 use crate::network::Model;
 use crate::random::Random;
 use crate::stopwatch::Stopwatch;

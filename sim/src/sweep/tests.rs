@@ -66,6 +66,7 @@ pub(crate) fn result(seed: u64, verdict: Verdict) -> RunResult {
         not_controlled: Vec::new(),
         failure: None,
         checkpoints: Vec::new(),
+        draws: std::collections::BTreeMap::new(),
         window: Vec::new(),
     }
 }

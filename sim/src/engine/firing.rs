@@ -1,4 +1,4 @@
-//! When a fault strikes, and whom it has in its hold: the same in a simulation and on real processes.
+//! When a fault strikes, and whom it has in its hold.
 
 use core::time::Duration;
 
@@ -6,7 +6,7 @@ use zipnet_core::time::Time;
 use zipnet_scenarios::scenario::Fault;
 use zipnet_scenarios::verbs::FaultDo;
 
-use crate::cluster::NodeId;
+use crate::cast::NodeId;
 use crate::random::Random;
 
 /// A fault of a scenario at work. What it does to a node is the engine's.
