@@ -117,9 +117,9 @@ async fn readiness(State(observed): State<Observed>, RawQuery(query): RawQuery) 
         query.is_some_and(|query| query.split('&').any(|word| word.split('=').next() == Some("verbose")));
     let mut text = String::from(if status.ready { "ready\n" } else { "not ready\n" });
     if verbose {
-        for (title, sentences) in [("cause", &status.causes), ("note", &status.notes)] {
-            for sentence in sentences {
-                text.push_str(&format!("{title}: {sentence}\n"));
+        for (title, matters) in [("cause", &status.causes), ("note", &status.notes)] {
+            for matter in matters {
+                text.push_str(&format!("{title}: {matter}\n"));
             }
         }
     }

@@ -353,48 +353,16 @@ impl Deviation {
 }
 
 impl Cause {
-    /// What a sentence of the status or of readiness holds when it names this cause, where the node's own name of it is
-    /// another one or the sentence is a note; one of them is enough.
+    /// The names by which nodes know it; one of them is enough. Most causes have the same name here and there.
     #[must_use]
-    pub const fn says(self) -> &'static [&'static str] {
+    pub fn names(self) -> Vec<&'static str> {
         match self {
-            Self::TooFewClients => &["too few clients"],
-            Self::NoLeader => &["no leader"],
-            Self::BundlesMissing => &["bundles are not replicated"],
-            Self::AwaitingServer => &["waiting for the header signature of", "waiting for the partial of"],
-            Self::VoteStillCounts => &["its vote still counts"],
-            Self::VoteOfOldDisk => &["its vote is still that of the old one"],
-            Self::NoAnonymity => &["no anonymity"],
-            Self::ConnectTimeout => &["ConnectTimeout"],
-            Self::NotInCommittee
-            | Self::NoQuorum
-            | Self::Election
-            | Self::LinkCut
-            | Self::CatchingUp
-            | Self::Leaving
-            | Self::Retired
-            | Self::NotRegistered
-            | Self::FirstVoters
-            | Self::NoAggregator
-            | Self::AggregatorAway
-            | Self::TooFewServers
-            | Self::Unsigned
-            | Self::TooFewEnvelopes
-            | Self::NoAggregate
-            | Self::MissingPartial
-            | Self::NoRounds
-            | Self::NoServer
-            | Self::StrangersOnly
-            | Self::NotApproved
-            | Self::AggregateNotApplied
-            | Self::NoHeader
-            | Self::NoAggregatorKnown
-            | Self::AggregatorUnreachable
-            | Self::Barred
-            | Self::NotEnrolled
-            | Self::Declines
-            | Self::NoBroadcast
-            | Self::NobodyLinked => &[],
+            // Where somebody leads, too few voters are reachable for anything else.
+            Self::NoLeader => vec!["no-quorum", "election"],
+            // Its own bundle, or that of others.
+            Self::BundlesMissing => vec!["bundles-missing", "not-registered"],
+            Self::AwaitingServer => vec!["unsigned", "missing-partial"],
+            _ => vec![self.name()],
         }
     }
 }

@@ -617,7 +617,8 @@ impl Site for Machines {
 
     async fn readiness(&self, node: NodeId) -> Result<(bool, String), String> {
         let status = self.status(node).await.ok_or("does not answer")?;
-        Ok((status.ready, status.causes.join("; ")))
+        let why: Vec<_> = status.causes.iter().map(ToString::to_string).collect();
+        Ok((status.ready, why.join("; ")))
     }
 
     async fn plan(&self, node: NodeId, step: words::Plan, server: PeerId) -> Result<Foreseen, String> {

@@ -16,6 +16,7 @@ use zipnet_core::refused::Refused;
 use zipnet_facts::fact::Name;
 
 pub use self::cause::{Cause, causes};
+use crate::founding::Step;
 use crate::meeting::{Removal, ServerState};
 
 /// What a node knows of itself and the others.
@@ -53,7 +54,7 @@ pub struct View {
     /// How many voters the first round waits for.
     pub first_voters: u32,
     /// What a server that has had no log for some time waits for.
-    pub astray: Option<String>,
+    pub astray: Option<Step>,
     /// The aggregator of the log, or the one that a client uses.
     pub aggregator: Option<PeerId>,
     /// The only aggregator that a server's `ZIPNET_AGGREGATOR` allows.
@@ -254,6 +255,35 @@ impl Default for View {
     }
 }
 
+/// Something that an operator should know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Matter {
+    /// What it is: a stable name.
+    pub name: Name,
+    /// Whom it is about, in full.
+    pub peers: Vec<String>,
+    /// A sentence, which also says what helps.
+    pub text: String,
+}
+
+impl Matter {
+    fn new(name: &'static str, peers: &[PeerId], text: impl Into<String>) -> Self {
+        let peers = peers.iter().map(PeerId::to_string).collect();
+        Self { name: Name::Borrowed(name), peers, text: text.into() }
+    }
+
+    fn of(cause: &Cause) -> Self {
+        Self::new(cause.name(), &cause.peers(), cause.to_string())
+    }
+}
+
+impl fmt::Display for Matter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// How a node stands, as it is told and as whoever asks reads it. Field names are an interface for scripts. What a node of
 /// another build does not tell is read as nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,12 +297,10 @@ pub struct Status {
     pub role: Name,
     /// Whether rounds finish and hide their participants, as far as this node can tell.
     pub ready: bool,
-    /// Why not, in words.
-    pub causes: Vec<String>,
-    /// The same by name, in the same order: one of [`Cause::NAMES`].
-    pub cause_names: Vec<Name>,
+    /// Why not; the names are [`Cause::NAMES`].
+    pub causes: Vec<Matter>,
     /// What an operator should know although rounds may finish.
-    pub notes: Vec<String>,
+    pub notes: Vec<Matter>,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// The committee that a server belongs to: instance, committee secret and machine signature together.
@@ -336,8 +364,7 @@ impl Status {
     #[must_use]
     pub fn of(view: &View) -> Self {
         let causes = causes(view);
-        let cause_names = causes.iter().map(|cause| cause.name().into()).collect();
-        let causes: Vec<String> = causes.iter().map(Cause::to_string).collect();
+        let causes: Vec<_> = causes.iter().map(Matter::of).collect();
         let mut all: BTreeSet<PeerId> = view.voters.union(&view.learners).copied().collect();
         all.extend(view.servers.keys());
         let servers = all.iter().map(|peer| ServerStatus {
@@ -369,7 +396,6 @@ impl Status {
             role: Name::Borrowed(if view.reads { "reader" } else { view.role.name() }),
             ready: causes.is_empty(),
             causes,
-            cause_names,
             notes: notes(view),
             uptime_s: view.uptime.as_secs(),
             group: view.group.map(|group| group.to_string()),
@@ -401,7 +427,7 @@ impl Status {
     /// # Errors
     /// The causes, each a sentence.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
-        if self.causes.is_empty() { Ok(()) } else { Err(self.causes.clone()) }
+        if self.causes.is_empty() { Ok(()) } else { Err(self.causes.iter().map(Matter::to_string).collect()) }
     }
 }
 
@@ -454,15 +480,21 @@ impl View {
     }
 }
 
-fn notes(view: &View) -> Vec<String> {
-    let mut notes = view.warnings.clone();
+fn notes(view: &View) -> Vec<Matter> {
+    let mut notes: Vec<_> =
+        view.warnings.iter().map(|warning| Matter::new("warning", &[], warning.as_str())).collect();
+    let mut note = |name, peers: &[PeerId], text: String| notes.push(Matter::new(name, peers, text));
     if view.reads && !view.linked.is_empty() {
         match view.aggregator {
-            None => notes.push(
+            None => note(
+                "no-aggregator-linked",
+                &[],
                 "no aggregator is linked: servers keep the newest 8 broadcasts only, and show them when asked"
                     .to_owned(),
             ),
-            Some(aggregator) if view.linked.iter().all(|peer| *peer == aggregator) => notes.push(
+            Some(aggregator) if view.linked.iter().all(|peer| *peer == aggregator) => note(
+                "no-server-linked",
+                &[aggregator],
                 "no server is linked: the aggregator alone decides which broadcasts are seen".to_owned(),
             ),
             Some(_) => {}
@@ -471,65 +503,79 @@ fn notes(view: &View) -> Vec<String> {
     for voter in &view.voters {
         let name = voter.short();
         if view.old_disks.contains(voter) && *voter != view.me {
-            notes.push(format!(
+            let text = format!(
                 "server {name} has a new disk, and its vote is still that of the old one: replace no other disk before it \
                  votes"
-            ));
+            );
+            note("vote-of-old-disk", &[*voter], text);
         }
         if view.answers(voter) {
             continue;
         }
         match view.servers.get(voter) {
-            Some(ServerState::Departed) => notes.push(format!(
-                "server {name} has departed and is expected back; its vote still counts: if it was removed, run zipnet retire --dead"
-            )),
-            Some(ServerState::Registered) | None => notes.push(format!(
-                "server {name} is not reachable and has announced nothing; its vote still counts"
-            )),
-            Some(ServerState::Leaving | ServerState::Retired) => {
-                notes.push(format!("server {name} is gone for good; its vote is about to be removed"));
-            }
+            Some(ServerState::Departed) => note(
+                "vote-still-counts",
+                &[*voter],
+                format!(
+                    "server {name} has departed and is expected back; its vote still counts: if it was removed, run zipnet \
+                     retire --dead"
+                ),
+            ),
+            Some(ServerState::Registered) | None => note(
+                "vote-still-counts",
+                &[*voter],
+                format!("server {name} is not reachable and has announced nothing; its vote still counts"),
+            ),
+            Some(ServerState::Leaving | ServerState::Retired) => note(
+                "vote-about-to-be-removed",
+                &[*voter],
+                format!("server {name} is gone for good; its vote is about to be removed"),
+            ),
         }
     }
     if let (Some(configured), Some(aggregator)) = (view.configured, view.aggregator)
         && configured != aggregator
     {
-        notes.push(format!(
+        let text = format!(
             "the aggregator of the log is {}, and ZIPNET_AGGREGATOR names {}: set it to the first before this server starts \
              again, or it approves no later key of that one",
             aggregator.short(),
             configured.short()
-        ));
+        );
+        note("another-aggregator", &[aggregator, configured], text);
     }
     let refused = view.refusals.get(&view.me).map_or(0, BTreeSet::len);
     if !view.unrefused.is_empty() && refused >= view.refused_max {
-        notes.push(format!(
+        let text = format!(
             "{} of the clients that zipnet refuse lists on this server are registered and not refused: one server may \
              keep out {}",
             view.unrefused.len(),
             view.refused_max
-        ));
+        );
+        note("refuses-too-many", &[], text);
     }
     let voters = view.voters.len();
     if (1..3).contains(&voters) {
-        notes.push(format!(
+        let text = format!(
             "{voters} of the advised 3 servers have a vote: rounds and changes stop when one of them stops"
-        ));
+        );
+        note("few-voters", &[], text);
     } else if voters > 0 && voters.is_multiple_of(2) {
-        notes.push(format!(
-            "{voters} servers have a vote: an even number tolerates no more failures than {}",
-            voters - 1
-        ));
+        let fewer = voters - 1;
+        let text =
+            format!("{voters} servers have a vote: an even number tolerates no more failures than {fewer}");
+        note("even-voters", &[], text);
     }
     if let Some(floor) = view.min_servers
         && !view.roster.is_empty()
         && count(view.roster.len()) < count(view.servers.len())
     {
-        notes.push(format!(
+        let text = format!(
             "the roster has {} of {} known servers; at least {floor} are required",
             view.roster.len(),
             view.servers.len()
-        ));
+        );
+        note("roster-incomplete", &[], text);
     }
     notes
 }
@@ -607,12 +653,12 @@ impl fmt::Display for Status {
             );
             writeln!(f, "{}", line.trim_end())?;
         }
-        for (title, sentences) in [("not ready", &self.causes), ("note", &self.notes)] {
-            if !sentences.is_empty() {
+        for (title, matters) in [("not ready", &self.causes), ("note", &self.notes)] {
+            if !matters.is_empty() {
                 writeln!(f)?;
             }
-            for sentence in sentences {
-                writeln!(f, "{title}: {sentence}")?;
+            for matter in matters {
+                writeln!(f, "{title}: {matter}")?;
             }
         }
         Ok(())
@@ -653,11 +699,21 @@ mod tests {
         Status::of(view).readiness().err().unwrap_or_default()
     }
 
+    /// The names of what stands in the way.
+    fn names(status: &Status) -> Vec<String> {
+        status.causes.iter().map(|cause| cause.name.to_string()).collect()
+    }
+
+    /// The sentences of the notes.
+    fn noted(status: &Status) -> Vec<String> {
+        status.notes.iter().map(|note| note.text.clone()).collect()
+    }
+
     #[test]
     fn a_healthy_committee_is_ready_and_silent() {
         let status = Status::of(&healthy());
         assert_eq!(status.readiness(), Ok(()));
-        assert_eq!(status.notes, Vec::<String>::new());
+        assert_eq!(status.notes, []);
     }
 
     #[test]
@@ -667,6 +723,7 @@ mod tests {
         assert_eq!(status.readiness(), Ok(()), "rounds go on");
         assert!(
             status.notes[0]
+                .text
                 .starts_with("server 0303030303 has a new disk, and its vote is still that of the old one")
         );
         let votes: Vec<_> = status.servers.iter().map(|server| &*server.vote).collect();
@@ -765,14 +822,17 @@ mod tests {
                         for them: bring the missing server back or add one, restart the clients, or set ZIPNET_MIN_SERVERS \
                         on them; servers that are away: server-0303030303";
         let status = Status::of(&unattended());
-        assert_eq!((status.causes[0].as_str(), &*status.cause_names[0]), (sentence, "too-few-envelopes"));
+        assert_eq!(
+            (status.causes[0].text.as_str(), &*status.causes[0].name),
+            (sentence, "too-few-envelopes")
+        );
         assert_eq!(status.awaits.as_deref(), Some("waiting for clients: 1 of 2 envelopes have come"));
         // The aggregator says the same.
         let aggregator =
             View { me: peer(9), role: Role::Aggregator, servers: BTreeMap::new(), ..unattended() };
         let status = Status::of(&aggregator);
-        assert_eq!(status.cause_names, ["too-few-envelopes"]);
-        assert!(sentence.starts_with(&status.causes[0]), "{}", status.causes[0]);
+        assert_eq!(names(&status), ["too-few-envelopes"]);
+        assert!(sentence.starts_with(&status.causes[0].text), "{}", status.causes[0]);
         // And so does a client, in its own words.
         let declined =
             Declined { reason: Refused::RosterTooSmall, servers: 2, floor: 3, missing: vec![peer(3)] };
@@ -824,9 +884,11 @@ mod tests {
         };
         for view in [&bridge, &leader, &cut_off] {
             let status = Status::of(view);
-            assert!(status.cause_names.contains(&"link-cut".into()), "{:?}", status.causes);
+            assert!(names(&status).contains(&"link-cut".to_owned()), "{:?}", status.causes);
             let sentence =
-                status.causes.iter().find(|cause| cause.contains("do not reach each other")).unwrap();
+                status.causes.iter().find(|cause| cause.text.contains("do not reach each other")).unwrap();
+            assert_eq!(sentence.peers.len(), 2, "both are named: {sentence:?}");
+            let sentence = &sentence.text;
             assert!(
                 sentence.contains("server-0202020202") && sentence.contains("server-0303030303"),
                 "{sentence}"
@@ -834,13 +896,13 @@ mod tests {
         }
         // Without anybody who reaches both, there is no link to mend.
         let down = View { cut: cut(&[(1, &[2]), (2, &[1])]), ..bridge };
-        assert_eq!(Status::of(&down).cause_names, ["unsigned"]);
+        assert_eq!(names(&Status::of(&down)), ["unsigned"]);
     }
 
     #[test]
     fn what_else_keeps_rounds_from_being_opened_has_a_name() {
         let stalled = Some(Finalized { round: Round(17), participants: 4, age: Duration::from_secs(60) });
-        let names = |view: &View| Status::of(view).cause_names;
+        let names = |view: &View| names(&Status::of(view));
         let without = View { finalized: stalled, linked: [peer(2), peer(3)].into(), ..healthy() };
         assert_eq!(names(&without), ["aggregator-away"]);
         let folding = View { open: open(Awaits::Aggregate), ..without };
@@ -880,7 +942,7 @@ mod tests {
 
     #[test]
     fn until_a_round_is_late_it_is_what_the_last_one_waited_for() {
-        let names = |view: &View| Status::of(view).cause_names;
+        let names = |view: &View| names(&Status::of(view));
         let round = |round, age, awaits| {
             Some(OpenRound { round: Round(round), age: Duration::from_millis(age), awaits })
         };
@@ -921,9 +983,9 @@ mod tests {
             ..healthy()
         };
         let status = Status::of(&view);
-        assert_eq!(status.cause_names, ["catching-up", "not-registered"]);
+        assert_eq!(names(&status), ["catching-up", "not-registered"]);
         let unled = View { leader: None, linked: BTreeSet::new(), ..view };
-        assert_eq!(Status::of(&unled).cause_names, ["no-quorum", "catching-up", "not-registered"]);
+        assert_eq!(names(&Status::of(&unled)), ["no-quorum", "catching-up", "not-registered"]);
     }
 
     #[test]
@@ -935,7 +997,7 @@ mod tests {
 
     #[test]
     fn an_aggregator_names_the_first_thing_that_is_wrong() {
-        let names = |view: &View| Status::of(view).cause_names;
+        let names = |view: &View| names(&Status::of(view));
         let aggregator = View { me: peer(9), role: Role::Aggregator, ..unattended() };
         assert_eq!(names(&View { open: None, ..aggregator.clone() }), ["too-few-envelopes"], "of the last");
         let few = View { clients: 1, ..aggregator.clone() };
@@ -961,11 +1023,11 @@ mod tests {
         let status = Status::of(&View { configured: Some(peer(8)), ..healthy() });
         assert!(status.ready);
         assert!(
-            status.notes[0].starts_with(
+            status.notes[0].text.starts_with(
                 "the aggregator of the log is 0909090909, and ZIPNET_AGGREGATOR names 0808080808"
             )
         );
-        assert_eq!(Status::of(&View { configured: Some(peer(9)), ..healthy() }).notes, Vec::<String>::new());
+        assert_eq!(Status::of(&View { configured: Some(peer(9)), ..healthy() }).notes, []);
     }
 
     #[test]
@@ -991,16 +1053,20 @@ mod tests {
         let mut view = healthy();
         view.linked.remove(&peer(3));
         assert_eq!(
-            Status::of(&view).notes,
+            noted(&Status::of(&view)),
             ["server 0303030303 is not reachable and has announced nothing; its vote still counts"]
         );
         view.servers.insert(peer(3), ServerState::Departed);
-        assert!(Status::of(&view).notes[0].contains("its vote still counts: if it was removed"));
+        assert!(Status::of(&view).notes[0].text.contains("its vote still counts: if it was removed"));
         view.voters.insert(peer(4));
         view.linked.insert(peer(4));
-        assert!(Status::of(&view).notes.iter().any(|note| note.contains("even number tolerates no more")));
+        assert!(
+            Status::of(&view).notes.iter().any(|note| note.text.contains("even number tolerates no more"))
+        );
         view.voters = [peer(1), peer(2)].into();
-        assert!(Status::of(&view).notes.iter().any(|note| note.starts_with("2 of the advised 3 servers")));
+        assert!(
+            Status::of(&view).notes.iter().any(|note| note.text.starts_with("2 of the advised 3 servers"))
+        );
     }
 
     #[test]
@@ -1030,9 +1096,9 @@ mod tests {
         assert!(causes(&lost)[0].starts_with("ConnectTimeout: "), "{:?}", causes(&lost));
         let reader = View { linked: [peer(2)].into(), ..reader };
         assert_eq!(causes(&reader), Vec::<String>::new());
-        assert!(Status::of(&reader).notes[0].starts_with("no aggregator is linked"));
+        assert!(Status::of(&reader).notes[0].text.starts_with("no aggregator is linked"));
         let reader = View { aggregator: Some(peer(2)), ..reader };
-        assert!(Status::of(&reader).notes[0].starts_with("no server is linked"));
+        assert!(Status::of(&reader).notes[0].text.starts_with("no server is linked"));
         let reader = View { linked: [peer(2), peer(3)].into(), ..reader };
         let status = Status::of(&reader);
         assert_eq!((&*status.role, status.notes), ("reader", vec![]));
@@ -1089,7 +1155,7 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         );
         let full = View { unrefused: [peer(120), peer(121)].into(), refused_max: 16, ..refusing };
         assert_eq!(
-            Status::of(&full).notes,
+            noted(&Status::of(&full)),
             [
                 "2 of the clients that zipnet refuse lists on this server are registered and not refused: one server may \
               keep out 16"

@@ -190,7 +190,8 @@ fn seconds(duration: Duration) -> String {
 }
 
 fn causes(page: &Value) -> String {
-    let causes: Vec<_> = page["causes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let causes = page["causes"].as_array().into_iter().flatten();
+    let causes: Vec<_> = causes.filter_map(|cause| cause["text"].as_str()).collect();
     if causes.is_empty() { "the node names no cause".to_owned() } else { causes.join("; ") }
 }
 

@@ -2,7 +2,7 @@
 
 use zipnet_core::machine::Outcome as Fate;
 use zipnet_core::time::Time;
-use zipnet_node::status::Status;
+use zipnet_node::status::{Matter, Status};
 use zipnet_reports::Verdict;
 use zipnet_scenarios::node::{Nodes, Role, Which};
 use zipnet_scenarios::verbs::Condition;
@@ -304,7 +304,7 @@ impl<S: Site> Run<'_, S> {
         match self.site.status(node).await {
             None => "does not answer".to_owned(),
             Some(status) if status.causes.is_empty() => "is ready".to_owned(),
-            Some(status) => status.causes.join("; "),
+            Some(status) => said(&status.causes),
         }
     }
 
@@ -319,11 +319,11 @@ impl<S: Site> Run<'_, S> {
         let Some(status) = self.site.status(node).await else {
             return Err(format!("{name} does not answer"));
         };
-        let named = names.map(|named| self.site.cast().peer(named).short());
+        let named = names.map(|named| self.site.cast().peer(named).to_string());
         if tells(&status, cause, named.as_deref()) {
             return Ok(());
         }
-        Err(format!("{name} says {:?}, notes {:?}", status.causes, status.notes))
+        Err(format!("{name} says [{}], notes [{}]", said(&status.causes), said(&status.notes)))
     }
 
     /// Whether a node was refused for a reason since a moment.
@@ -346,8 +346,13 @@ impl<S: Site> Run<'_, S> {
     }
 }
 
+/// What a status says, in words.
+fn said(matters: &[Matter]) -> String {
+    matters.iter().map(|matter| matter.text.as_str()).collect::<Vec<_>>().join("; ")
+}
+
 /// Whether a refusal of this name was made for this reason.
-pub(crate) fn fits(name: &str, reason: Reason) -> bool {
+fn fits(name: &str, reason: Reason) -> bool {
     match reason {
         Reason::RosterTooSmall => name == "roster-too-small" || name == "pin-missing",
         Reason::TooFewParticipants => name == "too-few-participants" || name == "below-floor",
@@ -355,13 +360,16 @@ pub(crate) fn fits(name: &str, reason: Reason) -> bool {
     }
 }
 
-/// Whether a status names a cause, by its name or in words, in a sentence with this in it.
-pub(crate) fn tells(status: &Status, cause: Cause, named: Option<&str>) -> bool {
-    let is_named = |sentence: &String| named.is_none_or(|named| sentence.contains(named));
-    let says = |sentence: &String| cause.says().iter().any(|words| sentence.contains(words));
-    let mut causes = status.causes.iter().zip(&status.cause_names);
-    causes.any(|(sentence, name)| (name == cause.name() || says(sentence)) && is_named(sentence))
-        || status.notes.iter().any(|note| says(note) && is_named(note))
+/// Whether a status names a cause, and a peer with it.
+fn tells(status: &Status, cause: Cause, named: Option<&str>) -> bool {
+    let names = cause.names();
+    let led = status.leader.is_some();
+    let fits = |matter: &Matter| {
+        names.contains(&&*matter.name)
+            && named.is_none_or(|named| matter.peers.iter().any(|peer| peer == named))
+            && !(led && cause == Cause::NoLeader)
+    };
+    status.causes.iter().chain(&status.notes).any(fits)
 }
 
 #[cfg(test)]
@@ -380,6 +388,35 @@ mod tests {
         for name in status::Cause::NAMES {
             assert!(Cause::ALL.iter().any(|(_, word, _)| *word == name), "no scenario can ask for {name}");
         }
+    }
+
+    #[test]
+    fn whatever_a_scenario_asks_for_a_node_can_say() {
+        let notes = ["vote-still-counts"];
+        for (cause, word, _) in Cause::ALL {
+            for name in cause.names() {
+                assert!(status::Cause::NAMES.contains(&name) || notes.contains(&name), "{word}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_by_its_name_and_whom_it_is_about() {
+        let about = |name: &'static str, peers: &[&str]| Matter {
+            name: name.into(),
+            peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
+            text: String::new(),
+        };
+        let status = Status {
+            causes: vec![about("no-quorum", &["aa"])],
+            notes: vec![about("vote-still-counts", &["bb"])],
+            ..Status::default()
+        };
+        assert!(tells(&status, Cause::NoQuorum, Some("aa")) && !tells(&status, Cause::NoQuorum, Some("bb")));
+        assert!(tells(&status, Cause::VoteStillCounts, Some("bb")) && !tells(&status, Cause::Election, None));
+        assert!(tells(&status, Cause::NoLeader, None));
+        let led = Status { leader: Some("cc".to_owned()), ..status };
+        assert!(tells(&led, Cause::NoQuorum, None) && !tells(&led, Cause::NoLeader, None));
     }
 
     #[test]

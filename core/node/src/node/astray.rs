@@ -41,10 +41,10 @@ impl<W: Observer, C: Checks> Node<W, C> {
         self.astray = Some(next);
     }
 
-    /// What the operator of a server that has had no log for some time should know.
-    pub(super) fn says_astray(&self, now: Time) -> Option<String> {
+    /// What a server that has had no log for some time waits for.
+    pub(super) fn waits_astray(&self, now: Time) -> Option<Step> {
         let lasts = now.since(self.astray_since) >= PATIENCE;
-        self.astray.as_ref().filter(|_| lasts).and_then(explain)
+        self.astray.clone().filter(|step| lasts && *step != Step::Found)
     }
 
     /// Whether this server takes nothing but a log before it has made the first entry of one itself. See

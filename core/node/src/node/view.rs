@@ -216,7 +216,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
         if let Part::Server(part) = &self.config.part {
             view.configured = part.aggregator;
             view.first_voters = u32::try_from(self.first_voters).unwrap_or(u32::MAX).min(part.first_voters);
-            view.astray = self.says_astray(now);
+            view.astray = self.waits_astray(now);
             view.min_participants = view.min_participants.max(part.floors.participants);
         }
         view

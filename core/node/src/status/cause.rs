@@ -10,6 +10,7 @@ use zipnet_core::message::Turnout;
 use zipnet_core::refused::Refused;
 
 use super::{Awaits, CONNECT_TIMEOUT, OpenRound, View, connect_timeout, count, names};
+use crate::founding::{Step, explain};
 use crate::meeting::{ServerState, majority};
 
 /// Why a node is not ready. Displayed as a sentence that names the cause and, where it is not plain, the next step.
@@ -18,7 +19,7 @@ pub enum Cause {
     /// A server has no log.
     NotInCommittee {
         /// What it waits for, once it has waited for some time.
-        astray: Option<String>,
+        astray: Option<Step>,
     },
     /// Too few voters are reachable to agree on anything.
     NoQuorum {
@@ -240,6 +241,50 @@ impl Cause {
             Self::Declines { .. } => "declines",
             Self::NoBroadcast => "no-broadcast",
             Self::NobodyLinked => "nobody-linked",
+        }
+    }
+}
+
+impl Cause {
+    /// Whom it is about.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerId> {
+        let of = |pairs: &[(PeerId, bool)]| pairs.iter().map(|(peer, _)| *peer).collect();
+        match self {
+            Self::NoQuorum { absent, forgot, .. } => absent.iter().chain(forgot).copied().collect(),
+            Self::LinkCut { one, other } => vec![*one, *other],
+            Self::BundlesMissing(missing)
+            | Self::AggregateNotApplied { missing, .. }
+            | Self::Declines { missing, .. } => missing.clone(),
+            Self::AggregatorAway(aggregator) | Self::AggregatorUnreachable(aggregator) => vec![*aggregator],
+            Self::Unsigned { missing, .. } | Self::MissingPartial { missing, .. } => of(missing),
+            Self::TooFewEnvelopes { away, .. } => away.clone(),
+            Self::NoAggregate { aggregator, .. } => aggregator.iter().copied().collect(),
+            Self::NotApproved { refused } => refused.iter().map(|(peer, _)| *peer).collect(),
+            Self::NotInCommittee { astray: Some(Step::Follow(peer)) } => vec![*peer],
+            Self::NotInCommittee { astray: Some(Step::Wait { missing, .. }) } => missing.clone(),
+            Self::NotInCommittee { .. }
+            | Self::Election
+            | Self::VoteOfOldDisk
+            | Self::CatchingUp
+            | Self::Leaving
+            | Self::Retired
+            | Self::NotRegistered
+            | Self::FirstVoters { .. }
+            | Self::NoAggregator
+            | Self::TooFewClients { .. }
+            | Self::TooFewServers { .. }
+            | Self::NoRounds
+            | Self::NoAnonymity
+            | Self::NoServer
+            | Self::StrangersOnly
+            | Self::NoHeader
+            | Self::ConnectTimeout { .. }
+            | Self::NoAggregatorKnown
+            | Self::Barred
+            | Self::NotEnrolled
+            | Self::NoBroadcast
+            | Self::NobodyLinked => Vec::new(),
         }
     }
 }
@@ -497,10 +542,12 @@ fn envelopes(f: &mut fmt::Formatter<'_>, floor: u32, turnout: &Turnout, away: &[
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInCommittee { astray: Some(astray) } => f.write_str(astray),
-            Self::NotInCommittee { astray: None } => {
-                f.write_str("not in the committee yet: waiting for a leader to send the log")
-            }
+            Self::NotInCommittee { astray } => f.write_str(
+                &astray
+                    .as_ref()
+                    .and_then(explain)
+                    .unwrap_or_else(|| "not in the committee yet: waiting for a leader to send the log".to_owned()),
+            ),
             Self::NoQuorum { led, alive, voters, absent, forgot } => {
                 let what = if *led { "no majority" } else { "no leader" };
                 let needed = majority(*voters);
