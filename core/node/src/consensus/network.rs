@@ -450,6 +450,9 @@ impl<T: Transport> Calls<T> {
 
 /// Has openraft follow the sender of a request if its vote counts, and judges the request by what this node has then. The
 /// error is the reply to a sender whose vote does not count.
+///
+/// Whoever follows nobody yet follows nobody for what it does not take: it may be about to found a group, and could not with
+/// a vote of its own.
 async fn follow<W: World, M: Machine, Said: Send + 'static, T: Send + 'static>(
     raft: &Raft<W, M>,
     vote: Vote,
@@ -460,7 +463,9 @@ async fn follow<W: World, M: Machine, Said: Send + 'static, T: Send + 'static>(
     let mut said = said;
     for first in [true, false] {
         let look = move |state: &RaftState<Types<W::Runtime>>| {
-            let verdict = if *state.vote_ref() == vote {
+            let followed = *state.vote_ref();
+            let is_first = followed.leader_id.term == 0;
+            let verdict = if followed == vote || is_first {
                 let standing = Standing {
                     committed: state.local_committed().copied(),
                     last: state.log_ids.last().copied(),
@@ -469,9 +474,12 @@ async fn follow<W: World, M: Machine, Said: Send + 'static, T: Send + 'static>(
                     settled: state.membership_state.committed(),
                     effective: state.membership_state.effective(),
                 };
-                Verdict::Judged(judge(&standing, &said))
+                match judge(&standing, &said) {
+                    Ok(_) if followed != vote => Verdict::Unfollowed(followed),
+                    judged => Verdict::Judged(judged),
+                }
             } else {
-                Verdict::Unfollowed(*state.vote_ref())
+                Verdict::Unfollowed(followed)
             };
             (said, verdict)
         };

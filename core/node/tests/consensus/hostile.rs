@@ -107,6 +107,46 @@ fn whoever_is_about_to_found_a_group_gives_no_vote_before() {
 }
 
 #[test]
+fn what_is_refused_leaves_no_vote_behind_in_whoever_is_about_to_found_a_group() {
+    block_on(async {
+        let voters: BTreeSet<_> = (1..=3).map(id).collect();
+        let leads = Vote::new_committed(1, NodeId(id(2)));
+        let at = |index| LogId::new_term_index(1, index);
+        let append = |entries, commit| Request::Append { vote: leads, prev: None, entries, commit };
+        let first = || membership(1, 0, &[1, 2, 3]);
+        let nowhere = SnapshotMeta { last_log_id: None, last_membership: StoredMembership::default() };
+        let rounds = Bytes::from(postcard::to_allocvec(&[vec![1_u8]]).expect("memory suffices"));
+        let liars = [
+            // Logs that no leader has: a second change before the first one is agreed on, and agreement on what is not in it.
+            append(vec![first(), membership(1, 1, &[1, 2])], None),
+            append(vec![first()], Some(LogId::new_term_index(0, 0))),
+            // Snapshots that end nowhere, or with a membership of which they do not say where it stands.
+            Request::Snapshot(leads, nowhere, rounds.clone()),
+            Request::Snapshot(
+                leads,
+                SnapshotMeta {
+                    last_log_id: Some(at(7)),
+                    last_membership: StoredMembership::new(None, members(&[1, 2, 3])),
+                },
+                rounds,
+            ),
+        ];
+        for request in liars {
+            let group = Group::default();
+            group.open(1).await;
+            let node = group.node(1);
+            node.believe(Believed { named: voters.clone(), holds_vote: true, ..Believed::default() });
+            if send(&node, 2, request.clone()).is_ok() {
+                eventually("it is refused", || !group.refused(1).is_empty()).await;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(node.state().term, 0, "{request:?}");
+            node.found_group(voters.clone()).await.expect("it has followed nobody");
+        }
+    });
+}
+
+#[test]
 fn a_retired_voter_is_not_heard() {
     block_on(async {
         let group = Group::start(3).await;
