@@ -161,12 +161,16 @@ impl Duplicates {
                 return;
             }
             out.push(Order::CloseSpare(kept.current.connection));
-            if let Some(challenge) = kept.challenge.take() {
-                self.challenged.remove(&(challenge.until, peer));
-                out.push(Order::Refuse(challenge.newcomer.connection));
-            }
             kept.current = arrival;
             out.push(Order::Use(arrival.connection));
+            // What was queued while this node stood still may be of a process that is dead by now: it is no answer.
+            if let Some(challenge) = &mut kept.challenge {
+                self.challenged.remove(&(challenge.until, peer));
+                self.nonce = self.nonce.wrapping_add(1);
+                (challenge.nonce, challenge.until) = (self.nonce, now.after(CHALLENGE));
+                self.challenged.insert((challenge.until, peer));
+                out.push(Order::Challenge(arrival.connection, challenge.nonce));
+            }
             return;
         }
         if !checks.enforce(Check::UniqueIdentity) {
@@ -779,6 +783,27 @@ mod tests {
         let (mut duplicates, mut out) = duplicates();
         assert!(!duplicates.closed(peer(7), ConnectionId(1), &mut out));
         assert_eq!(out, [Order::Use(ConnectionId(2))]);
+    }
+
+    #[test]
+    fn an_old_connection_that_is_read_late_is_no_sign_of_life() {
+        let (mut duplicates, mut out) = duplicates();
+        duplicates.arrive(Time(SECOND), peer(7), arrival(3, 1, false), &Strict, &mut out);
+        let asked_anew = [
+            Order::CloseSpare(ConnectionId(1)),
+            Order::Use(ConnectionId(3)),
+            Order::Challenge(ConnectionId(3), 102),
+        ];
+        assert_eq!(core::mem::take(&mut out), asked_anew);
+        duplicates.answer(peer(7), ConnectionId(3), 101, &mut out);
+        duplicates.tick(Time(3 * SECOND - 1), &mut out);
+        assert_eq!(out, [], "it was asked about the connection before");
+        let mut alive = duplicates.clone();
+        duplicates.tick(Time(3 * SECOND), &mut out);
+        assert_eq!(out, [Order::CloseGhost(ConnectionId(3)), Order::Use(ConnectionId(2))], "it is dead");
+        out.clear();
+        alive.answer(peer(7), ConnectionId(3), 102, &mut out);
+        assert_eq!(out, [Order::Refuse(ConnectionId(2))], "it lives");
     }
 
     #[test]
