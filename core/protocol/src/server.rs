@@ -18,8 +18,8 @@ use crate::committee::{self, Committee, OpenRound, SignedRecord};
 use crate::id::{Digest, Epoch, LogId, PeerId, Role, Round};
 use crate::machine::{Abandonment, Deadline, Done, Effect, Job, Outbox, Report};
 use crate::message::{
-    Aggregate, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial, RosterServer,
-    Standing, Turnout,
+    Aggregate, Announcement, Bundle, Command, Disclaimer, Floors, Header, HeaderSignature, Message, Partial,
+    RosterServer, Standing, Turnout,
 };
 use crate::pad::End;
 use crate::parts::Parts;
@@ -154,6 +154,7 @@ enum Want {
     Refuse(PeerId),
     Withdraw(PeerId),
     Depart,
+    Carry(PeerId),
 }
 
 /// Where the server stands with the open round.
@@ -296,6 +297,8 @@ pub struct Server<C> {
     /// The clients that the operator of this server refuses.
     unwanted: BTreeSet<PeerId>,
     dead: BTreeSet<PeerId>,
+    /// What other servers said when they left and nobody led, by server: it is brought into the log once they are gone.
+    entrusted: BTreeMap<PeerId, Announcement>,
     stopping: Option<Stopping>,
     tried: BTreeMap<Want, Retry>,
 }
@@ -359,6 +362,7 @@ impl<C: Checks> Server<C> {
             retiring: false,
             unwanted: BTreeSet::new(),
             dead: BTreeSet::new(),
+            entrusted: BTreeMap::new(),
             stopping: None,
             tried: BTreeMap::new(),
         }
@@ -710,6 +714,7 @@ impl<C: Checks> Server<C> {
     fn proposed(&mut self, from: PeerId, role: Option<Role>, command: Command, out: &mut Outbox) {
         match role {
             Some(Role::Server) => {
+                self.entrust(from, &command);
                 if self.leads() {
                     out.push(Effect::Propose(command));
                 }
@@ -725,6 +730,36 @@ impl<C: Checks> Server<C> {
             }
             Some(Role::Aggregator | Role::Client) | None => refuse(out, "propose", Refused::WrongRole, from),
         }
+    }
+
+    /// Keeps what a server says of its own leaving until the log has it: whoever says so may be gone before anybody leads.
+    fn entrust(&mut self, from: PeerId, command: &Command) {
+        let (Command::DepartServer(announcement) | Command::RetireServer(announcement)) = command else {
+            return;
+        };
+        let fits = match announcement.standing {
+            Standing::Registered => false,
+            Standing::Departed => matches!(command, Command::DepartServer(_)),
+            Standing::Leaving => matches!(command, Command::RetireServer(_)),
+        };
+        let is_own = announcement.server == from;
+        if fits && is_own && is_missing(&self.committee, announcement) && announcement.verify() {
+            self.entrusted.insert(from, *announcement);
+        }
+    }
+
+    /// Says that this server leaves: to the log, and to every server that is here if nobody seems to bring it in there.
+    fn say_farewell(&self, command: Command, out: &mut Outbox) {
+        let is_away = |leader: PeerId| leader != self.config.me && !self.links.contains_key(&leader);
+        let resend = self.config.resend;
+        let is_late = self.stopping.is_some_and(|stopping| stopping.since.after(resend) <= self.now);
+        if self.leader.is_none_or(is_away) || is_late {
+            let others = self.links.iter().filter(|(peer, _)| self.leader != Some(**peer));
+            for (peer, _) in others.filter(|(_, role)| **role == Role::Server) {
+                send(out, *peer, &Message::Propose(command.clone()));
+            }
+        }
+        out.push(Effect::Propose(command));
     }
 
     /// Whether a change of the registry lists clients that may not register. It would be refused as a whole, so the
@@ -903,8 +938,8 @@ impl<C: Checks> Server<C> {
                         out.push(Effect::Propose(Command::RegisterServer { bundle, announcement }));
                     }
                 }
-                Standing::Departed => out.push(Effect::Propose(Command::DepartServer(announcement))),
-                Standing::Leaving => out.push(Effect::Propose(Command::RetireServer(announcement))),
+                Standing::Departed => self.say_farewell(Command::DepartServer(announcement), out),
+                Standing::Leaving => self.say_farewell(Command::RetireServer(announcement), out),
             },
             Done::HeaderSigned(signature) => {
                 let current = self.promise.as_mut().filter(|promise| promise.header == signature.header);
@@ -1243,6 +1278,7 @@ impl<C: Checks> Server<C> {
         } else if self.bundle.is_some() && self.rekey_at() <= self.now && idle {
             self.bundle = None;
         }
+        self.entrusted.retain(|_, announcement| is_missing(&self.committee, announcement));
         let wanted = self.wanted();
         self.tried.retain(|want, _| wanted.contains(want));
         for want in wanted {
@@ -1260,7 +1296,8 @@ impl<C: Checks> Server<C> {
                     | Want::Testify(_)
                     | Want::Refuse(_)
                     | Want::Withdraw(_)
-                    | Want::Depart => retry.again(self.now, self.config.resend),
+                    | Want::Depart
+                    | Want::Carry(_) => retry.again(self.now, self.config.resend),
                 }
                 self.attempt(want, out);
             }
@@ -1316,6 +1353,8 @@ impl<C: Checks> Server<C> {
         } else if (self.may_depart() || keyless) && entry.is_some_and(committee::Server::takes_part) {
             wanted.push(Want::Depart);
         }
+        let gone = self.entrusted.keys().filter(|server| !self.links.contains_key(*server));
+        wanted.extend(gone.map(|server| Want::Carry(*server)));
         if self.wants_to_open() {
             wanted.push(Want::Open(self.next_round()));
         }
@@ -1437,6 +1476,14 @@ impl<C: Checks> Server<C> {
             (Want::Open(_), Some(log)) => self.attempt_open(log, out),
             (Want::Retire, Some(log)) => self.announce(log, Standing::Leaving, out),
             (Want::Depart, Some(log)) => self.announce(log, Standing::Departed, out),
+            (Want::Carry(server), Some(_)) => {
+                if let Some(said) = self.entrusted.get(&server).copied() {
+                    out.push(Effect::Propose(match said.standing {
+                        Standing::Leaving => Command::RetireServer(said),
+                        Standing::Registered | Standing::Departed => Command::DepartServer(said),
+                    }));
+                }
+            }
             (Want::Testify(server), Some(log)) => {
                 if let Some(entry) = self.committee.servers().get(&server) {
                     let epoch = entry.bundle.epoch;
@@ -1742,6 +1789,17 @@ impl<C: Checks> Server<C> {
         let stopped = self.stopping.is_some_and(|stopping| stopping.finished);
         assert!(!stopped || self.tried.is_empty(), "a stopped server wants nothing");
     }
+}
+
+/// Whether an announcement could be applied and is not.
+fn is_missing<C: Checks>(committee: &Committee<C>, announcement: &Announcement) -> bool {
+    let known = committee.servers().get(&announcement.server);
+    committee.log() == Some(announcement.log)
+        && known.is_some_and(|known| {
+            known.bundle.epoch == announcement.epoch
+                && known.counter < announcement.counter
+                && known.standing != announcement.standing
+        })
 }
 
 fn send(out: &mut Outbox, to: PeerId, message: &Message) {

@@ -802,6 +802,70 @@ fn a_farewell_comes_before_the_departure() {
     assert!(play.server.committee().retired().contains(&play.cast.server(0)));
 }
 
+/// To whom a departure was given.
+fn entrusted(effects: &[Effect]) -> Vec<PeerId> {
+    let departs = |message: &Message| matches!(message, Message::Propose(Command::DepartServer(_)));
+    sent(effects).into_iter().filter(|(_, message)| departs(message)).map(|(to, _)| to).collect()
+}
+
+#[test]
+fn a_server_that_leaves_tells_everybody_if_nobody_brings_that_into_the_log() {
+    let others = |play: &Play<Strict>| [1, 2].map(|server| play.cast.server(server));
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::Led { leader: None });
+    let effects = play.feed(Input::Stop);
+    assert_eq!((kinds(&effects), entrusted(&effects)), (vec!["depart-server"], others(&play).into()));
+
+    let mut play = Play::at(Step::Enrolled);
+    let [leader, other] = others(&play);
+    assert_eq!(entrusted(&play.feed(Input::Stop)), [], "the leader does that");
+    assert_eq!(entrusted(&play.wait(RESEND)), [other], "it does not");
+    play.feed(Input::Unlinked { peer: leader });
+    assert_eq!(entrusted(&play.wait(RESEND)), [other]);
+}
+
+#[test]
+fn what_a_server_said_when_it_left_is_brought_into_the_log_once_it_is_gone() {
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::Led { leader: None });
+    let [other, gone] = [1, 2].map(|server| play.cast.server(server));
+    let departure = Command::DepartServer(play.cast.servers[2].announce(2, Standing::Departed));
+    let Command::DepartServer(mut forged) = departure.clone() else { unreachable!("as just made") };
+    forged.counter = forged.counter.next();
+    play.hear(other, &Message::Propose(departure.clone()));
+    play.hear(gone, &Message::Propose(Command::DepartServer(forged)));
+    play.hear(gone, &Message::Propose(Command::RetireServer(forged)));
+    assert!(play.feed(Input::Unlinked { peer: gone }).is_empty(), "it is nobody else's to say, and signed");
+
+    play.feed(Input::Linked { peer: gone, role: Role::Server });
+    assert!(play.hear(gone, &Message::Propose(departure.clone())).is_empty(), "it is still here");
+    assert_eq!(proposals(&play.feed(Input::Unlinked { peer: gone })), [&departure]);
+    assert_eq!(proposals(&play.wait(RESEND)), [&departure], "nobody leads, so it is lost");
+    play.feed(Input::Linked { peer: gone, role: Role::Server });
+    assert!(play.wait(RESEND).is_empty(), "it is back");
+    play.feed(Input::Unlinked { peer: gone });
+    play.proposed.clear();
+    assert_eq!(proposals(&play.lead(1)), [&departure]);
+    let effects = play.settle();
+    let departed = |report: &&Report| matches!(report, Report::ServerDeparted { server } if *server == gone);
+    assert_eq!(reports(&effects).into_iter().filter(departed).count(), 1);
+    assert!(play.wait(RESEND).is_empty(), "the log has it");
+}
+
+#[test]
+fn what_a_server_said_before_it_registered_anew_is_void() {
+    let mut play = Play::at(Step::Enrolled);
+    play.feed(Input::Led { leader: None });
+    let gone = play.cast.server(2);
+    let departure = play.cast.servers[2].announce(2, Standing::Departed);
+    play.hear(gone, &Message::Propose(Command::DepartServer(departure)));
+    let member = &mut play.cast.servers[2];
+    member.renew(2);
+    let registers = member.register(2);
+    play.commit(&registers);
+    assert!(play.feed(Input::Unlinked { peer: gone }).is_empty());
+}
+
 #[test]
 fn a_leaving_server_that_lost_its_key_goes() {
     let mut play = Play::at(Step::Enrolled);
