@@ -89,6 +89,7 @@ const HELP: &[Help] = &[
     ("ZIPNET_ANNOUNCE_INTERVAL", "TIME", "15s", "The gossip cycle"),
     ("ZIPNET_MESSAGE", "TEXT", "", "A message to publish; without one every round carries cover traffic"),
     ("ZIPNET_CADENCE", "N", "1", "Publish in every N-th round"),
+    ("ZIPNET_STRANGERS_MAX", "N", "4096", "The most connections of nodes that are in no registry"),
     ("ZIPNET_METRICS", "ADDRESS", "off", "Where to offer metrics, readiness and status (HTTP)"),
     ("ZIPNET_FORMAT", "human|json", "human", "How lines are printed"),
     ("ZIPNET_FIRST_VOTERS", "N", "3", "How many voters the first round of a log waits for"),

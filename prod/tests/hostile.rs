@@ -50,6 +50,11 @@ struct Attacker {
 impl Attacker {
     /// Call it within a runtime.
     fn new(name: &str, role: Role, committee_secret: Option<&str>) -> Self {
+        Self::from(Ipv4Addr::LOCALHOST, name, role, committee_secret)
+    }
+
+    /// Who speaks from this address of the loopback network.
+    fn from(address: Ipv4Addr, name: &str, role: Role, committee_secret: Option<&str>) -> Self {
         let identity = identity(name);
         let build = Build::CURRENT;
         let instance = zipnet_core::instance::Instance::new(NAME).expect("it is a name");
@@ -65,8 +70,8 @@ impl Attacker {
                 .map(|secret| Arc::new(CommitteeSecret::from_text(secret, &instance))),
             incarnation: [7; 16],
         };
-        let any = (Ipv4Addr::LOCALHOST, 0).into();
-        let link = QuicLink::bind(&identity, any, None, LIMITS).expect("loopback has free ports");
+        let link =
+            QuicLink::bind(&identity, (address, 0).into(), None, LIMITS).expect("loopback has free ports");
         Self { own, identity, link }
     }
 
@@ -183,16 +188,17 @@ fn strangers_do_not_stop_a_committee() {
     let to = address(target);
     let stranger = Attacker::new("stranger", Role::Client, None);
 
-    // A thousand connections that say nothing.
+    // A thousand connections that say nothing, from four addresses.
     let before = memory(target);
-    let crowd = Arc::new(Attacker::new("crowd", Role::Client, None));
-    let silent: Vec<_> = (0..20)
-        .map(|_| {
-            let (crowd, to) = (Arc::clone(&crowd), to.clone());
+    let silent: Vec<_> = (0..200_u8)
+        .map(|number| {
+            let address = Ipv4Addr::new(127, 0, 0, 2 + number % 4);
+            let one = Attacker::from(address, &format!("silent-{number}"), Role::Client, None);
+            let to = to.clone();
             runtime.spawn(async move {
                 let mut connections = Vec::new();
-                for _ in 0..50 {
-                    connections.push(crowd.dial(&to).await);
+                for _ in 0..5 {
+                    connections.push(one.dial(&to).await);
                 }
                 connections
             })
@@ -221,7 +227,8 @@ fn strangers_do_not_stop_a_committee() {
     let refused: Vec<_> = runtime.block_on(async {
         let mut refused = Vec::new();
         for seed in 0..20 {
-            let connection = stranger.dial(&to).await;
+            let one = Attacker::new(&format!("rubbish-{seed}"), Role::Client, None);
+            let connection = one.dial(&to).await;
             connection.send(Channel::Control, rubbish(64 * seed as usize + 1, seed)).unwrap();
             refused.push(connection);
         }
@@ -289,6 +296,89 @@ fn strangers_do_not_stop_a_committee() {
     wait_counted(target, "hello", "malformed", malformed + 26);
     instance.wait_rounds(2);
     servers_that_are_none(&instance, &runtime, target);
+}
+
+#[test]
+fn strangers_take_no_room_of_those_who_belong_here() {
+    let mut instance = Instance::new(3, |node| {
+        if node.role != "client" {
+            node.variables.insert("ZIPNET_STRANGERS_MAX".to_owned(), "8".to_owned());
+        }
+        if node.name == "client-3" {
+            node.variables.insert("ZIPNET_MESSAGE".to_owned(), "late, and heard".to_owned());
+        }
+    });
+    let mut late = instance.clients.pop().unwrap();
+    instance.start_all();
+    late.variables.insert("ZIPNET_BOOTSTRAP".to_owned(), instance.servers[0].peer.clone());
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+
+    // Clients that never register fill what strangers have, at whoever is asked first and at the aggregator.
+    let targets = [address(&instance.servers[0]), address(&instance.aggregator)];
+    let number = AtomicU64::new(0);
+    let stranger = |host: u8| {
+        let name = format!("stranger-{}", number.fetch_add(1, Ordering::Relaxed));
+        Attacker::from(Ipv4Addr::new(127, 0, 0, host), &name, Role::Client, None)
+    };
+    let refused = |stranger: &Attacker, to: &Address| {
+        runtime.block_on(async {
+            let connection = stranger.dial(to).await;
+            say(&connection, &Frame::Hello(Box::new(stranger.hello(&connection))));
+            loop {
+                let (_, frame) = hear(&connection).await.expect("a reason comes before the end");
+                match Frame::decode(&frame) {
+                    Ok(Frame::HelloRefused { reason }) => break reason,
+                    Ok(Frame::Welcome) => panic!("it was let in"),
+                    _ => {}
+                }
+            }
+        })
+    };
+    let mut here = Vec::new();
+    for to in &targets {
+        for host in [11, 11, 12, 12, 13, 13, 14, 14] {
+            let one = stranger(host);
+            // Clients that have just registered stand among the strangers for a moment.
+            let connection = until("a place", || runtime.block_on(one.try_enter(to)));
+            here.push((one, connection));
+            if here.len() % targets.len() == 0 && host == 11 {
+                assert_eq!(refused(&stranger(11), to), Refusal::Full, "from the same address");
+            }
+        }
+        assert_eq!(refused(&stranger(15), to), Refusal::Full);
+    }
+    for node in [&instance.servers[0], &instance.aggregator] {
+        wait_counted(node, "link", "address-full", 1);
+        wait_counted(node, "link", "strangers-full", 1);
+    }
+
+    // Whoever is registered comes back all the same, and rounds need both clients and all servers.
+    for killed in 0..2 {
+        let node = if killed == 0 { &mut instance.servers[1] } else { &mut instance.clients[0] };
+        node.process_mut().kill();
+        node.start();
+        instance.wait_rounds(2);
+    }
+    // A client that nobody knows waits until there is room, and is told why.
+    late.start();
+    late.process().wait_for(0, "why it is not let in", |line| {
+        line.event == "refused-by-peer" && line.message.contains("reason=full;")
+    });
+    drop(here);
+    late.process().wait_text("message landed");
+
+    // One peer has few connections, whoever it is.
+    let one = stranger(16);
+    let many = runtime.block_on(async {
+        let mut many = Vec::new();
+        for _ in 0..12 {
+            many.push(one.dial(&targets[0]).await);
+        }
+        many
+    });
+    wait_counted(&instance.servers[0], "link", "peer-full", 4);
+    drop(many);
 }
 
 /// Those who claim to be servers: without the secret, with the word of others, and with the secret.

@@ -74,6 +74,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("ZIPNET_ANNOUNCE_INTERVAL", ALL, Holds::Duration),
     variable("ZIPNET_MESSAGE", CLIENT, Holds::Text),
     variable("ZIPNET_CADENCE", CLIENT, Holds::Count { min: 1, max: 1_000_000 }),
+    variable("ZIPNET_STRANGERS_MAX", &[Role::Server, Role::Aggregator], Holds::Count { min: 1, max: 12_288 }),
     variable("ZIPNET_METRICS", ALL, Holds::Engine),
     variable("ZIPNET_FORMAT", ALL, Holds::Engine),
     variable("ZIPNET_FIRST_VOTERS", SERVER, Holds::Count { min: 1, max: 64 }),

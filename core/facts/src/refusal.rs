@@ -52,6 +52,8 @@ pub enum Refusal {
     Myself,
     /// The operator does not allow this server.
     NotListed,
+    /// There is no room for another connection of a peer that the node does not know.
+    Full,
 }
 
 impl Farewell {
@@ -73,7 +75,7 @@ impl Farewell {
 
 impl Refusal {
     /// Every reason, in declaration order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::Universe,
         Self::Instance,
@@ -88,6 +90,7 @@ impl Refusal {
         Self::TwoLogs,
         Self::Myself,
         Self::NotListed,
+        Self::Full,
     ];
 
     /// The stable name, as metrics and scenarios spell it.
@@ -108,6 +111,7 @@ impl Refusal {
             Self::TwoLogs => "two-logs",
             Self::Myself => "myself",
             Self::NotListed => "not-listed",
+            Self::Full => "full",
         }
     }
 
@@ -122,7 +126,7 @@ impl Refusal {
             | Self::Retired
             | Self::DuplicateIdentity => Some(77),
             // Somebody else's network, an accident, decided by the node itself, or over once whoever judges has changed a
-            // list, or what it judges evidence by.
+            // list, or what it judges evidence by, or once others have gone.
             Self::Malformed
             | Self::Universe
             | Self::Instance
@@ -130,7 +134,8 @@ impl Refusal {
             | Self::Attestation
             | Self::TwoLogs
             | Self::Myself
-            | Self::NotListed => None,
+            | Self::NotListed
+            | Self::Full => None,
         }
     }
 
@@ -151,7 +156,8 @@ impl Refusal {
             | Self::DuplicateIdentity
             | Self::TwoLogs
             | Self::Myself
-            | Self::NotListed => None,
+            | Self::NotListed
+            | Self::Full => None,
         }
     }
 }
@@ -178,6 +184,7 @@ impl fmt::Display for Refusal {
             Self::TwoLogs => "it has another log of this committee: two servers were started as the first",
             Self::Myself => "it is this node itself",
             Self::NotListed => "it is not among the servers that ZIPNET_ALLOWED_SERVERS allows",
+            Self::Full => "there is no room for more connections of nodes that are in no registry: it tries again",
         })
     }
 }

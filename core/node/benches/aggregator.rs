@@ -102,6 +102,7 @@ async fn play(clients: usize, rounds: u64) -> Took {
         advertise: None,
         state_dir: None,
         announce_interval: Duration::from_secs(60),
+        strangers_max: zipnet_node::slots::STRANGERS_MAX,
         metrics: None,
         log_filter: String::new(),
         format: Format::default(),

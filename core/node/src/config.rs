@@ -18,6 +18,7 @@ use zipnet_core::params::RoundParams;
 use zipnet_core::registry::CLIENTS_MAX;
 use zipnet_core::wire::SERVERS_MAX;
 
+use crate::slots;
 use crate::world::Address;
 
 /// The exit code of a node whose configuration was refused.
@@ -69,6 +70,8 @@ pub struct Config {
     pub state_dir: Option<String>,
     /// `ZIPNET_ANNOUNCE_INTERVAL`: the gossip cycle.
     pub announce_interval: Duration,
+    /// `ZIPNET_STRANGERS_MAX`: see [`crate::slots`].
+    pub strangers_max: u32,
     /// `ZIPNET_METRICS`; `None`: off.
     pub metrics: Option<Address>,
     /// `RUST_LOG`.
@@ -219,6 +222,12 @@ impl Config {
         }
         let state_dir = reader.text(STATE_DIR).map(str::to_owned);
         let announce_interval = reader.duration(ANNOUNCE_INTERVAL, Duration::from_secs(15));
+        let strangers_max = reader.number(STRANGERS_MAX).unwrap_or(slots::STRANGERS_MAX);
+        if strangers_max > slots::STRANGERS_MOST {
+            let most = slots::STRANGERS_MOST;
+            reader
+                .refuse(STRANGERS_MAX, format!("a whole number from 1 to {most}: others need room as well"));
+        }
         let metrics = reader.address(METRICS);
         if let Some(address) = &metrics
             && is_wildcard(address)
@@ -262,6 +271,7 @@ impl Config {
                     advertise,
                     state_dir,
                     announce_interval,
+                    strangers_max,
                     metrics,
                     log_filter,
                     format,
@@ -824,6 +834,7 @@ const FOLD_DEADLINE: &str = "ZIPNET_FOLD_DEADLINE";
 const ANNOUNCE_INTERVAL: &str = "ZIPNET_ANNOUNCE_INTERVAL";
 const MESSAGE: &str = "ZIPNET_MESSAGE";
 const CADENCE: &str = "ZIPNET_CADENCE";
+const STRANGERS_MAX: &str = "ZIPNET_STRANGERS_MAX";
 const METRICS: &str = "ZIPNET_METRICS";
 const FORMAT: &str = "ZIPNET_FORMAT";
 const FIRST_VOTERS: &str = "ZIPNET_FIRST_VOTERS";
@@ -853,6 +864,7 @@ pub const VARIABLES: &[(&str, &[Role])] = &[
     (ANNOUNCE_INTERVAL, ALL),
     (MESSAGE, CLIENT),
     (CADENCE, CLIENT),
+    (STRANGERS_MAX, &[Role::Server, Role::Aggregator]),
     (METRICS, ALL),
     (FORMAT, ALL),
     (FIRST_VOTERS, SERVER),

@@ -11,6 +11,7 @@
 //! - [`frame`]: what two nodes say to each other about their connection.
 //! - [`believed`]: whom a server believes beside the voters in its own log.
 //! - [`meeting`]: who comes and leaves; the decisions, without the doing.
+//! - [`slots`]: which connections are kept when there is not room for all.
 //! - [`allowance`]: how much of one peer is taken and answered in a while.
 //! - [`gossip`]: who is alive, by rumour, and where peers can be reached.
 //! - [`remembered`]: where they were, for the next process.
@@ -32,5 +33,6 @@ pub mod metrics;
 pub mod node;
 pub mod plan;
 pub mod remembered;
+pub mod slots;
 pub mod status;
 pub mod world;

@@ -71,6 +71,7 @@ use crate::remembered;
 use crate::status::Finalized;
 use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
+use crate::slots::Slots;
 /// How often the loop looks after links, peers and membership.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// The wait after a first failed dial; doubles up to [`BACKOFF_MAX`].
@@ -360,7 +361,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             Keyring::with_checks(checks.clone(), &secret, role, own.instance, group, floors, world.entropy());
         let (sender, queue) = mpsc::unbounded();
         let (arrivals, inbound) = mpsc::channel(INBOUND_MAX);
-        let links = Links::new();
+        let links = Links::new(Slots::new(config.strangers_max));
         let mut known = remembered::load(world).await;
         // What the operator wrote goes before what was known.
         known.retain(|peer, _| *peer != me && !bootstrap.iter().any(|named| named.peer == *peer));
@@ -981,6 +982,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
         self.part_from_other_logs();
         self.trust_aggregator();
         self.look_after_book(now);
+        self.make_room();
         self.keep_believed();
         self.remember(now);
         if self.announce_at <= now {

@@ -8,6 +8,8 @@ use openraft_rt::AsyncRuntime;
 use zipnet_core::id::PeerId;
 use zipnet_core::time::Time;
 
+use crate::slots::Origin;
+
 /// Everything a node needs from outside. Cheap to clone; all clones are the same world of the same node.
 pub trait World: Clone + fmt::Debug + Send + Sync + 'static {
     /// Tasks, sleeping and channels.
@@ -68,6 +70,11 @@ pub trait Connection: Clone + Send + Sync + 'static {
     fn exporter(&self) -> [u8; 32];
     /// Where the other end can be dialled if this end dialled it.
     fn dialled(&self) -> Option<Address>;
+
+    /// From where the other end speaks, where strangers are counted by it.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
 
     /// The peer belongs to the instance, as it has proven or the log says: the limits that keep strangers small no longer hold. Whom
     /// this node dialled is no stranger. Harmless when repeated; does

@@ -13,16 +13,18 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 use zipnet_core::key::Identity;
+use zipnet_core::time::Time;
 use zipnet_node::gossip::DATAGRAM_BYTES_MAX;
+use zipnet_node::slots::{self, Door, Origin};
 use zipnet_node::world::{Address, Link, LinkError};
 
 mod connection;
@@ -46,12 +48,15 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The most addresses of one name that are dialled.
 const ADDRESSES_MAX: usize = 8;
 const _: () = assert!(HEAD_START.as_millis() * (ADDRESSES_MAX as u128) < HANDSHAKE_TIMEOUT.as_millis() / 2);
-/// The most connections that others have opened.
-const CONNECTIONS_MAX: usize = 16_384;
+/// The most connections in all. Whom the node keeps is judged by [`zipnet_node::slots`]; beside those there are some that are just
+/// coming or going.
+const CONNECTIONS_MAX: usize = 2 * slots::CONNECTIONS_MAX;
 /// From so many unfinished handshakes on, whoever dials must first show that it can be reached at its address.
 const HANDSHAKES_CALM: usize = 64;
-/// The most unfinished handshakes.
+/// The most unfinished handshakes. One that takes long gives way to the next then.
 const HANDSHAKES_MAX: usize = 1_024;
+/// The most unfinished handshakes of one network address.
+const HANDSHAKES_OF_ONE: usize = HANDSHAKES_MAX / 4;
 /// Connections that wait to be accepted by the node.
 const BACKLOG_MAX: usize = 1_024;
 /// What the system should keep of arrived packets while the process is busy: a round of a hundred clients.
@@ -113,7 +118,7 @@ struct Inner {
     /// Why the last dial of an address failed, for people. One for each address that the node dials.
     failures: Mutex<BTreeMap<Address, String>>,
     /// The task that answers handshakes; it holds the port.
-    accepting: tokio::task::AbortHandle,
+    accepting: AbortHandle,
 }
 
 impl QuicLink {
@@ -268,32 +273,68 @@ impl Link for QuicLink {
     }
 }
 
+/// Unfinished handshakes, and what ends them.
+struct Handshakes {
+    door: Door,
+    running: BTreeMap<u64, AbortHandle>,
+    last: u64,
+    began: Instant,
+}
+
+impl Handshakes {
+    fn new() -> Self {
+        let door = Door::new(HANDSHAKES_MAX, HANDSHAKES_OF_ONE);
+        Self { door, running: BTreeMap::new(), last: 0, began: Instant::now() }
+    }
+
+    /// Makes room for another one, if there is any, and gives its number.
+    fn begin(&mut self, from: IpAddr) -> Option<u64> {
+        let now = Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.last = self.last.wrapping_add(1);
+        if let Some(slow) = self.door.enter(now, self.last, Some(Origin::of(from))).ok()? {
+            self.running.remove(&slow).inspect(AbortHandle::abort);
+        }
+        Some(self.last)
+    }
+
+    /// Forgets one that has come to its end.
+    fn end(&mut self, number: u64) {
+        self.door.leave(number);
+        self.running.remove(&number);
+    }
+}
+
 /// Answers handshakes.
 async fn accept(endpoint: quinn::Endpoint, accepted: mpsc::Sender<QuicConnection>, limits: Limits) {
-    let unfinished = Arc::new(AtomicUsize::new(0));
+    let handshakes = Arc::new(Mutex::new(Handshakes::new()));
     while let Some(incoming) = endpoint.accept().await {
-        let waiting = unfinished.load(Ordering::Relaxed);
-        if waiting >= HANDSHAKES_MAX || endpoint.open_connections() >= CONNECTIONS_MAX {
+        if endpoint.open_connections() >= CONNECTIONS_MAX {
             incoming.refuse();
             continue;
         }
-        if waiting >= HANDSHAKES_CALM && !incoming.remote_address_validated() {
+        let mut waiting = handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.door.len() >= HANDSHAKES_CALM && !incoming.remote_address_validated() {
             // A retry fails only for an address that was shown to be reachable.
             drop(incoming.retry());
             continue;
         }
-        let (unfinished, accepted) = (Arc::clone(&unfinished), accepted.clone());
-        unfinished.fetch_add(1, Ordering::Relaxed);
-        drop(tokio::spawn(async move {
+        let Some(number) = waiting.begin(incoming.remote_address().ip()) else {
+            incoming.refuse();
+            continue;
+        };
+        let (shared, accepted) = (Arc::clone(&handshakes), accepted.clone());
+        let shaking = tokio::spawn(async move {
             let established = match incoming.accept() {
                 Ok(connecting) => timeout(HANDSHAKE_TIMEOUT, connecting).await.ok().and_then(Result::ok),
                 Err(_) => None,
             };
-            unfinished.fetch_sub(1, Ordering::Relaxed);
+            shared.lock().unwrap_or_else(PoisonError::into_inner).end(number);
             if let Some(connection) = established.and_then(|quic| QuicConnection::new(quic, None, limits)) {
                 drop(accepted.send(connection).await);
             }
-        }));
+        });
+        // It waits for the lock at its end, so it is not forgotten before it is known.
+        waiting.running.insert(number, shaking.abort_handle());
     }
 }
 

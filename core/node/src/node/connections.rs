@@ -9,7 +9,7 @@ use zipnet_core::checks::{Check, Checks};
 use zipnet_core::id::{LogId, PeerId, RaftId, Role};
 
 use super::links::{Entry, Gone};
-use super::{Conn, End, Feed, Machine, Node, lock, read};
+use super::{BACKOFF_MAX, Conn, End, Feed, Machine, Node, lock, read};
 use crate::allowance::{Deed, Rate};
 use crate::believed::Pointers;
 use crate::config::{Part, PeerAddress};
@@ -18,6 +18,7 @@ use crate::event::{Event, Observer};
 use crate::frame::{Farewell, Frame, Hello, Present, Refusal, Stage, judge_hello};
 use crate::gossip;
 use crate::meeting::{Arrival, ConnectionId, LogView, Order, Verdict, YIELDS_MAX, two_logs};
+use crate::slots::Standing;
 use crate::world::{Address, Channel, Connection, Link};
 
 /// What an operator reads about a voter that is not on the list.
@@ -37,7 +38,24 @@ const PEERS_WANTED: Rate = Rate { most: 4, every: Duration::from_secs(1) };
 impl<W: Observer, C: Checks> Node<W, C> {
     pub(super) fn connected(&mut self, connection: Conn<W>) {
         let (peer, exporter) = (connection.peer(), connection.exporter());
-        let id = self.links.add(self.world.now(), connection.clone());
+        let (now, id) = (self.world.now(), self.links.number());
+        if connection.dialled().is_none() {
+            let known = standing(&self.machine, &self.members, &peer);
+            match self.links.slots.arrive(now, id, peer, connection.origin(), known) {
+                Ok(None) => {}
+                Ok(Some(slow)) => {
+                    if let Some(entry) = self.links.get(slow) {
+                        self.rejected("hello", "overdue", entry.peer);
+                    }
+                    self.closed(slow, None);
+                }
+                Err(full) => {
+                    self.rejected("link", full.name(), peer);
+                    return connection.close(0);
+                }
+            }
+        }
+        self.links.add(now, id, connection.clone());
         let present = self.present();
         if let Some(entry) = self.links.get_mut(id) {
             entry.said = present.log;
@@ -174,6 +192,11 @@ impl<W: Observer, C: Checks> Node<W, C> {
         }
     }
 
+    /// Whoever has come to belong here takes no stranger's place any longer.
+    pub(super) fn make_room(&mut self) {
+        self.links.slots.promote(|peer| standing(&self.machine, &self.members, peer));
+    }
+
     /// The other end's hello arrived.
     pub(super) fn greeted(&mut self, id: ConnectionId, peer: PeerId, hello: Hello) {
         let Some(entry) = self.links.get(id).filter(|entry| entry.hello.is_none() && !entry.refused) else {
@@ -190,8 +213,14 @@ impl<W: Observer, C: Checks> Node<W, C> {
         if hello.role == Role::Server && !self.may_be_linked(&peer) {
             return self.refuse(id, peer, Refusal::NotListed);
         }
+        let mut known = standing(&self.machine, &self.members, &peer);
         if hello.role == Role::Server && self.own.committee_secret.is_some() {
             entry.connection.trust();
+            known = known.min(Standing::Newcomer);
+        }
+        if let Err(full) = self.links.slots.settle(id, known) {
+            self.rejected("link", full.name(), peer);
+            return self.refuse(id, peer, Refusal::Full);
         }
         match self.meet(&peer, &hello) {
             Verdict::Same => {}
@@ -315,7 +344,15 @@ impl<W: Observer, C: Checks> Node<W, C> {
     /// A peer does not want to talk. If this node came to join and nobody has accepted it, it gives up.
     pub(super) fn refused_by(&mut self, id: ConnectionId, peer: PeerId, reason: Refusal) {
         self.world.observe(Event::RefusedByPeer { peer, reason });
-        let dialled = self.links.get(id).is_some_and(|entry| entry.connection.dialled().is_some());
+        let address = self.links.get(id).and_then(|entry| entry.connection.dialled());
+        let dialled = address.is_some();
+        if reason == Refusal::Full
+            && let Some(dial) = address.and_then(|address| self.dials.get_mut(&address))
+        {
+            // Room comes with time, and not sooner if all who wait for it ask at once.
+            let jitter = Duration::from_millis(self.random.below(1_000));
+            dial.next = self.world.now().after(BACKOFF_MAX.saturating_add(jitter));
+        }
         // Whoever else is met, by rumour or from an earlier life, does not speak for the committee.
         if (dialled && self.names(&peer)) || !self.checks.enforce(Check::NamedJudges) {
             self.admission.refused(peer, reason);
@@ -424,5 +461,25 @@ impl<W: Observer, C: Checks> Node<W, C> {
             }
             self.feed(Feed::Unlinked { peer });
         }
+    }
+}
+
+/// What a node knows of a peer without having heard it.
+fn standing<W: Observer, C: Checks>(
+    machine: &Machine<W, C>,
+    members: &BTreeSet<PeerId>,
+    peer: &PeerId,
+) -> Standing {
+    let is_client = || match machine {
+        Machine::Server { member, .. } => lock(member).server.committee().clients().get(peer).is_some(),
+        Machine::Aggregator(machine) => machine.registry().is_some_and(|known| known.get(peer).is_some()),
+        Machine::Client(_) | Machine::Reader(_) => false,
+    };
+    if members.contains(peer) {
+        Standing::Member
+    } else if is_client() {
+        Standing::Client
+    } else {
+        Standing::Stranger
     }
 }

@@ -14,6 +14,7 @@ use zipnet_core::time::Time;
 use crate::consensus::Transport;
 use crate::frame::{Farewell, Frame, Hello, Stage};
 use crate::meeting::ConnectionId;
+use crate::slots::Slots;
 use crate::world::{Channel, Connection, LinkError};
 
 /// How long the hellos of a connection may take.
@@ -93,23 +94,29 @@ pub(super) struct Links<N> {
     entries: BTreeMap<ConnectionId, Entry<N>>,
     links: BTreeMap<PeerId, ConnectionId>,
     routes: Routes<N>,
+    /// Of the connections that others opened.
+    pub(super) slots: Slots,
     last: u64,
 }
 
 impl<N: Connection> Links<N> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(slots: Slots) -> Self {
         let routes = Routes(Arc::new(Mutex::new(BTreeMap::new())));
-        Self { entries: BTreeMap::new(), links: BTreeMap::new(), routes, last: 0 }
+        Self { entries: BTreeMap::new(), links: BTreeMap::new(), routes, slots, last: 0 }
     }
 
     pub(super) fn routes(&self) -> Routes<N> {
         self.routes.clone()
     }
 
-    /// Takes a connection that was just opened.
-    pub(super) fn add(&mut self, now: Time, connection: N) -> ConnectionId {
+    /// The number of the next connection.
+    pub(super) fn number(&mut self) -> ConnectionId {
         self.last = self.last.checked_add(1).expect("64 bits of connections do not run out");
-        let id = ConnectionId(self.last);
+        ConnectionId(self.last)
+    }
+
+    /// Takes a connection that was just opened.
+    pub(super) fn add(&mut self, now: Time, id: ConnectionId, connection: N) {
         let peer = connection.peer();
         self.entries.insert(
             id,
@@ -127,7 +134,6 @@ impl<N: Connection> Links<N> {
                 farewell: None,
             },
         );
-        id
     }
 
     pub(super) fn get(&self, id: ConnectionId) -> Option<&Entry<N>> {
@@ -198,6 +204,7 @@ impl<N: Connection> Links<N> {
             self.send(id, &Frame::Goodbye { reason });
         }
         let entry = self.entries.remove(&id)?;
+        self.slots.leave(id);
         entry.connection.close(0);
         if self.links.get(&entry.peer) != Some(&id) {
             return None;

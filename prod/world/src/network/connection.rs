@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zipnet_core::id::PeerId;
 use zipnet_core::wire::MESSAGE_BYTES_MAX;
 use zipnet_node::frame::FRAME_BYTES_MAX;
+use zipnet_node::slots::Origin;
 use zipnet_node::world::{Address, Channel, Connection, LinkError, Violation};
 
 use super::framing::{Deframer, channel_byte, header};
@@ -114,6 +115,10 @@ impl Connection for QuicConnection {
 
     fn dialled(&self) -> Option<Address> {
         self.0.dialled.clone()
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        Some(Origin::of(self.0.quic.remote_address().ip()))
     }
 
     fn trust(&self) {

@@ -14,6 +14,7 @@ use zipnet_core::time::Time;
 use zipnet_node::config::{Build, Config};
 use zipnet_node::event::{Event, Observer};
 use zipnet_node::node::{self, Exit, Handle};
+use zipnet_node::slots::Origin;
 use zipnet_node::world::{Address, Channel, Connection, Disk, Link, LinkError, World};
 use zipnet_world::network::{Limits, QuicConnection, QuicLink};
 use zipnet_world::runtime::Runtime;
@@ -115,6 +116,10 @@ impl Connection for SeenConnection {
 
     fn dialled(&self) -> Option<Address> {
         self.real.dialled()
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        self.real.origin()
     }
 
     fn trust(&self) {
