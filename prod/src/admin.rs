@@ -4,6 +4,7 @@
 //! `/refuse/<client>`, `/unrefuse/<client>` and, on a client, `/publish` give orders. `curl --unix-socket` speaks it as well as [`ask`] does.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,27 +15,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path as Segment, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures_util::stream;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use zipnet_core::checks::Strict;
 use zipnet_core::id::{PeerId, Role, Round};
 use zipnet_core::machine::RequestId;
-use zipnet_core::message::{Message, Record};
-use zipnet_core::wire::encode;
 use zipnet_node::config::parse_peer;
 use zipnet_node::meeting::{NoRemoval, Removal, may_retire};
-use zipnet_node::node::{Handle, Made};
+use zipnet_node::node::Handle;
 use zipnet_node::status::View;
 use zipnet_world::network::DEAD_AFTER;
 
 use crate::observation::{self, Observed, gone, json, pages};
+use crate::parts;
 use crate::refusals::Refusals;
 
 /// The socket.
@@ -96,7 +99,7 @@ pub async fn serve(listener: UnixListener, observed: Observed, refusals: Option<
         .route("/retire/{peer}", post(retire_dead))
         .route("/approve/{peer}", post(approve))
         .route("/refused", get(refused_clients))
-        .route("/parts/{round}", get(parts))
+        .route("/parts/{round}", get(record_parts))
         .route(
             "/refuse/{client}",
             post(async |desk: State<Desk>, client: Segment<String>| change_refusal(desk, client, true).await),
@@ -182,25 +185,12 @@ async fn approve(State(desk): State<Desk>, Segment(peer): Segment<String>) -> Re
 }
 
 /// A record and what it was made of: what the reference in Python audits.
-async fn parts(State(desk): State<Desk>, Segment(round): Segment<u64>) -> Response {
-    let Some(Made { record, entries }) = desk.observed.handle.parts(Round(round)).await else {
+async fn record_parts(State(desk): State<Desk>, Segment(round): Segment<u64>) -> Response {
+    let Some(made) = desk.observed.handle.parts(Round(round)).await else {
         return (StatusCode::NOT_FOUND, "this node does not hold the parts of that round\n").into_response();
     };
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let message = Message::Record {
-        record: Record::clone(&record.record),
-        signatures: record.signatures.values().copied().collect(),
-    };
-    let entries: Vec<_> = entries
-        .iter()
-        .map(|(index, command)| serde_json::json!({ "index": index, "bytes": hex(command) }))
-        .collect();
-    json(&serde_json::json!({
-        "format": "zipnet parts 1",
-        "digest": record.digest.to_string(),
-        "message": hex(&encode(&message)),
-        "entries": entries,
-    }))
+    let pieces = stream::iter(parts::pieces(made).map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
 }
 
 /// Whom the operator of this server refuses, and what has become of that.
@@ -306,28 +296,106 @@ pub struct Answer {
 /// # Errors
 /// The sentence that says that nobody answers there.
 pub async fn ask(folder: &Path, path: &str, payload: Option<Vec<u8>>) -> Result<Answer, String> {
-    let nobody = |reason: String| format!("no node answers in {}: {reason}", folder.display());
-    let asking = async {
-        let directory = File::open(folder)?;
-        let stream = UnixStream::connect(reach(&directory)).await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // Ends with the request.
-        drop(tokio::spawn(connection));
-        let method = if payload.is_some() { "POST" } else { "GET" };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "zipnet")
-            .body(Full::new(Bytes::from(payload.unwrap_or_default())))
-            .map_err(io::Error::other)?;
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    in_time(folder, async {
+        let response = send(folder, path, payload).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
-        Ok::<_, io::Error>(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
-    };
+        Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    })
+    .await
+}
+
+/// Reads a long page piece by piece, as long as `take` wants more.
+///
+/// # Errors
+/// What was answered instead, or that the answer ended too early: then what was taken is not all.
+pub async fn read(folder: &Path, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<(), String> {
+    let response = in_time(folder, send(folder, path, None)).await?;
+    let is_page = response.status() == StatusCode::OK;
+    let mut body = response.into_body();
+    if !is_page {
+        let said = in_time(folder, async { body.collect().await.map_err(io::Error::other) }).await?;
+        return Err(String::from_utf8_lossy(&said.to_bytes()).trim().to_owned());
+    }
+    let next = async |body: &mut Incoming| body.frame().await.transpose().map_err(io::Error::other);
+    while let Some(frame) = in_time(folder, next(&mut body)).await? {
+        let piece = frame.into_data().unwrap_or_default();
+        // Pages are ASCII.
+        if !take(&String::from_utf8_lossy(&piece)) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Waits no longer for a node than one may take.
+async fn in_time<T>(folder: &Path, asking: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+    let nobody = |reason: String| format!("no node answers in {}: {reason}", folder.display());
     match tokio::time::timeout(PATIENCE, asking).await {
         Ok(answer) => answer.map_err(|reason| nobody(reason.to_string())),
         Err(_) => Err(nobody(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+async fn send(folder: &Path, path: &str, payload: Option<Vec<u8>>) -> io::Result<hyper::Response<Incoming>> {
+    let directory = File::open(folder)?;
+    let stream = UnixStream::connect(reach(&directory)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // Ends with the request.
+    drop(tokio::spawn(connection));
+    let method = if payload.is_some() { "POST" } else { "GET" };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "zipnet")
+        .body(Full::new(Bytes::from(payload.unwrap_or_default())))
+        .map_err(io::Error::other)?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Answers one request with these bytes, and hangs up.
+    fn answers(folder: &Path, pieces: &[&str]) {
+        let listener = open(folder).expect("the folder is writable");
+        let pieces: Vec<_> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+        drop(tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("somebody asks");
+            let mut request = [0; 1024];
+            drop(stream.read(&mut request).await);
+            for piece in pieces {
+                stream.write_all(piece.as_bytes()).await.expect("it listens");
+            }
+        }));
+    }
+
+    async fn read_all(folder: &Path) -> (Result<(), String>, String) {
+        let mut whole = String::new();
+        let read = read(folder, "/parts/7", |piece| {
+            whole.push_str(piece);
+            true
+        });
+        (read.await, whole)
+    }
+
+    #[tokio::test]
+    async fn a_page_is_read_in_one_piece_or_in_many_and_half_of_it_is_an_error() {
+        let folder = tempfile::tempdir().expect("the machine has a temporary folder");
+        answers(folder.path(), &["HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", "0123456789"]);
+        assert_eq!(read_all(folder.path()).await, (Ok(()), "0123456789".to_owned()));
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        answers(folder.path(), &[head, "5\r\n01234\r\n", "5\r\n56789\r\n", "0\r\n\r\n"]);
+        assert_eq!(read_all(folder.path()).await, (Ok(()), "0123456789".to_owned()));
+        answers(folder.path(), &[head, "5\r\n01234\r\n"]);
+        let (read, some) = read_all(folder.path()).await;
+        assert!(read.is_err_and(|sentence| sentence.contains("no node answers")), "it ended too early");
+        assert_eq!(some, "01234");
+        answers(folder.path(), &["HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\n", "none\n"]);
+        assert_eq!(read_all(folder.path()).await, (Err("none".to_owned()), String::new()));
     }
 }

@@ -9,6 +9,7 @@
 //! - [`observation`]: metrics, readiness and status over HTTP.
 //! - [`usage`]: what the process takes of its machine.
 //! - [`admin`]: orders to a running node, over a socket in its state folder.
+//! - `parts`: what a record was made of, piece by piece.
 //! - [`refusals`]: the file of clients that a server refuses.
 //! - [`about`]: what a binary was built as.
 //! - [`tool`]: the command `zipnet`.
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod flags;
 pub mod journal;
 pub mod observation;
+mod parts;
 pub mod process;
 pub mod refusals;
 pub mod settings;

@@ -155,6 +155,13 @@ fn watch(server: &Node, instance: &Instance) {
     let rounds = data(server, &["rounds"]);
     let rounds = rounds.as_array().unwrap();
     assert!(!rounds.is_empty());
+    let newest = rounds.last().unwrap();
+    let parts = ask(server, &["parts", &format!("r{}", newest["round"])]);
+    assert_eq!(parts.code, 0, "{}", parts.stderr);
+    let parts: Value = serde_json::from_str(&parts.stdout).unwrap();
+    assert_eq!((&parts["format"], &parts["digest"]), (&"zipnet parts 1".into(), &newest["digest"]));
+    assert!(parts["entries"].as_array().is_some_and(|entries| entries.len() > 3), "{parts}");
+    refused(&ask(server, &["parts", "r100000"]), "this node does not hold the parts of that round");
     for round in rounds {
         assert_eq!(round["servers"].as_array().map(Vec::len), Some(3), "{round}");
         assert!(round["round"].is_u64() && round["digest"].is_string() && round["confirmed"].is_boolean());

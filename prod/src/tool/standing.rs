@@ -116,12 +116,12 @@ pub(super) async fn rounds(folder: &Path, matches: &ArgMatches) -> Outcome {
 /// If nobody answers, or the server does not have it.
 pub(super) async fn parts(folder: &Path, matches: &ArgMatches) -> Outcome {
     let round: zipnet::Round = *matches.get_one("round").expect("it is required");
-    let answer = admin::ask(folder, &format!("/parts/{}", round.0), None).await?;
-    if answer.status != 200 {
-        return Err(answer.body.trim().to_owned());
-    }
-    flags::print(&answer.body);
-    Ok(0)
+    let path = format!("/parts/{}", round.0);
+    let print = |piece: &str| {
+        flags::print(piece);
+        !flags::is_cut_off()
+    };
+    admin::read(folder, &path, print).await.map(|()| 0)
 }
 
 /// Waits, and says what was missing if it was in vain.
