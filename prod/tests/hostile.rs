@@ -1119,6 +1119,11 @@ fn all_live<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
         let exiting = node.process().lines().into_iter().find(|line| line.event == "exiting");
         assert!(exiting.is_none(), "{}: {}", node.name, node.process().tail());
     }
+    let note = format!("{} refuses this node", &instance.servers[0].id()[..10]);
+    until("its status to say so", || {
+        let notes = fourth.data("/status")["notes"].to_string();
+        (notes.contains(&note) && notes.contains("ZIPNET_ALLOWED_SERVERS")).then_some(())
+    });
 }
 
 #[test]

@@ -364,6 +364,11 @@ fn retire(instance: &mut Instance) {
     assert_eq!(ask(&instance.servers[1], &["stop"]).code, 0);
     let code = instance.servers[1].process_mut().code();
     assert_eq!(code, 0, "{}", instance.servers[1].process().tail());
+    // What starts it again is told that it is over.
+    instance.servers[1].begin();
+    let process = instance.servers[1].process_mut();
+    assert_eq!(process.code(), 77, "{}", process.tail());
+    process.wait_text("this server had announced that it leaves for good");
     for server in [&instance.servers[0], &added] {
         server.wait_rounds(2);
         until("its vote to go", || {

@@ -100,6 +100,9 @@ const OTHER_LOG_NOTED: Duration = Duration::from_secs(10 * 60);
 /// The most messages of a client that wait for their round.
 const QUEUE_MAX: usize = 1024;
 
+/// How long it stands in the status page that a peer refuses this node. Whoever is refused tries again much sooner.
+const TURNED_AWAY_NOTED: Duration = Duration::from_secs(60);
+
 /// How many rounds a record may lag behind what the aggregator or a client has done since.
 const OWN_ROUNDS: usize = 16;
 
@@ -237,6 +240,8 @@ struct Node<W: Observer, C: Checks> {
     allowances: Allowances,
     /// The last server with records of another log that was met: who, which log, when.
     other_log: Option<(PeerId, LogId, Time)>,
+    /// Peers that matter and refuse this node: why, and since when they do.
+    turned_away: BTreeMap<PeerId, (Refusal, Time)>,
     /// Voters that the operator does not allow.
     unlisted: BTreeSet<PeerId>,
     /// How many logs without records this process has given up.
@@ -526,6 +531,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             links,
             admission: Admission::new(),
             gossip,
+            turned_away: BTreeMap::new(),
             members: BTreeSet::new(),
             rumoured: BTreeSet::new(),
             allowances: Allowances::new(),
@@ -877,7 +883,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             && lock(member).barred
             && !self.stopping
         {
-            self.exit(77, format!("refused by the committee: {}", Refusal::Retired));
+            self.exit(77, self.refused_for(Refusal::Retired));
         }
     }
 
@@ -985,6 +991,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
         self.make_room();
         self.keep_believed();
         self.remember(now);
+            self.turned_away.retain(|_, (_, at)| now.since(*at) < TURNED_AWAY_NOTED);
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();

@@ -357,10 +357,31 @@ impl<W: Observer, C: Checks> Node<W, C> {
         if (dialled && self.names(&peer)) || !self.checks.enforce(Check::NamedJudges) {
             self.admission.refused(peer, reason);
             if let Some((reason, code)) = self.admission.verdict() {
-                self.exit(code, format!("refused by the committee: {reason}"));
+                self.exit(code, self.refused_for(reason));
             }
         }
+        if self.names(&peer) || self.members.contains(&peer) {
+            self.turned_away.insert(peer, (reason, self.world.now()));
+        }
         self.closed(id, None);
+    }
+
+    /// What the operator reads when the committee wants nothing more of this node.
+    pub(super) fn refused_for(&self, reason: Refusal) -> String {
+        let me = self.own.peer;
+        let announced = match &self.machine {
+            Machine::Server { member, .. } => {
+                lock(member).server.committee().farewells().iter().any(|farewell| farewell.server == me)
+            }
+            Machine::Aggregator(_) | Machine::Client(_) | Machine::Reader(_) => false,
+        };
+        if announced && reason == Refusal::Retired {
+            return "refused by the committee: this server had announced that it leaves for good, and the committee has let it \
+                    go. See to it that nothing starts it again; if a server is wanted here, give it a fresh ZIPNET_SECRET \
+                    and add it as a new one"
+                .to_owned();
+        }
+        format!("refused by the committee: {reason}")
     }
 
     pub(super) fn obey(&mut self, orders: Vec<Order>) {
@@ -401,6 +422,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
         if role == Role::Server {
             self.admission.accepted(peer);
         }
+        self.turned_away.remove(&peer);
         self.world.observe(Event::Linked { peer, role });
         self.rumour_with(peer, role);
         self.links.send(id, &Frame::PeersWanted { have: self.book.digest() });

@@ -93,6 +93,9 @@ impl<W: Observer, C: Checks> Node<W, C> {
                 log.short()
             ));
         }
+        view.warnings.extend(self.turned_away.iter().map(|(peer, (reason, _))| {
+            format!("{} refuses this node; what it says of it: {reason}", peer.short())
+        }));
         match &self.machine {
             Machine::Server { member, group } => {
                 let member = lock(member);
