@@ -12,6 +12,7 @@
 //! - `links`: which connections are links
 //! - `member`: a server's machine under consensus
 //! - `membership`: who leads, who votes, whether two logs have met
+//! - `own_rounds`: which rounds concern this process
 //! - `peers`: where the others are, and whom to dial
 //! - `view`: what status pages show
 
@@ -25,6 +26,7 @@ mod member;
 mod membership;
 #[cfg(test)]
 mod memory;
+mod own_rounds;
 mod peers;
 mod view;
 
@@ -58,6 +60,7 @@ use self::control::{Control, Replies};
 pub use self::control::{Controls, Exit, Handle, Known, Made, Receipt, control};
 use self::links::{Links, Routes};
 use self::member::Member;
+use self::own_rounds::OwnRounds;
 use crate::allowance::Allowances;
 use crate::config::{Config, Part, PeerAddress};
 use crate::consensus::{self, Consensus, Fault, OpenError, Settings, lock};
@@ -68,10 +71,10 @@ use crate::gossip::book::PeerBook;
 use crate::gossip::{self, Gossip};
 use crate::meeting::{Admission, ConnectionId, Duplicates, majority};
 use crate::remembered;
+use crate::slots::Slots;
 use crate::status::Finalized;
 use crate::world::{Address, Channel, Connection, Link, LinkError, World};
 
-use crate::slots::Slots;
 /// How often the loop looks after links, peers and membership.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// The wait after a first failed dial; doubles up to [`BACKOFF_MAX`].
@@ -97,14 +100,11 @@ const REKEY_GRACE: Duration = Duration::from_secs(60 * 60);
 /// How long a server that was met with another log stands in the status page.
 const OTHER_LOG_NOTED: Duration = Duration::from_secs(10 * 60);
 
-/// The most messages of a client that wait for their round.
-const QUEUE_MAX: usize = 1024;
-
 /// How long it stands in the status page that a peer refuses this node. Whoever is refused tries again much sooner.
 const TURNED_AWAY_NOTED: Duration = Duration::from_secs(60);
 
-/// How many rounds a record may lag behind what the aggregator or a client has done since.
-const OWN_ROUNDS: usize = 16;
+/// The most messages of a client that wait for their round.
+const QUEUE_MAX: usize = 1024;
 
 /// Arrivals that wait for the loop, besides one of each connection.
 const INBOUND_MAX: usize = 64;
@@ -291,12 +291,8 @@ struct Node<W: Observer, C: Checks> {
     timed_out: bool,
     /// Who waits for what becomes of a message.
     waiting: BTreeMap<RequestId, oneshot::Sender<Known>>,
-    /// The newest rounds to which this process has given its part. A server asks its committee machine instead, here and
-    /// for the next four.
-    own_rounds: VecDeque<Round>,
-    /// The newest rounds in which it takes no part. Anybody who calls himself an aggregator can name any, so they are kept
-    /// apart.
-    declined_rounds: VecDeque<Round>,
+    /// The rounds that concern this process. A server asks its committee machine instead, here and for the next three.
+    own_rounds: OwnRounds,
     /// The newest record of such a round that this node has seen, and when; of any round if it only reads.
     last_seen: Option<(Finalized, Time)>,
     /// How long it took from each of the last two to the next one.
@@ -531,11 +527,11 @@ impl<W: Observer, C: Checks> Node<W, C> {
             links,
             admission: Admission::new(),
             gossip,
-            turned_away: BTreeMap::new(),
             members: BTreeSet::new(),
             rumoured: BTreeSet::new(),
             allowances: Allowances::new(),
             other_log: None,
+            turned_away: BTreeMap::new(),
             unlisted: BTreeSet::new(),
             yields,
             dials: BTreeMap::new(),
@@ -563,8 +559,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
             led_since: now,
             bonded_at: now,
             timed_out: false,
-            own_rounds: VecDeque::new(),
-            declined_rounds: VecDeque::new(),
+            own_rounds: OwnRounds::default(),
             waiting: BTreeMap::new(),
             last_seen: None,
             gaps: [Duration::ZERO; 2],
@@ -902,9 +897,9 @@ impl<W: Observer, C: Checks> Node<W, C> {
                         self.saw_finalized(record.round, record.participants.count_ones());
                     }
                     Report::AggregateForwarded { round, .. } | Report::Sealed { round, .. } => {
-                        remember(&mut self.own_rounds, *round);
+                        self.own_rounds.takes_part(*round);
                     }
-                    Report::HeaderUntrusted { round, .. } => remember(&mut self.declined_rounds, *round),
+                    Report::HeaderUntrusted { round, .. } => self.own_rounds.declines(*round),
                     Report::Published { request, outcome, round } => {
                         if let Some(known) = self.waiting.remove(request) {
                             known.send(Known { outcome: *outcome, round: *round }).ok();
@@ -925,8 +920,7 @@ impl<W: Observer, C: Checks> Node<W, C> {
     fn saw_finalized(&mut self, round: Round, participants: u32) {
         let reads = matches!(self.machine, Machine::Reader(_));
         let is_known = self.last_seen.is_some_and(|(seen, _)| seen.round == round);
-        let mut own = self.own_rounds.iter().chain(&self.declined_rounds);
-        if !is_known && (reads || own.any(|own| *own == round)) {
+        if !is_known && (reads || self.own_rounds.has(round)) {
             self.rounds_seen = self.rounds_seen.saturating_add(1);
             let seen = Finalized { round, participants, age: Duration::ZERO };
             let now = self.world.now();
@@ -991,13 +985,13 @@ impl<W: Observer, C: Checks> Node<W, C> {
         self.make_room();
         self.keep_believed();
         self.remember(now);
-            self.turned_away.retain(|_, (_, at)| now.since(*at) < TURNED_AWAY_NOTED);
         if self.announce_at <= now {
             self.announce_at = now.after(self.config.announce_interval);
             self.announce();
             self.book.expire(now);
             self.look_for_unlisted_voters();
             self.other_log.take_if(|(.., at)| now.since(*at) >= OTHER_LOG_NOTED);
+            self.turned_away.retain(|_, (_, at)| now.since(*at) < TURNED_AWAY_NOTED);
             let have = self.book.digest();
             let frame: Bytes = Frame::PeersWanted { have }.encode().into();
             for (peer, hello) in self.links.linked() {
@@ -1080,14 +1074,6 @@ fn on_event<W: Observer>(world: W, sender: mpsc::UnboundedSender<Happening<Conn<
             drop(sender.unbounded_send(happening));
         }
     })
-}
-
-/// Takes note of a round, and forgets the oldest of more than [`OWN_ROUNDS`].
-fn remember(rounds: &mut VecDeque<Round>, round: Round) {
-    rounds.push_back(round);
-    if rounds.len() > OWN_ROUNDS {
-        rounds.pop_front();
-    }
 }
 
 fn disk_failed(reason: String) -> Exit {
