@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use zipnet_core::checks::Strict;
-use zipnet_core::id::{Digest, LogId, Role, StoreId, UniqueId};
+use zipnet_core::id::{Digest, LogId, RaftId, Role, StoreId, UniqueId};
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret};
 use zipnet_core::time::Time;
 use zipnet_node::frame::{Farewell, Frame, Own, Present, Refusal, judge_hello};
@@ -65,18 +65,25 @@ pub(crate) fn frame_seeds() -> Vec<(String, Vec<u8>)> {
     };
     let mut attested = own(1, Role::Client).hello(&EXPORTER, &peer(0), Present::default());
     attested.attestation = Some(vec![1, 2, 3]);
+    let voter = |place: usize| RaftId { peer: peer(place), store: StoreId(900) };
+    let voters: BTreeSet<_> = (0..3).map(voter).collect();
     let frames = [
         ("hello-server", hello(Role::Server, at_home.clone())),
         ("hello-aggregator", hello(Role::Aggregator, Present { store: None, ..at_home })),
         ("hello-client", hello(Role::Client, Present::default())),
         ("hello-attested", Frame::Hello(Box::new(attested))),
         ("hello-refused", Frame::HelloRefused { reason: Refusal::GroupProof }),
+        ("hello-refused-full", Frame::HelloRefused { reason: Refusal::Full }),
         ("welcome", Frame::Welcome),
         ("ping", Frame::Ping { nonce: u64::MAX }),
         ("pong", Frame::Pong { nonce: 0 }),
         ("goodbye", Frame::Goodbye { reason: Farewell::Departing }),
         ("peers-wanted", Frame::PeersWanted { have: vec![(peer(0), 1), (peer(1), 300)] }),
         ("peers", Frame::Peers { entries: vec![entry(1, 1), entry(2, 300)] }),
+        ("members", Frame::Members { log: Some(LogId([6; 32])), index: 300, voters }),
+        ("members-none", Frame::Members { log: None, index: 0, voters: BTreeSet::new() }),
+        ("reach", Frame::Reach { servers: (0..3).map(peer).collect() }),
+        ("reach-nobody", Frame::Reach { servers: BTreeSet::new() }),
     ];
     let frames = frames.into_iter().map(|(name, frame)| (name.to_owned(), frame.encode()));
     frames.chain([cut(&Frame::Welcome.encode())]).collect()

@@ -81,7 +81,7 @@ pub(crate) fn environment_seeds() -> Vec<(String, Vec<u8>)> {
         "{INSTANCE}=acme.mainnet\n{SECRET}=stable-node-seed\n{COMMITTEE_SECRET}={hex}\nZIPNET_MIN_PARTICIPANTS=2\n\
          ZIPNET_MIN_SERVERS=2\nZIPNET_ROUND_PERIOD=500ms\nZIPNET_ROUND_DEADLINE=2m\nZIPNET_AGGREGATOR={hex}\n\
          ZIPNET_BOOTSTRAP={hex}@10.0.0.7:4000, peer={hex}@[::1]:7,{hex}\nZIPNET_NEW_LOG=true\n\
-         ZIPNET_FIRST_VOTERS=3\nZIPNET_METRICS=0.0.0.0:9100\nZIPNET_FORMAT=json\nRUST_LOG=debug"
+         ZIPNET_FIRST_VOTERS=3\nZIPNET_STRANGERS_MAX=100\nZIPNET_METRICS=0.0.0.0:9100\nZIPNET_FORMAT=json\nRUST_LOG=debug"
     );
     let aggregator = format!(
         "{INSTANCE}=acme.mainnet\nZIPNET_SECRET_FILE=/run/secret\nZIPNET_FOLD_DEADLINE=2s\nZIPNET_LISTEN=0.0.0.0:4000\n\
