@@ -13,7 +13,6 @@
 //! Whatever matters is repeated until its effect shows: the bundle until a server speaks of its log, a batch until it is
 //! in the registry, the aggregate until it is applied. A lost message costs time and nothing else.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,7 +39,7 @@ use crate::registry::ClientRegistry;
 use crate::retry::Retry;
 use crate::signing::Invalid;
 use crate::time::Time;
-use crate::wire;
+use crate::wire::{self, ShownHeader};
 
 /// What an aggregator is told at its start.
 #[derive(Clone, Debug)]
@@ -244,6 +243,8 @@ struct Batch {
 #[derive(Clone, Debug)]
 struct Current {
     live: LiveHeader,
+    /// The same as clients are shown it.
+    shown: ShownHeader,
     digest: Digest,
     refused: Bitmap,
     /// How many clients may take part.
@@ -1019,6 +1020,7 @@ impl<C: Checks> Aggregator<C> {
         let have = self.records.get(&before).is_some_and(|kept| kept.confirmed);
         self.missing = (before.0 > 0 && !have).then_some((before, Retry::at(self.now)));
         self.current = Some(Current {
+            shown: ShownHeader::new(&live),
             digest,
             refused: union,
             everyone,
@@ -1087,8 +1089,8 @@ impl<C: Checks> Aggregator<C> {
     fn show_round(&self, peer: PeerId, out: &mut Outbox) {
         let Some(current) = &self.current else { return };
         if let (Stage::Folding(_), Some(clients)) = (&current.stage, &current.clients) {
-            let live = Box::new(current.live.clone());
-            send(out, peer, &Message::LiveFor { live, place: clients.proof(&peer) });
+            let bytes = current.shown.to(clients.proof(&peer).as_ref());
+            out.push(Effect::Send { to: peer, bytes });
         }
     }
 

@@ -1,12 +1,14 @@
 //! A set of places in a list: participants, or refused clients, over the client set of a header.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One bit per place. The bit of place `i` is bit `i mod 8` (lowest first) of byte `i / 8`; spare bits are zero.
+use crate::registry::CLIENTS_MAX;
+
+/// One bit per place. The bit of place `i` is bit `i mod 8` (lowest first) of byte `i / 8`. Bytes behind the last one that has a
+/// bit are left out, so that a set of which nothing is known takes no room, however long the list is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "RawBitmap", into = "RawBitmap")]
 pub struct Bitmap {
@@ -18,7 +20,7 @@ impl Bitmap {
     /// No bit of `len` set.
     #[must_use]
     pub fn new(len: u32) -> Self {
-        Self { len, bytes: vec![0; bytes_for(len)] }
+        Self { len, bytes: Vec::new() }
     }
 
     /// The given places of `len` set; `None` if one of them is not below `len`.
@@ -43,13 +45,19 @@ impl Bitmap {
     /// Whether no bit is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.iter().all(|byte| *byte == 0)
+        self.bytes.is_empty()
     }
 
-    /// The bits, eight to a byte.
+    /// The bits, eight to a byte, up to the last byte that is not zero.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How many zero bytes are left out behind [`Self::as_bytes`].
+    #[must_use]
+    pub fn omitted(&self) -> usize {
+        bytes_for(self.len).saturating_sub(self.bytes.len())
     }
 
     /// Sets the bit of a place.
@@ -59,6 +67,9 @@ impl Bitmap {
     pub fn set(&mut self, place: u32) {
         assert!(place < self.len, "place {place} is outside a bitmap of {}", self.len);
         let (byte, mask) = position(place);
+        if self.bytes.len() <= byte {
+            self.bytes.resize(byte.saturating_add(1), 0);
+        }
         self.bytes[byte] |= mask;
     }
 
@@ -88,6 +99,9 @@ impl Bitmap {
     /// If the lengths differ. Whoever has a bitmap from a peer compares its length with the client set's first.
     pub fn union_with(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "only bitmaps over one list are combined");
+        if self.bytes.len() < other.bytes.len() {
+            self.bytes.resize(other.bytes.len(), 0);
+        }
         for (byte, more) in self.bytes.iter_mut().zip(&other.bytes) {
             *byte |= more;
         }
@@ -137,12 +151,16 @@ impl TryFrom<RawBitmap> for Bitmap {
     type Error = BitmapError;
 
     fn try_from(raw: RawBitmap) -> Result<Self, BitmapError> {
-        if raw.bytes.len() != bytes_for(raw.len) {
+        if raw.len > CLIENTS_MAX || raw.bytes.len() > bytes_for(raw.len) {
             return Err(BitmapError::Bytes { len: raw.len, bytes: raw.bytes.len() });
         }
+        if raw.bytes.last() == Some(&0) {
+            return Err(BitmapError::ZeroByte);
+        }
+        let is_whole = raw.bytes.len() == bytes_for(raw.len);
         let spare_clear = match (raw.len % 8, raw.bytes.last()) {
-            (0, _) | (_, None) => true,
-            (used, Some(last)) => last >> used == 0,
+            (used @ 1.., Some(last)) if is_whole => last >> used == 0,
+            _ => true,
         };
         if !spare_clear {
             return Err(BitmapError::SpareBits);
@@ -155,6 +173,7 @@ impl TryFrom<RawBitmap> for Bitmap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BitmapError {
     Bytes { len: u32, bytes: usize },
+    ZeroByte,
     SpareBits,
 }
 
@@ -162,6 +181,7 @@ impl fmt::Display for BitmapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes { len, bytes } => write!(f, "decode bitmap: {bytes} bytes do not fit {len} places"),
+            Self::ZeroByte => f.write_str("decode bitmap: its last byte is zero, and would be left out"),
             Self::SpareBits => f.write_str("decode bitmap: a bit behind the last place is set"),
         }
     }

@@ -105,6 +105,9 @@ contexts! {
     PeerEntry = "zipnet v1 peer entry",
 }
 
+/// What is left out of bitmaps.
+const ZEROS: [u8; 1024] = [0; 1024];
+
 /// Feeds typed fields into blake3's key derivation mode. Numbers are little-endian and of fixed width, identifiers are
 /// their bytes, anything of variable length is preceded by its length: two different lists of fields never give the
 /// same bytes.
@@ -154,10 +157,16 @@ impl Fields {
         self.count(value.len()).bytes(hasher.update(value).finalize().as_bytes())
     }
 
-    /// The number of places as four bytes, then the bytes of the bits, whose number follows from it.
+    /// The number of places as four bytes, then all bytes of the bits, whose number follows from it.
     pub fn bitmap(&mut self, value: &Bitmap) -> &mut Self {
         self.u32(value.len());
         self.0.update(value.as_bytes());
+        let mut omitted = value.omitted();
+        while omitted > 0 {
+            let zeros = omitted.min(ZEROS.len());
+            self.0.update(&ZEROS[..zeros]);
+            omitted = omitted.saturating_sub(zeros);
+        }
         self
     }
 

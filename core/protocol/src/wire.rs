@@ -14,6 +14,7 @@
 //! The kind is the number of the enum's variant in postcard's own encoding, which is one byte below 128; the functions
 //! `kind` and `command_kind` pin the numbers, so that a variant moved in the source breaks a test and not the network.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -21,10 +22,8 @@ use core::fmt;
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
-use crate::bitmap::{Bitmap, index};
-use crate::message::{
-    Bundle, ClientBatch, Command, Envelope, Header, HeaderSignature, LiveHeader, Message, Proof, Record,
-};
+use crate::bitmap::index;
+use crate::message::{Bundle, ClientBatch, Command, Envelope, Header, LiveHeader, Message, Proof, Record};
 use crate::params::VECTOR_BYTES_MAX;
 use crate::registry::{CLIENTS_MAX, PATH_MAX};
 
@@ -50,6 +49,37 @@ const COMMAND_KINDS: u8 = 13;
 #[must_use]
 pub fn encode(message: &Message) -> Arc<[u8]> {
     to_bytes(message, message_body(message)).into()
+}
+
+/// A live header as clients are shown it, encoded once for all of them: only the place is another for each.
+#[derive(Clone)]
+pub struct ShownHeader(Vec<u8>);
+
+impl ShownHeader {
+    /// Encodes what is the same for all.
+    #[must_use]
+    pub fn new(live: &LiveHeader) -> Self {
+        let message = Message::LiveFor { live: Box::new(live.clone()), place: None };
+        let mut bytes = to_bytes(&message, message_body(&message));
+        let none = bytes.pop();
+        debug_assert_eq!(none, Some(0), "the place comes last");
+        Self(bytes)
+    }
+
+    /// The [`Message::LiveFor`] of a client with this place, encoded.
+    #[must_use]
+    pub fn to(&self, place: Option<&Proof>) -> Arc<[u8]> {
+        let mut bytes = Vec::with_capacity(self.0.len().saturating_add(1024));
+        bytes.extend_from_slice(&self.0);
+        let bytes = postcard::to_extend(&place, bytes);
+        bytes.expect("a vector takes all bytes, and all types know their length").into()
+    }
+}
+
+impl fmt::Debug for ShownHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShownHeader({} bytes)", self.0.len())
+    }
 }
 
 /// Decodes a message.
@@ -342,10 +372,7 @@ fn check_message(message: &Message) -> Result<(), DecodeError> {
             place.as_ref().map_or(Ok(()), check_proof)
         }
         Message::Envelope(envelope) => check_vector(&envelope.body),
-        Message::Aggregate(aggregate) => {
-            check_bitmap(&aggregate.participants)?;
-            check_vector(&aggregate.body)
-        }
+        Message::Aggregate(aggregate) => check_vector(&aggregate.body),
         Message::Registry { clients, .. } => at_most("clients", clients.len(), index(CLIENTS_MAX)),
         Message::RegistryChanged { batch, .. } => check_batch(batch),
         Message::Record { record, signatures } => {
@@ -373,14 +400,11 @@ fn check_message(message: &Message) -> Result<(), DecodeError> {
 fn check_command(command: &Command) -> Result<(), DecodeError> {
     match command {
         Command::OpenRound(header) => check_header(header),
-        Command::SignHeader(HeaderSignature { refused, .. }) => check_bitmap(refused),
-        Command::SubmitAggregate(aggregate) => {
-            check_bitmap(&aggregate.participants)?;
-            check_vector(&aggregate.body)
-        }
+        Command::SubmitAggregate(aggregate) => check_vector(&aggregate.body),
         Command::SubmitPartial(partial) => check_vector(&partial.body),
         Command::ChangeClients(batch) => check_batch(batch),
         Command::StartLog { .. }
+        | Command::SignHeader(_)
         | Command::SignRecord(_)
         | Command::RegisterServer { .. }
         | Command::DepartServer(_)
@@ -398,8 +422,7 @@ fn check_header(header: &Header) -> Result<(), DecodeError> {
 
 fn check_live(live: &LiveHeader) -> Result<(), DecodeError> {
     check_header(&live.header)?;
-    at_most("signatures", live.signatures.len(), SERVERS_MAX)?;
-    live.signatures.iter().try_for_each(|signed| check_bitmap(&signed.refused))
+    at_most("signatures", live.signatures.len(), SERVERS_MAX)
 }
 
 fn check_proof(proof: &Proof) -> Result<(), DecodeError> {
@@ -407,7 +430,6 @@ fn check_proof(proof: &Proof) -> Result<(), DecodeError> {
 }
 
 fn check_record(record: &Record) -> Result<(), DecodeError> {
-    check_bitmap(&record.participants)?;
     at_most("servers", record.servers.len(), SERVERS_MAX)?;
     at_most("partials", record.partials.len(), SERVERS_MAX)?;
     check_vector(&record.broadcast)
@@ -416,10 +438,6 @@ fn check_record(record: &Record) -> Result<(), DecodeError> {
 fn check_batch(batch: &ClientBatch) -> Result<(), DecodeError> {
     at_most("registrations", batch.register.len(), ClientBatch::LEN_MAX)?;
     at_most("expirations", batch.expire.len(), ClientBatch::LEN_MAX)
-}
-
-fn check_bitmap(bitmap: &Bitmap) -> Result<(), DecodeError> {
-    at_most("places of a bitmap", index(bitmap.len()), index(CLIENTS_MAX))
 }
 
 fn check_vector(vector: &[u8]) -> Result<(), DecodeError> {

@@ -4,24 +4,38 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use zipnet_core::bitmap::Bitmap;
+use zipnet_core::digest::{Context, Fields};
 
 fn encode(bitmap: &Bitmap) -> Vec<u8> {
     postcard::to_allocvec(bitmap).expect("a bitmap is encoded")
 }
 
 #[test]
-fn only_the_exact_number_of_bytes_and_clear_spare_bits_are_decoded() {
+fn only_the_bytes_up_to_the_last_bit_and_clear_spare_bits_are_decoded() {
     let bitmap = Bitmap::from_ones(11, [0, 7, 8, 10]).expect("all places are inside");
     assert_eq!(encode(&bitmap), [11, 2, 0b1000_0001, 0b0000_0101]);
     let decode = |bytes: &[u8]| postcard::from_bytes::<Bitmap>(bytes).ok();
     assert_eq!(decode(&[11, 2, 0b1000_0001, 0b0000_0101]), Some(bitmap));
-    assert_eq!(decode(&[11, 1, 0xff]), None, "a byte too few");
-    assert_eq!(decode(&[11, 3, 0xff, 0, 0]), None, "a byte too many");
+    assert_eq!(decode(&[11, 1, 0xff]), Bitmap::from_ones(11, 0..8), "the byte behind is zero");
+    assert_eq!(decode(&[11, 2, 0xff, 0]), None, "a zero byte at the end");
+    assert_eq!(decode(&[11, 3, 0xff, 0, 1]), None, "a byte too many");
     assert_eq!(decode(&[11, 2, 0, 0b0000_1000]), None, "a spare bit");
     assert_eq!(decode(&[8, 1, 0xff]).map(|full| full.count_ones()), Some(8));
     assert_eq!(decode(&[0, 0]), Some(Bitmap::new(0)));
     assert_eq!(decode(&[0, 1, 0]), None);
-    assert_eq!(decode(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]), None, "a length without its bytes");
+    assert_eq!(decode(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0]), None, "more places than there are clients");
+    assert_eq!(encode(&Bitmap::new(1 << 18)).len(), 4, "nothing takes no room");
+}
+
+#[test]
+fn what_is_left_out_is_digested_all_the_same() {
+    let bitmap = Bitmap::from_ones(20_000, [3]).expect("it is inside");
+    let mut whole = Fields::new(Context::HeaderSignature);
+    whole.u32(20_000).byte(0b1000);
+    for _ in 1..2_500 {
+        whole.byte(0);
+    }
+    assert_eq!(Fields::new(Context::HeaderSignature).bitmap(&bitmap).digest(), whole.digest());
 }
 
 #[test]

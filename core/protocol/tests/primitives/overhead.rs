@@ -25,7 +25,8 @@ fn an_envelope_adds_136_bytes() {
 #[test]
 fn an_aggregate_adds_one_bit_per_client() {
     let body = vec![1; RoundParams::DEFAULT.vector_bytes()];
-    let aggregate = sample::aggregate(&sample::identity("aggregator"), Bitmap::new(CLIENTS), body);
+    let all = Bitmap::from_ones(CLIENTS, 0..CLIENTS).expect("all places are inside");
+    let aggregate = sample::aggregate(&sample::identity("aggregator"), all, body);
     let message = encode(&Message::Aggregate(aggregate.clone()));
     let command = encode_command(&Command::SubmitAggregate(aggregate));
     assert_eq!(message.len(), command.len());

@@ -5,8 +5,8 @@ use zipnet_core::id::{Digest, Epoch, Round};
 use zipnet_core::message::{ClientBatch, Command, Envelope, Message, Turnout};
 use zipnet_core::refused::Refused;
 use zipnet_core::wire::{
-    DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, WIRE_VERSION, command_kind, decode, decode_command,
-    decode_envelope, encode, encode_command, kind,
+    DecodeError, MESSAGE_BYTES_MAX, SERVERS_MAX, ShownHeader, WIRE_VERSION, command_kind, decode,
+    decode_command, decode_envelope, encode, encode_command, kind,
 };
 
 use crate::sample;
@@ -27,6 +27,26 @@ fn every_kind_survives_the_wire_and_stands_at_its_place() {
         let proposal = Message::Propose(command);
         assert_eq!(decode(&encode(&proposal)), Ok(proposal));
     }
+}
+
+#[test]
+fn a_header_that_is_encoded_for_all_clients_is_for_each_what_it_would_be_alone() {
+    let (_, registry, live) = sample::live(2, 3);
+    let shown = ShownHeader::new(&live);
+    let client = sample::identity("client 0").peer();
+    for place in [registry.proof(&client), None] {
+        let alone = encode(&Message::LiveFor { live: Box::new(live.clone()), place: place.clone() });
+        assert_eq!(shown.to(place.as_ref()), alone);
+    }
+}
+
+#[test]
+fn what_a_client_is_shown_hardly_grows_with_the_number_of_clients() {
+    let [few, many] = [100, 10_000].map(|clients| {
+        let (_, _, live) = sample::live(8, clients);
+        ShownHeader::new(&live).to(None).len()
+    });
+    assert!(many - few < 64, "{few} bytes among a hundred clients, {many} among ten thousand");
 }
 
 #[test]
@@ -212,5 +232,5 @@ fn lists_longer_than_honest_ones_are_refused() {
 
     let wide = sample::record(&servers, Bitmap::new((1 << 18) + 1), Vec::new());
     let wide = Message::Record { record: wide, signatures: Vec::new() };
-    assert_eq!(decode(&encode(&wide)), Err(DecodeError::Count { what: "places of a bitmap" }));
+    assert_eq!(decode(&encode(&wide)), Err(DecodeError::Malformed));
 }

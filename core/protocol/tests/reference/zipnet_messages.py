@@ -173,15 +173,17 @@ def read_bitmap(data):
     places, data = SHORT[0](data)
     bits, data = read_body(data)
     need(places <= 1 << 18, "a bitmap has too many places")
-    need(len(bits) == (places + 7) // 8, "a bitmap has another number of bytes than its places need")
-    need(places % 8 == 0 or bits[-1] >> places % 8 == 0, "a bitmap has a bit behind its last place")
-    return (places, bits), data
+    need(len(bits) <= (places + 7) // 8, "a bitmap has more bytes than its places need")
+    need(not bits or bits[-1] != 0, "a bitmap ends with a zero byte")
+    whole = bits.ljust((places + 7) // 8, b"\0")
+    need(places % 8 == 0 or whole[-1] >> places % 8 == 0, "a bitmap has a bit behind its last place")
+    return (places, whole), data
 
 
 NUMBER, SHORT, BOOL = number(64), number(32), below(2)
 ID, SIGNATURE, ROLE, STANDING = fixed(32), fixed(64), below(3), below(3)
 BODY = read_body, lambda value: NUMBER[1](len(value)) + value
-BITMAP = read_bitmap, lambda value: SHORT[1](value[0]) + BODY[1](value[1])
+BITMAP = read_bitmap, lambda value: SHORT[1](value[0]) + BODY[1](value[1].rstrip(b"\0"))
 
 
 def ones(bitmap):
