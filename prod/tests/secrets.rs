@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use support::{NAME, Process, binary, page, run, variables};
+use support::{Instance, NAME, Process, binary, page, run, variables};
 
 #[expect(dead_code, reason = "each file of tests uses a part of it")]
 #[path = "support/processes.rs"]
@@ -99,13 +102,28 @@ fn broken_secrets() -> Vec<Vec<u8>> {
 
 /// Runs a binary to its end and gives all that it printed.
 fn said(role: &str, arguments: &[&str], environment: &BTreeMap<OsString, OsString>) -> (Option<i32>, String) {
-    let output = Command::new(binary(role))
+    told(role, arguments, environment, &[])
+}
+
+/// The same, with this on its standard input.
+fn told(
+    role: &str,
+    arguments: &[&str],
+    environment: &BTreeMap<OsString, OsString>,
+    input: &[u8],
+) -> (Option<i32>, String) {
+    let mut process = Command::new(binary(role))
         .args(arguments)
         .env_clear()
         .envs(environment)
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // Whoever has seen enough does not read all of it.
+    drop(process.stdin.take().unwrap().write_all(input));
+    let output = process.wait_with_output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
@@ -197,6 +215,174 @@ fn a_broken_file_of_a_secret_is_named_and_not_repeated() {
         if variable.ends_with("SECRET_FILE") {
             holds_no_secret(variable, &said);
         }
+    }
+}
+
+#[test]
+fn what_is_given_on_standard_input_is_not_repeated() {
+    let scratch = tempfile::tempdir().unwrap();
+    let state = scratch.path().join("state");
+    let common = [("ZIPNET_INSTANCE", NAME), ("ZIPNET_STATE_DIR", state.to_str().unwrap())];
+    for (number, text) in broken_files().into_iter().enumerate() {
+        for question in QUESTIONS {
+            let arguments = [question, &["--config", "/dev/stdin"]].concat();
+            let (code, said) = told("server", &arguments, &os(&common[1..]), &text);
+            assert!(matches!(code, Some(0 | 1 | 2 | 78)), "file {number}: {question:?}: {said}");
+            holds_no_secret(&format!("file {number}: {question:?}"), &said);
+        }
+    }
+    for (number, text) in broken_secrets().into_iter().enumerate() {
+        for variable in ["ZIPNET_SECRET_FILE", "ZIPNET_COMMITTEE_SECRET_FILE"] {
+            let file = [&common[..], &[(variable, "/dev/stdin")]].concat();
+            let (code, said) = told("server", &["check"], &os(&file), &text);
+            assert!(code == Some(78) && said.contains(variable), "{variable} {number}: {said}");
+            holds_no_secret(&format!("{variable} {number}"), &said);
+        }
+    }
+}
+
+/// Messages that give away their author wherever they are printed, in all kinds of ways that break lines.
+fn telling() -> Vec<Vec<u8>> {
+    let secret = secret("message");
+    let mut telling: Vec<Vec<u8>> = [
+        secret.clone(),
+        format!(" {secret} "),
+        format!("{secret}\r"),
+        format!("\t{secret}\u{1b}[31m"),
+        format!("{secret}\u{0}"),
+        format!("\u{feff}{secret}"),
+        format!("\u{202e}{secret}"),
+        format!("{{\"secret\":\"{secret}\"}}"),
+        format!("ZIPNET_SECRET={secret}"),
+        format!("--secret={secret}"),
+        format!("secret={secret}&other=1"),
+        format!("POST /publish HTTP/1.1 {secret}"),
+        format!("{secret}/../{secret}"),
+        format!("%s%n{{}}{secret}"),
+        format!("{secret}{}", "x".repeat(1_000)),
+        secret.repeat(100_000),
+    ]
+    .into_iter()
+    .map(String::into_bytes)
+    .collect();
+    telling.push([secret.as_bytes(), b"\xff\xfe"].concat());
+    telling.push([b"\xc3", secret.as_bytes()].concat());
+    telling.push(secret.bytes().flat_map(|byte| [byte, 0]).collect());
+    telling.push([&[0; 50], secret.as_bytes()].concat());
+    telling
+}
+
+#[test]
+fn lines_to_publish_are_not_repeated_by_the_client() {
+    let scratch = tempfile::tempdir().unwrap();
+    let state = scratch.path().join("state");
+    let mut environment = os(&[
+        ("ZIPNET_INSTANCE", NAME),
+        ("ZIPNET_STATE_DIR", state.to_str().unwrap()),
+        ("ZIPNET_LISTEN", "127.0.0.1:0"),
+        ("RUST_LOG", "trace"),
+    ]);
+    for format in ["human", "json"] {
+        environment.insert("ZIPNET_FORMAT".into(), format.into());
+        let mut client = Command::new(binary("client"))
+            .arg("--stdin")
+            .env_clear()
+            .envs(&environment)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = client.stdin.take().unwrap();
+        for line in telling() {
+            input.write_all(&[&line[..], b"\n"].concat()).unwrap();
+        }
+        // The longest one has been read once a later one is refused as well.
+        input.write_all(&[&b"x".repeat(1_000)[..], b"\n"].concat()).unwrap();
+        let mut seen = String::new();
+        let mut said = BufReader::new(client.stdout.take().unwrap());
+        while !seen.contains(&format!("refused line={}: ", telling().len() + 1)) {
+            assert_ne!(said.read_line(&mut seen).unwrap(), 0, "it ended: {}", &seen[..seen.len().min(2_000)]);
+        }
+        let id = nix::unistd::Pid::from_raw(i32::try_from(client.id()).unwrap());
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+        said.read_to_string(&mut seen).unwrap();
+        client.stderr.take().unwrap().read_to_string(&mut seen).unwrap();
+        drop(input);
+        client.wait().unwrap();
+        holds_no_secret("client", &seen);
+        assert!(seen.contains("unknown line=1: "), "{seen}");
+    }
+}
+
+/// Says this to the socket of a node, and gives what it answers until it hangs up or is silent.
+fn exchange(folder: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(folder.join("admin.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    // It hangs up in the midst of what it does not take.
+    drop(stream.write_all(request));
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn orders_are_not_repeated_by_whoever_gets_them() {
+    let mut instance = Instance::start(2, |node| {
+        node.variables.insert("RUST_LOG".to_owned(), "trace".to_owned());
+    });
+    let secret = secret("order");
+    let peer = "ab".repeat(32);
+    let bodies = telling();
+    for node in [&instance.servers[0], &instance.aggregator, &instance.clients[0]] {
+        for path in [
+            "/publish",
+            "/retire/PEER",
+            "/approve/PEER",
+            "/refuse/PEER",
+            "/unrefuse/PEER",
+            "/refuse/ab",
+            "/status",
+            "/metrics",
+            "/refused",
+            "/parts/1",
+            "/no-such-page",
+        ] {
+            // A retirement of nobody takes its time, and one way to say it is as good as twenty.
+            let most = if path.starts_with("/retire") { 1 } else { bodies.len() };
+            for body in &bodies[..most] {
+                let head = format!(
+                    "POST {} HTTP/1.1\r\nhost: zipnet\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                    path.replace("PEER", &peer),
+                    body.len()
+                );
+                let answer = exchange(&node.folder, &[head.as_bytes(), body].concat());
+                holds_no_secret(&format!("{} {path}", node.name), &answer);
+            }
+        }
+        // What is no request, or says of itself what is not so.
+        for request in [
+            format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{secret}"),
+            format!("POST /publish HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{secret}\r\n"),
+            format!("POST /publish HTTP/1.1\r\nhost: x\r\ncontent-length: {secret}\r\n\r\n{secret}"),
+            format!(
+                "POST /publish HTTP/1.1\r\nhost: x\r\nauthorization: {secret}\r\ncontent-length: 0\r\n\r\n"
+            ),
+            format!("POST /publish HTTP/9.9 {secret}\r\n\r\n{secret}"),
+            format!("{secret}\r\n\r\n"),
+            format!(
+                "GET /status HTTP/1.1\r\nhost: x\r\ncookie: {secret}\r\ncontent-length: 40\r\n\r\n{secret}"
+            ),
+            format!("GET /status?{secret} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        ] {
+            holds_no_secret(&node.name, &exchange(&node.folder, request.as_bytes()));
+        }
+    }
+    // Some of it was a message.
+    instance.clients[0].process().wait_text("message landed");
+    for node in instance.nodes_mut() {
+        let lines: String = node.process().lines().into_iter().map(|line| line.raw + "\n").collect();
+        holds_no_secret(&node.name, &lines);
     }
 }
 
