@@ -103,6 +103,10 @@ contexts! {
     FounderStore = "zipnet v1 founder store",
     /// Where a peer is reached, signed: an entry of the address book, which is `zipnet_node`'s.
     PeerEntry = "zipnet v1 peer entry",
+    /// What a release key signs: which images are admitted, which is `zipnet_tdx`'s.
+    ReleaseManifest = "zipnet v1 release manifest",
+    /// What stands first in the SHA-512 digest that a quote carries, which is `zipnet_tdx`'s.
+    ReportData = "zipnet v1 report data",
 }
 
 /// What is left out of bitmaps.
