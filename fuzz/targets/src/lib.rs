@@ -14,12 +14,14 @@
 //! - `rumours`: datagrams of gossip.
 //! - `roles`: the role machines, fed with altered messages.
 //! - `texts`: variables and scenario files.
+//! - `evidence`: quotes, and what they are judged by.
 //! - `network`: a small honest network, whose conversation the seeds and the role targets are made of.
 //! - `draw`: how bytes become decisions.
 //! - [`memory`]: how much is allocated meanwhile.
 
 mod consensus;
 mod draw;
+mod evidence;
 mod frames;
 mod framing;
 pub mod memory;
@@ -54,7 +56,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "wire_message", run: wires::message, seeds: wires::message_seeds },
     Target { name: "wire_command", run: wires::command, seeds: wires::command_seeds },
     Target { name: "frame", run: frames::frame, seeds: frames::frame_seeds },
@@ -70,6 +72,10 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "address", run: texts::address, seeds: texts::address_seeds },
     Target { name: "stream", run: framing::stream, seeds: framing::seeds },
     Target { name: "scenario", run: texts::scenario, seeds: texts::scenario_seeds },
+    Target { name: "quote", run: evidence::quote, seeds: evidence::quote_seeds },
+    Target { name: "collateral", run: evidence::collateral, seeds: evidence::collateral_seeds },
+    Target { name: "manifest", run: evidence::manifest, seeds: evidence::manifest_seeds },
+    Target { name: "firmware", run: evidence::firmware, seeds: evidence::firmware_seeds },
 ];
 
 /// The target of this name.

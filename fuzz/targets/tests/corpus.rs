@@ -83,6 +83,10 @@ replays!(
     address,
     stream,
     scenario,
+    quote,
+    collateral,
+    manifest,
+    firmware,
 );
 
 /// `UPDATE=1` writes the seeds anew; other inputs stay as they are.

@@ -9,9 +9,11 @@
 //! - [`vendor`]: the root, the certificates below it, and collateral.
 //! - [`platform`]: a machine and the quotes of its guests.
 //! - [`timeline`]: what the vendor publishes when, and what a machine that fetches it gets.
+//! - [`firmware`]: small images that can be measured.
 //! - `certificates`, `key`: what these are made of.
 
 mod certificates;
+pub mod firmware;
 mod key;
 pub mod platform;
 pub mod timeline;

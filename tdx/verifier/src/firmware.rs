@@ -15,7 +15,7 @@ use crate::measurement::Measurement;
 pub const FIRMWARE_BYTES_MAX: usize = 64 << 20;
 
 /// The most memory that an image may have measured.
-const MEMORY_BYTES_MAX: u64 = 1 << 30;
+const MEMORY_BYTES_MAX: u64 = 256 << 20;
 const SECTIONS_MAX: u32 = 64;
 const PAGE: u64 = 4096;
 const CHUNK: usize = 256;

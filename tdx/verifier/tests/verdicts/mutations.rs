@@ -6,9 +6,9 @@ use zipnet_tdx::firmware::{Firmware, Order};
 use zipnet_tdx::manifest::SignedManifest;
 use zipnet_tdx::quote::Quote;
 use zipnet_tdx::verifier::Verifier;
+use zipnet_tdx_mock::firmware::{image, sections};
 use zipnet_tdx_mock::platform::Form;
 
-use crate::firmware::{image, sections};
 use crate::real::{V4, V4_TIME, V5, v4_collateral, v4_policy, v4_report_data};
 use crate::scene::Scene;
 
