@@ -13,10 +13,12 @@
 //! - [`refusals`]: the file of clients that a server refuses.
 //! - [`about`]: what a binary was built as.
 //! - [`tool`]: the command `zipnet`.
+//! - [`attestation`]: the command `zipnet-tdx`.
 #![forbid(unsafe_code)]
 
 pub mod about;
 pub mod admin;
+pub mod attestation;
 pub mod flags;
 pub mod journal;
 pub mod observation;
