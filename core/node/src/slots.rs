@@ -350,6 +350,10 @@ mod tests {
         PeerId(peer)
     }
 
+    fn index(number: u64) -> usize {
+        usize::try_from(number).unwrap()
+    }
+
     fn at(millis: u64) -> Time {
         Time(millis * 1_000_000)
     }
@@ -371,14 +375,13 @@ mod tests {
 
         fn come(&mut self, standing: Standing) -> Result<ConnectionId, Full> {
             self.last += 1;
-            let number = usize::try_from(self.last).unwrap();
-            self.come_from(origin(number), standing)
+            self.come_from(origin(index(self.last)), standing)
         }
 
         fn come_from(&mut self, origin: Option<Origin>, standing: Standing) -> Result<ConnectionId, Full> {
             self.last += 1;
             let id = ConnectionId(self.last);
-            let peer = peer(usize::try_from(self.last).unwrap());
+            let peer = peer(index(self.last));
             assert_eq!(self.slots.arrive(at(0), id, peer, origin, standing)?, None);
             self.slots.settle(id, standing).map(|()| id).inspect_err(|_| self.slots.leave(id))
         }
