@@ -13,16 +13,21 @@ use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 use zipnet_core::bitmap::Bitmap;
-use zipnet_core::id::{Counter, Epoch, LogId, RegistryVersion, Role, Round, StoreId, UNIVERSE, UniqueId};
+use zipnet_core::id::{
+    Counter, Epoch, LogId, RaftId, RegistryVersion, Role, Round, StoreId, UNIVERSE, UniqueId,
+};
 use zipnet_core::instance::machine_signature;
 use zipnet_core::key::{CommitteeSecret, Identity, NodeSecret, PublicKey, Signature};
-use zipnet_core::message::{Header, HeaderSignature, LiveHeader, Message, RosterServer};
+use zipnet_core::message::{Command, Header, HeaderSignature, LiveHeader, Message, RosterServer};
 use zipnet_core::params::RoundParams;
 use zipnet_core::wire;
 use zipnet_node::config::Build;
 use zipnet_node::consensus::codec::{self, Request};
+use zipnet_node::consensus::types::{Entry, LogId as EntryId, Membership, Payload, Vote};
+use zipnet_node::consensus::{self, NodeId};
 use zipnet_node::frame::{FRAME_BYTES_MAX, Frame, Hello, Own, Present, Refusal};
 use zipnet_node::gossip::book::PeerEntry;
+use zipnet_node::meeting::YIELDS_MAX;
 use zipnet_node::world::{Address, Channel, Connection, Link, LinkError};
 use zipnet_world::disk::Folder;
 use zipnet_world::network::{Limits, QuicConnection, QuicLink};
@@ -660,6 +665,87 @@ fn strangers_that_speak_of_a_log_take_none_from_fresh_servers() {
     }
 }
 
+/// Leads a server that has given up its log for this one into another one that has no rounds.
+async fn lead_astray(leader: &Attacker, victim: &Node, number: u8) -> QuicConnection {
+    let mut store = None;
+    // What gave up its log may still be on its way out.
+    let connection = 'entered: loop {
+        let connection = leader.dial(&address(victim)).await;
+        let hello = Frame::Hello(Box::new(leader.hello(&connection)));
+        connection.send(Channel::Control, hello.encode().into()).unwrap_or_default();
+        while let Ok((channel, frame)) = hear(&connection).await {
+            match Frame::decode(&frame) {
+                Ok(Frame::Hello(hello)) if channel == Channel::Control => store = hello.store,
+                Ok(Frame::Welcome) if channel == Channel::Control => break 'entered connection,
+                _ => {}
+            }
+        }
+    };
+    say(&connection, &Frame::Welcome);
+    let me = RaftId { peer: leader.own.peer, store: StoreId(77) };
+    let follower = RaftId { peer: identity(&victim.name).peer(), store: store.expect("a server has a disk") };
+    let voters = [me, follower].map(NodeId).into();
+    let at = |index| EntryId::new_term_index(1, index);
+    let start = wire::encode_command(&Command::StartLog { log: LogId([number; 32]) }).to_vec();
+    let entries = vec![
+        Entry {
+            log_id: at(0),
+            payload: Payload::Membership(Membership::new_with_defaults(vec![voters], [])),
+        },
+        Entry { log_id: at(1), payload: Payload::Normal(consensus::Command(start.into())) },
+    ];
+    let vote = Vote::new_committed(1, NodeId(me));
+    let append = Request::Append { vote, prev: None, entries, commit: Some(at(1)) };
+    let append = Bytes::from(codec::encode_frame(&codec::Frame::Request(1, append)));
+    // It believes its leader a moment after both have met.
+    while victim.data("/status")["log"].is_null() {
+        connection.send(Channel::Bulk, append.clone()).expect("it is open");
+        sleep(Duration::from_millis(200)).await;
+    }
+    connection
+}
+
+#[test]
+fn a_server_gives_up_so_many_logs_for_those_of_others_and_no_more() {
+    let mut victim = Instance::new(0, |_| {}).servers.remove(0);
+    victim.start();
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let yielded =
+        |victim: &Node| victim.process().lines().iter().filter(|line| line.event == "log-yielded").count();
+    let mut leaders = Vec::new();
+    for number in 1..=YIELDS_MAX + 1 {
+        until("a log", || victim.data("/status")["log"].is_string().then_some(()));
+        let number = u8::try_from(number).unwrap();
+        let liar = Attacker::new(&format!("liar-{number}"), Role::Server, Some(COMMITTEE_SECRET));
+        let connection = runtime.block_on(async {
+            let connection = liar.dial(&address(&victim)).await;
+            let log = Some(LogId([0x80 | number; 32]));
+            let address = Some(liar.link.address());
+            let present =
+                Present { log, has_records: true, store: Some(StoreId(77)), address, steadfast: false };
+            let hello = liar.own.hello(&connection.exporter(), &connection.peer(), present);
+            say(&connection, &Frame::Hello(Box::new(hello)));
+            connection
+        });
+        if u32::from(number) > YIELDS_MAX {
+            victim.process().wait_text("reason=two-logs");
+            assert_eq!(yielded(&victim), YIELDS_MAX as usize, "it keeps its log");
+            assert!(victim.data("/status")["log"].is_string());
+            break;
+        }
+        until("the log to be given up", || (yielded(&victim) == usize::from(number)).then_some(()));
+        drop(connection);
+        let connection = runtime.block_on(async {
+            timeout(PATIENCE, lead_astray(&liar, &victim, number))
+                .await
+                .expect("it follows whom it yielded to")
+        });
+        leaders.push((liar, connection));
+    }
+    drop(leaders);
+}
+
 /// Everything that a node says on the control channel within a while.
 async fn overhear(connection: &QuicConnection, within: Duration) -> Vec<Frame> {
     let mut heard = Vec::new();
@@ -1033,6 +1119,11 @@ fn whoever_is_not_listed_is_not_let_in_and_a_voter_is_not_cut_off() {
     fourth.start();
     let refused = fourth.process().wait_event("refused-by-peer");
     assert_eq!(refused.field("reason"), Some("not-listed;"), "{}", refused.raw);
+    let note = format!("{} refuses this node", &instance.servers[0].id()[..10]);
+    until("its status to say so", || {
+        let notes = fourth.data("/status")["notes"].to_string();
+        (notes.contains(&note) && notes.contains("ZIPNET_ALLOWED_SERVERS")).then_some(())
+    });
     instance.wait_rounds(3);
     assert_eq!(fourth.process_mut().ended_within(Duration::from_secs(1)), None, "it waits to be listed");
     let status = instance.servers[0].data("/status");
@@ -1119,11 +1210,6 @@ fn all_live<'a>(nodes: impl IntoIterator<Item = &'a Node>) {
         let exiting = node.process().lines().into_iter().find(|line| line.event == "exiting");
         assert!(exiting.is_none(), "{}: {}", node.name, node.process().tail());
     }
-    let note = format!("{} refuses this node", &instance.servers[0].id()[..10]);
-    until("its status to say so", || {
-        let notes = fourth.data("/status")["notes"].to_string();
-        (notes.contains(&note) && notes.contains("ZIPNET_ALLOWED_SERVERS")).then_some(())
-    });
 }
 
 #[test]
