@@ -177,7 +177,7 @@ impl Cast {
 
     /// Gives a node the secret of another one.
     pub(crate) fn copy_identity(&mut self, node: NodeId, other: NodeId) {
-        let nowhere = |_: NodeId| None;
+        let nowhere = |_: NodeId| String::new();
         let secret = self.variables(other, &Hint::Nobody, &nowhere).remove("ZIPNET_SECRET");
         self.give_secret(node, secret.unwrap_or_default());
     }
@@ -204,12 +204,12 @@ impl Cast {
     }
 
     /// What a process on this node is told: the variables that the scenario writes, with names of nodes replaced by what
-    /// those nodes print. `address` tells where a node is, if that is known.
+    /// those nodes print. `address` tells where a node listens, or will listen.
     pub(crate) fn variables(
         &self,
         node: NodeId,
         hint: &Hint,
-        address: &dyn Fn(NodeId) -> Option<String>,
+        address: &dyn Fn(NodeId) -> String,
     ) -> BTreeMap<String, String> {
         let member = self.get(node);
         let mut env = BTreeMap::new();
@@ -263,19 +263,6 @@ impl Cast {
         env
     }
 
-    /// The nodes that a process is going to dial by their addresses.
-    pub(crate) fn dials(&self, node: NodeId, hint: &Hint) -> Vec<NodeId> {
-        match hint {
-            Hint::Nobody => Vec::new(),
-            Hint::Nodes(nodes) => nodes.clone(),
-            Hint::Default => match self.get(node).env.get("ZIPNET_BOOTSTRAP").filter(|text| !text.is_empty())
-            {
-                Some(text) => self.named(text),
-                None => self.default_bootstrap(node),
-            },
-        }
-    }
-
     fn default_bootstrap(&self, node: NodeId) -> Vec<NodeId> {
         let first = self.of_role(self.get(node).home, Role::Server).next();
         first.filter(|first| *first != node).into_iter().collect()
@@ -300,10 +287,9 @@ impl Cast {
         references.flat_map(meant).collect()
     }
 
-    /// The `peer=` values that nodes print at their starts; nothing for those whose address is not known.
-    pub(crate) fn printed(&self, nodes: &[NodeId], address: &dyn Fn(NodeId) -> Option<String>) -> String {
-        let printed =
-            nodes.iter().filter_map(|node| Some(format!("{}@{}", self.peer(*node), address(*node)?)));
+    /// The `peer=` values that nodes print at their starts, or would print.
+    pub(crate) fn printed(&self, nodes: &[NodeId], address: &dyn Fn(NodeId) -> String) -> String {
+        let printed = nodes.iter().map(|node| format!("{}@{}", self.peer(*node), address(*node)));
         printed.collect::<Vec<_>>().join(",")
     }
 

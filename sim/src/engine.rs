@@ -209,7 +209,7 @@ impl<'a, S: Site> Run<'a, S> {
         let starting: Vec<_> =
             (0..self.site.cast().len()).filter(|node| self.site.cast().starts(*node)).collect();
         for node in starting {
-            self.start(node, &Hint::Default).await?;
+            self.start(node, &Hint::Default)?;
         }
         self.procedure().await?;
         self.turn_faults(None)?;

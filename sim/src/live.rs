@@ -145,8 +145,6 @@ struct Machine {
     process: Option<Process>,
     /// Which of all processes its latest one is.
     number: u64,
-    /// Where its latest process said that it listens.
-    address: Option<String>,
     /// How the latest process ended, if it ended by itself.
     exit: Option<Ended>,
     /// An orderly stop was asked for.
@@ -214,7 +212,6 @@ impl<'a> Machines<'a> {
             log: Tail::new(logs.join(format!("{}.log", member.name))),
             process: None,
             number: 0,
-            address: None,
             exit: None,
             told_to_stop: false,
             subject: Subject {
@@ -313,7 +310,6 @@ impl<'a> Machines<'a> {
             };
             if let Some(fact) = told.fact() {
                 match fact {
-                    Fact::Up { address, .. } => machine.address.clone_from(address),
                     Fact::Published { request, outcome: Fate::Landed, round } => {
                         let name = &machine.subject.name;
                         self.broadcasts.told(machine.number, *request, home, name, *round);
@@ -343,8 +339,9 @@ impl<'a> Machines<'a> {
         let now = self.elapsed();
         for home in 0..self.readers.len() {
             let serving = [Role::Server, Role::Aggregator].into_iter();
-            let nodes: Vec<_> = serving.flat_map(|role| self.cast.of_role(home, role)).collect();
-            let peers = self.cast.printed(&nodes, &|node| self.get(node).address.clone());
+            let mut nodes: Vec<_> = serving.flat_map(|role| self.cast.of_role(home, role)).collect();
+            nodes.retain(|node| self.get(*node).process.is_some());
+            let peers = self.cast.printed(&nodes, &|node| self.relay.advertises(node).to_string());
             let Some(reader) = self.readers.get_mut(home) else { continue };
             let lines = reader.look(now, &peers).map_err(|reason| broken("run a reader", &reason))?;
             for line in lines {
@@ -446,21 +443,10 @@ impl Site for Machines<'_> {
         self.get(node).exit.as_ref()
     }
 
-    /// Those whom it is to dial say where they listen; clients do not.
-    fn waits_for(&self, node: NodeId, hint: &Hint) -> Option<NodeId> {
-        let silent = |node: &NodeId| {
-            let machine = self.get(*node);
-            self.cast.get(*node).role != Role::Client
-                && machine.process.is_some()
-                && machine.address.is_none()
-        };
-        self.cast.dials(node, hint).into_iter().find(silent)
-    }
-
     fn start(&mut self, node: NodeId, hint: &Hint) -> Result<Started, Refusal> {
         let folder = self.binaries_of(node)?;
         let role = self.cast.get(node).role;
-        let mut env = self.cast.variables(node, hint, &|node| self.get(node).address.clone());
+        let mut env = self.cast.variables(node, hint, &|node| self.relay.advertises(node).to_string());
         env.insert("ZIPNET_LISTEN".to_owned(), self.relay.listens(node).to_string());
         env.insert("ZIPNET_ADVERTISE".to_owned(), self.relay.advertises(node).to_string());
         env.insert("ZIPNET_STATE_DIR".to_owned(), self.get(node).state.display().to_string());

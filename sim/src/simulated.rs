@@ -283,8 +283,8 @@ impl Machines {
     }
 
     /// Where a node listens.
-    fn address(&self, node: NodeId) -> Option<String> {
-        Some(self.get(node).host.address().to_string())
+    fn address(&self, node: NodeId) -> String {
+        self.get(node).host.address().to_string()
     }
 
     /// Which rules a node enforces.
@@ -384,13 +384,9 @@ impl Site for Machines {
         self.get(node).exit.as_ref()
     }
 
-    fn waits_for(&self, _: NodeId, _: &Hint) -> Option<NodeId> {
-        None
-    }
-
     fn start(&mut self, node: NodeId, hint: &Hint) -> Result<Started, Refusal> {
         let mut env = self.cast.variables(node, hint, &|node| self.address(node));
-        env.insert("ZIPNET_LISTEN".to_owned(), self.get(node).host.address().to_string());
+        env.insert("ZIPNET_LISTEN".to_owned(), self.address(node));
         let checks = Remembering::new(self.checks(node), self.verdicts.clone());
         let now = self.simulation.now();
         self.starts += 1;

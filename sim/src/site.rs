@@ -77,9 +77,6 @@ pub(crate) trait Site {
     /// How the latest process ended, if it ended by itself.
     fn exit(&self, node: NodeId) -> Option<&Ended>;
 
-    /// Whom a process has to wait for before it can be started: what it is told of others is not known yet.
-    fn waits_for(&self, node: NodeId, hint: &Hint) -> Option<NodeId>;
-
     /// Starts a process. Whoever runs already goes on.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ const POWER_WAIT: Duration = Duration::from_secs(5);
 /// How long a retirement may take to get into the log.
 const RETIRE_WAIT: Duration = Duration::from_secs(60);
 
-/// How long a process may take to say where it listens, or to take an order.
+/// How long a process may take until it takes an order.
 const START_WAIT: Duration = Duration::from_secs(10);
 
 impl<S: Site> Run<'_, S> {
@@ -56,7 +56,7 @@ impl<S: Site> Run<'_, S> {
                 self.stop(&nodes, *signal, within, line).await?;
                 self.pass(self.now().after(down.get().duration())).await?;
                 for node in nodes {
-                    self.start(node, &Hint::Default).await?;
+                    self.start(node, &Hint::Default)?;
                 }
                 Ok(())
             }
@@ -179,27 +179,13 @@ impl<S: Site> Run<'_, S> {
                 self.wipe(node)?;
             }
             self.set_env(node, env);
-            self.start(node, &hint).await?;
+            self.start(node, &hint)?;
         }
         Ok(())
     }
 
-    /// Starts a process, once it is known what it is to be told of others.
-    pub(super) async fn start(&mut self, node: NodeId, hint: &Hint) -> Going {
-        let end = self.now().after(START_WAIT);
-        while let Some(silent) = self.site.waits_for(node, hint) {
-            if self.now() >= end {
-                let name = self.name(silent);
-                let detail = format!("{name} did not say within {} s where it listens", START_WAIT.as_secs());
-                return Err(self.failed_on(Verdict::NotConverged, self.line(), Some(silent), detail));
-            }
-            self.pass(self.now().after(S::LOOK)).await?;
-        }
-        self.begin(node, hint)
-    }
-
-    /// Starts a process at once.
-    pub(super) fn begin(&mut self, node: NodeId, hint: &Hint) -> Going {
+    /// Starts a process.
+    pub(super) fn start(&mut self, node: NodeId, hint: &Hint) -> Going {
         // A fault may have started it meanwhile.
         if self.site.is_up(node) {
             return Ok(());

@@ -117,7 +117,7 @@ impl<S: Site> Run<'_, S> {
             let Some(active) = faults.active.get_mut(place) else { continue };
             let over = active.turn(now, step, &mut faults.random);
             for hold in over {
-                self.release(place, hold)?;
+                self.release(hold)?;
             }
         }
         self.rewire();
@@ -136,7 +136,7 @@ impl<S: Site> Run<'_, S> {
             let fires = active.fires(now, &mut faults.random);
             changed |= fires || !over.is_empty();
             for hold in over {
-                self.release(place, hold)?;
+                self.release(hold)?;
             }
             if fires {
                 self.fire(place)?;
@@ -276,21 +276,10 @@ impl<S: Site> Run<'_, S> {
         Ok(())
     }
 
-    fn release(&mut self, place: usize, hold: Hold) -> Going {
+    fn release(&mut self, hold: Hold) -> Going {
         match hold.trouble {
-            Trouble::Down => {
-                if self.site.is_up(hold.node) || self.site.cast().is_kept_down(hold.node) {
-                    return Ok(());
-                }
-                if self.site.waits_for(hold.node, &Hint::Default).is_none() {
-                    return self.begin(hold.node, &Hint::Default);
-                }
-                // It is started as soon as that is possible.
-                let ends = self.now().after(S::LOOK);
-                if let Some(active) = self.faults.active.get_mut(place) {
-                    active.holds.push(Hold { ends, ..hold });
-                }
-            }
+            Trouble::Down if self.site.cast().is_kept_down(hold.node) => {}
+            Trouble::Down => self.start(hold.node, &Hint::Default)?,
             Trouble::Paused => self.site.resume(hold.node),
             Trouble::Dying { .. } => self.site.disarm(hold.node),
             Trouble::Hindered(_) => {}
