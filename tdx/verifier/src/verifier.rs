@@ -286,86 +286,90 @@ fn genuine(
     })
 }
 
-/// What the library's words mean, in the order in which they are looked for. It has no kinds of errors, and is pinned to
-/// the patch. Words that are not here are a refusal as well, by the name [`Reason::NotVerified`].
-const WORDS: &[(&str, Reason)] = &[
-    ("CertRevoked", Reason::CertificateRevoked),
-    ("root CA CRL: InvalidCrlSignature", Reason::ForeignRoot),
-    ("UnknownIssuer", Reason::ForeignRoot),
-    ("certificate chain: InvalidSignatureForPublicKey", Reason::ForeignRoot),
-    ("CertExpired", Reason::CollateralExpired),
-    ("CrlExpired", Reason::CollateralExpired),
-    ("CertNotValidYet", Reason::CollateralFromTheFuture),
-    ("signer must be issued directly by the root CA", Reason::CollateralUnsound),
-    ("Signature is invalid for tcb_info", Reason::CollateralUnsound),
-    ("Signature is invalid for qe_identity", Reason::CollateralUnsound),
-    ("Crl", Reason::CollateralUnsound),
-    ("CRL", Reason::CollateralUnsound),
-    ("Signature is invalid for qe_report", Reason::BadSignature),
-    ("QE report hash mismatch", Reason::BadSignature),
-    ("ISV enclave report signature is invalid", Reason::BadSignature),
-    ("Unknown QE vendor ID", Reason::QuotingEnclave),
-    ("QE report validation failed", Reason::QuotingEnclave),
-    ("QE MRSIGNER", Reason::QuotingEnclave),
-    ("QE ISVPRODID", Reason::QuotingEnclave),
-    ("QE MISCSELECT", Reason::QuotingEnclave),
-    ("QE ATTRIBUTES", Reason::QuotingEnclave),
-    ("QE ISVSVN", Reason::QuotingEnclave),
-    ("Debug mode is enabled", Reason::DebugTd),
-    ("TD migration is enabled", Reason::MigratableTd),
-    ("TD profiling is enabled", Reason::TdAttributes),
-    ("TD attributes are set", Reason::TdAttributes),
-    ("SERVTD_EXT is enabled", Reason::TdAttributes),
-    ("SEPT_VE_DISABLE is not enabled", Reason::TdAttributes),
-    ("Invalid MR service TD", Reason::TdAttributes),
-    ("TDX module", Reason::TdxModule),
-    ("No matching TCB level", Reason::BelowEveryLevel),
-    ("TCB status is invalid: Revoked", Reason::TcbRevoked),
+/// What the library's words mean, in the order in which they are looked for, and what is needed. It has no kinds of errors,
+/// and is pinned to the patch. Words that are not here are a refusal as well, by the name [`Reason::NotVerified`].
+const WORDS: &[(&str, Reason, &str)] = &[
+    ("CertRevoked", Reason::CertificateRevoked, "a certificate that is not revoked"),
+    ("root CA CRL: InvalidCrlSignature", Reason::ForeignRoot, LEADS_TO_ROOT),
+    ("UnknownIssuer", Reason::ForeignRoot, LEADS_TO_ROOT),
+    ("certificate chain: InvalidSignatureForPublicKey", Reason::ForeignRoot, LEADS_TO_ROOT),
+    ("CertExpired", Reason::CollateralExpired, VALID),
+    ("CrlExpired", Reason::CollateralExpired, VALID),
+    ("CertNotValidYet", Reason::CollateralFromTheFuture, VALID),
+    ("signer must be issued directly by the root CA", Reason::CollateralUnsound, AS_SIGNED),
+    ("Signature is invalid for tcb_info", Reason::CollateralUnsound, AS_SIGNED),
+    ("Signature is invalid for qe_identity", Reason::CollateralUnsound, AS_SIGNED),
+    (
+        "UnknownRevocationStatus",
+        Reason::CollateralUnsound,
+        "the list of revoked certificates of this machine's issuer",
+    ),
+    ("Crl", Reason::CollateralUnsound, AS_SIGNED),
+    ("CRL", Reason::CollateralUnsound, AS_SIGNED),
+    ("Signature is invalid for qe_report", Reason::BadSignature, AS_GIVEN),
+    ("QE report hash mismatch", Reason::BadSignature, AS_GIVEN),
+    ("ISV enclave report signature is invalid", Reason::BadSignature, AS_GIVEN),
+    ("Unknown QE vendor ID", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE report validation failed", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE MRSIGNER", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE ISVPRODID", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE MISCSELECT", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE ATTRIBUTES", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("QE ISVSVN", Reason::QuotingEnclave, INTELS_ENCLAVE),
+    ("Debug mode is enabled", Reason::DebugTd, "bit 0 clear"),
+    ("TD migration is enabled", Reason::MigratableTd, "bit 29 clear"),
+    ("TD profiling is enabled", Reason::TdAttributes, "bits 4 to 6 clear"),
+    ("TD attributes are set", Reason::TdAttributes, "bits that nobody has defined clear"),
+    ("SERVTD_EXT is enabled", Reason::TdAttributes, "bit 17 clear"),
+    ("SEPT_VE_DISABLE is not enabled", Reason::TdAttributes, "bit 28 set"),
+    ("Invalid MR service TD", Reason::TdAttributes, "no service TD"),
+    ("TDX module", Reason::TdxModule, "a module that Intel has signed and lists"),
+    ("No matching TCB level", Reason::BelowEveryLevel, "a level that Intel lists"),
+    ("TCB status is invalid: Revoked", Reason::TcbRevoked, "a level that Intel has not revoked"),
 ];
+
+const LEADS_TO_ROOT: &str = "certificates and lists that are signed up to the root";
+const VALID: &str = "certificates and lists that are valid at this time";
+const AS_SIGNED: &str = "collateral as Intel has signed it";
+const AS_GIVEN: &str = "a quote as the platform has signed it";
+const INTELS_ENCLAVE: &str = "Intel's quoting enclave, at a version that Intel lists";
 
 /// The refusal for what the library has said.
 fn refusal(words: &str, quote: &Quote<'_>, platform: &PckExtension, collateral: &Collateral) -> Refused {
-    let reason = WORDS.iter().find(|(known, _)| words.contains(known));
-    let reason = reason.map_or(Reason::NotVerified, |(_, reason)| *reason);
-    let attributes = || format!("the attributes {}", hex::encode(quote.attributes()));
-    let missing = || {
+    let known = WORDS.iter().find(|(known, ..)| words.contains(known));
+    let (reason, need) = known
+        .map_or((Reason::NotVerified, "evidence that keeps Intel's rules"), |(_, reason, need)| {
+            (*reason, *need)
+        });
+    if [Reason::DebugTd, Reason::MigratableTd, Reason::TdAttributes].contains(&reason) {
+        let attributes = hex::encode(quote.attributes());
+        return Refused::new(reason, format_args!("the attributes {attributes}: {words}"), need);
+    }
+    if [Reason::BelowEveryLevel, Reason::TcbRevoked].contains(&reason) {
         let missing: Vec<_> =
             shortfalls(quote, platform, collateral).iter().map(ToString::to_string).collect();
-        if missing.is_empty() { words.to_owned() } else { missing.join(" / ") }
-    };
-    let ppid = hex::encode(&platform.ppid);
-    match reason {
-        Reason::ForeignRoot => {
-            Refused::new(reason, "signatures that do not lead to the root", "those that do")
-        }
-        Reason::CertificateRevoked => {
-            Refused::new(reason, format_args!("a revoked certificate for platform {ppid}"), "one that is not")
-        }
-        Reason::DebugTd => Refused::new(reason, attributes(), "bit 0 clear"),
-        Reason::MigratableTd => Refused::new(reason, attributes(), "bit 29 clear"),
-        Reason::TdAttributes => {
-            Refused::new(reason, format_args!("{}: {words}", attributes()), "bit 28 alone")
-        }
-        Reason::TdxModule => {
-            let [version, family, ..] = quote.tee_tcb_svn();
-            let have = format_args!("TDX module {family}.{version}: {words}");
-            match module_version_min(collateral.tcb_info(), &quote.tee_tcb_svn()) {
-                Some(least) => {
-                    Refused::new(reason, have, format_args!("{family}.{least} or newer, signed by Intel"))
-                }
-                None => Refused::new(reason, have, "a module that Intel lists"),
-            }
-        }
-        Reason::BelowEveryLevel => Refused::new(reason, missing(), "a level that Intel lists"),
-        Reason::TcbRevoked => Refused::new(reason, missing(), "a level that Intel has not revoked"),
-        Reason::CollateralExpired | Reason::CollateralFromTheFuture => {
-            Refused::new(reason, words, "certificates and lists that are valid at this time")
-        }
-        Reason::CollateralUnsound => Refused::new(reason, words, "collateral as Intel has signed it"),
-        Reason::BadSignature => Refused::new(reason, words, "a quote as the platform has signed it"),
-        Reason::QuotingEnclave => {
-            Refused::new(reason, words, "Intel's quoting enclave, at a version that Intel lists")
-        }
-        _ => Refused::new(reason, words, "evidence that keeps Intel's rules"),
+        return Refused::new(
+            reason,
+            if missing.is_empty() { words.to_owned() } else { missing.join(" / ") },
+            need,
+        );
     }
+    if reason == Reason::TdxModule {
+        let [version, family, ..] = quote.tee_tcb_svn();
+        let have = format_args!("TDX module {family}.{version}: {words}");
+        return match module_version_min(collateral.tcb_info(), &quote.tee_tcb_svn()) {
+            Some(least) => {
+                Refused::new(reason, have, format_args!("{family}.{least} or newer, signed by Intel"))
+            }
+            None => Refused::new(reason, have, need),
+        };
+    }
+    if reason == Reason::CertificateRevoked {
+        return Refused::new(
+            reason,
+            format_args!("that of platform {}: {words}", hex::encode(&platform.ppid)),
+            need,
+        );
+    }
+    Refused::new(reason, words, need)
 }

@@ -55,6 +55,7 @@ const WRONG: &[Wrong] = &[
         |scene| scene.collateral = |text| text.replace(r#"DataNumber\":20"#, r#"DataNumber\":21"#),
         Reason::CollateralUnsound,
     ),
+    ("the list of another issuer", |scene| scene.collateral = root_list_twice, Reason::CollateralUnsound),
     ("another root", |scene| scene.root = Vendor::new(b"another", SINCE).root(), Reason::ForeignRoot),
     (
         "a machine below another root",
@@ -176,6 +177,13 @@ fn out_of_date(scene: &mut Scene, days_ago: u64, grace_days: u16) {
     scene.bulletin.modules[0].date = ISSUED;
     scene.manifest.accepted_statuses.push(Status::OutOfDate);
     scene.manifest.grace_days = grace_days;
+}
+
+/// The root's list stands in the place of the platform CA's, as if the collateral were for machines of another issuer.
+fn root_list_twice(file: String) -> String {
+    let mut file: serde_json::Value = serde_json::from_str(&file).unwrap();
+    file["pck_crl"] = file["root_ca_crl"].clone();
+    file.to_string()
 }
 
 fn unsigned(file: String) -> String {
