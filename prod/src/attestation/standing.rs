@@ -274,6 +274,7 @@ mod tests {
     const SINCE: Date = Date(1_767_225_600);
 
     /// A machine on a day, when a recovery is in the early collateral from day 100 on, and in the standard one from 300.
+    #[expect(clippy::disallowed_methods, reason = "a test may have a root of its own")]
     fn question(day: u64) -> (Question, Vec<(String, Vec<u8>)>) {
         let vendor = Vendor::new(b"tcb-status", SINCE);
         let now = SINCE.after(day * DAY);
