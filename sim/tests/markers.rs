@@ -1,4 +1,5 @@
-//! What stands where in the workspace: defects nowhere but in the simulator, and files in no wide circle.
+//! What stands where in the workspace: defects nowhere but in the simulator, simulated platforms in nothing that ships, and
+//! files in no wide circle.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -39,8 +40,9 @@ fn holds(bytes: &[u8], marker: &str) -> bool {
 }
 
 #[test]
-fn no_binary_but_the_simulator_holds_a_defect() {
+fn what_only_simulations_may_hold_is_in_nothing_that_ships() {
     let artifacts = artifacts();
+    let mut platforms = 0;
     let simulator = |name: &str| name == "zipnet-sim" || name == "zipnet_sim";
     let mut found = 0;
     for (name, path) in &artifacts {
@@ -49,6 +51,10 @@ fn no_binary_but_the_simulator_holds_a_defect() {
             let holds = holds(&bytes, marker);
             assert!(!holds || simulator(name), "{marker} stands in {}", path.display());
         }
+        let simulates_platforms = ["zipnet_tdx_mock", "zipnet_fuzz_targets"].contains(&name.as_str());
+        let holds_platform = holds(&bytes, zipnet_tdx_mock::MARKER);
+        assert!(!holds_platform || simulates_platforms, "a simulated platform stands in {}", path.display());
+        platforms += usize::from(holds_platform);
         if name == "zipnet-sim" {
             found += 1;
             for marker in markers() {
@@ -57,7 +63,8 @@ fn no_binary_but_the_simulator_holds_a_defect() {
         }
     }
     assert_eq!(found, 1, "the workspace has one simulator");
-    for library in ["zipnet_core", "zipnet_node"] {
+    assert!(platforms > 0, "the search does not find the simulated platform where it is");
+    for library in ["zipnet_core", "zipnet_node", "zipnet-server", "zipnet-tdx"] {
         assert!(artifacts.iter().any(|(name, _)| name == library), "{library} was searched");
     }
 }
