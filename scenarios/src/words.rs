@@ -196,6 +196,8 @@ words! {
         Founding = "founding",
         /// A committee begins its log.
         LogStarted = "log-started",
+        /// Who gets the log, or votes, is changed; on the leader.
+        MembershipChange = "membership-change",
         /// What else an operator should know.
         Warning = "warning",
         /// This server's log has no records and yields to another.
