@@ -95,7 +95,8 @@ fn joined(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The value of a metric in thousandths, summed over its labels. None if the page does not have it.
+/// The value of a metric in thousandths, summed over its labels; a metric that is shown without a value has none yet. None
+/// if the page does not have it.
 pub(super) fn metric(page: &str, name: &str) -> Option<u64> {
     let samples = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -105,7 +106,10 @@ pub(super) fn metric(page: &str, name: &str) -> Option<u64> {
         };
         thousandths(rest.strip_prefix(' ')?.split(' ').next()?)
     });
-    samples.fold(None, |sum, value| Some(sum.unwrap_or(0_u64).saturating_add(value)))
+    let shown = page
+        .lines()
+        .any(|line| line.strip_prefix("# TYPE ").is_some_and(|typed| typed.split(' ').next() == Some(name)));
+    samples.fold(shown.then_some(0), |sum, value| Some(sum.unwrap_or(0_u64).saturating_add(value)))
 }
 
 fn thousandths(text: &str) -> Option<u64> {
@@ -150,6 +154,7 @@ mod tests {
         ] {
             assert_eq!(metric(page, name), value, "{name}");
         }
+        assert_eq!(metric("# TYPE zipnet_round_stall_cause gauge\n", "zipnet_round_stall_cause"), Some(0));
     }
 
     #[test]
