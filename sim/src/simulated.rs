@@ -1,7 +1,7 @@
 //! The machines of a simulation, handled as an operator handles them.
 //!
 //! Processes are started with the documented variables, stopped with signals, and end with exit codes. What they tell goes
-//! to an [`Ear`], which judges it at once.
+//! to an `Ear`, which judges it at once.
 //!
 //! - `ear`: what nodes tell
 //! - `paths`: the network as steps and faults want it
