@@ -301,7 +301,7 @@ fn what_leaves_no_trace_is_inconclusive_and_the_run_goes_on() {
     let failure = result.failure.unwrap();
     assert_eq!((code, failure.property.as_str()), (3, "keys"), "{failure:?}");
     assert!(failure.detail.contains("not judged: opens-no-past-round: "), "{failure:?}");
-    assert!(failure.detail.contains("not judged: agreement: no server showed a record"), "{failure:?}");
+    assert!(failure.detail.contains("not judged: agreement: no record was told of"), "{failure:?}");
     assert_eq!(result.steps.len(), 2, "the step behind it was made");
 }
 

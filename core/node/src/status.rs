@@ -1183,6 +1183,8 @@ note: server 0303030303 is not reachable and has announced nothing; its vote sti
         assert_eq!(json["servers"][1]["leader"], true);
         assert_eq!(json["open_round"], serde_json::Value::Null);
         let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names.len(), 25, "{names:?}");
+        assert_eq!(names.len(), 24, "{names:?}");
+        let cause = serde_json::to_value(Matter::of(&Cause::Election)).unwrap();
+        assert_eq!((&cause["name"], &cause["peers"]), (&"election".into(), &serde_json::json!([])));
     }
 }

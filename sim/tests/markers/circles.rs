@@ -385,7 +385,7 @@ fn files_take_names_from_each_other_in_no_wide_circle() {
     let file = |path: &str| sources.files.iter().position(|one| one == &root().join(path));
     for (from, to) in [
         ("sim/src/main.rs", "sim/src/cli.rs"),
-        ("sim/src/engine/paths.rs", "sim/src/network/model.rs"),
+        ("sim/src/simulated/paths.rs", "sim/src/network/model.rs"),
         ("sim/src/engine.rs", "scenarios/src/verbs.rs"),
         ("scenarios/src/env.rs", "scenarios/src/reader.rs"),
     ] {
