@@ -5,7 +5,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::CLIENTS_MAX;
+/// The most places of a set: one for each client of a log.
+pub const PLACES_MAX: u32 = 1 << 18;
 
 /// One bit per place. The bit of place `i` is bit `i mod 8` (lowest first) of byte `i / 8`. Bytes behind the last one that has a
 /// bit are left out, so that a set of which nothing is known takes no room, however long the list is.
@@ -151,7 +152,7 @@ impl TryFrom<RawBitmap> for Bitmap {
     type Error = BitmapError;
 
     fn try_from(raw: RawBitmap) -> Result<Self, BitmapError> {
-        if raw.len > CLIENTS_MAX || raw.bytes.len() > bytes_for(raw.len) {
+        if raw.len > PLACES_MAX || raw.bytes.len() > bytes_for(raw.len) {
             return Err(BitmapError::Bytes { len: raw.len, bytes: raw.bytes.len() });
         }
         if raw.bytes.last() == Some(&0) {

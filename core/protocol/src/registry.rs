@@ -7,13 +7,13 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bitmap::index;
+use crate::bitmap::{PLACES_MAX, index};
 use crate::digest::{Context, Fields};
 use crate::id::{Counter, Digest, Epoch, PeerId, RegistryVersion};
 use crate::message::{Bundle, ClientSet, Proof};
 
 /// The most clients of one log.
-pub const CLIENTS_MAX: u32 = 1 << 18;
+pub const CLIENTS_MAX: u32 = PLACES_MAX;
 
 /// The longest path of a [`Proof`].
 pub const PATH_MAX: usize = 18;
