@@ -35,8 +35,7 @@ fn hexadecimal(bytes: impl AsRef<[u8]> + Send) -> impl Iterator<Item = Bytes> + 
     let steps = bytes.as_ref().len().div_ceil(STEP);
     (0..steps).map(move |step| {
         let rest = &bytes.as_ref()[step * STEP..];
-        let written: String = rest.iter().take(STEP).map(|byte| format!("{byte:02x}")).collect();
-        Bytes::from(written)
+        Bytes::from(hex::encode(&rest[..rest.len().min(STEP)]))
     })
 }
 

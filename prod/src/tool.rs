@@ -119,8 +119,7 @@ async fn act(matches: &ArgMatches, environment: &BTreeMap<String, String>) -> Ou
 
 /// A secret that nobody can guess, as the documents ask for it.
 fn fresh_secret() -> String {
-    let digits: String = zipnet_world::world::random().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{digits}\n")
+    format!("{}\n", hex::encode(zipnet_world::world::random()))
 }
 
 fn command() -> Command {

@@ -1,7 +1,6 @@
 //! The nodes of a scenario: what they are called, who they are, and what their processes are told. The same in a
 //! simulation and on real processes.
 
-use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
 use zipnet_core::id::{GroupId, PeerId, UniqueId};
@@ -300,11 +299,7 @@ impl Cast {
 }
 
 fn secret(secrets: &Random, label: &str) -> String {
-    let mut text = String::new();
-    for byte in secrets.fork(label).bytes() {
-        write!(text, "{byte:02x}").expect("writing to a string does not fail");
-    }
-    text
+    hex::encode(secrets.fork(label).bytes())
 }
 
 /// The name of a deployment's instance.

@@ -100,13 +100,14 @@ pub(super) fn act(matches: &ArgMatches) -> Outcome {
 fn key(matches: &ArgMatches) -> Outcome {
     let path = path(matches, "to");
     let seed = zipnet_world::world::random();
-    let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .and_then(|mut file| file.write_all(format!("{digits}\n").as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            file.write_all(format!("{}\n", hex::encode(seed)).as_bytes()).and_then(|()| file.sync_all())
+        })
         .map_err(|reason| format!("failed to write {}: {reason}", path.display()))?;
     flags::print(&format!("{}\n", ReleaseSecret::from_seed(&seed).public()));
     Ok(0)

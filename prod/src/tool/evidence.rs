@@ -38,8 +38,10 @@ struct Signed {
 
 impl From<&Contradiction> for File {
     fn from(pair: &Contradiction) -> Self {
-        let signed =
-            |it: &RecordSignature| Signed { record: it.record.to_string(), signature: hex(&it.signature.0) };
+        let signed = |it: &RecordSignature| Signed {
+            record: it.record.to_string(),
+            signature: hex::encode(it.signature.0),
+        };
         Self {
             format: FORMAT.to_owned(),
             log: pair.one.log.to_string(),
@@ -63,10 +65,6 @@ impl File {
         let [one, other] = &self.signed;
         Ok(Contradiction { one: signature(one)?, other: signature(other)? })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As many bytes as are wanted, in hexadecimal digits.

@@ -280,7 +280,7 @@ fn human(broadcast: &Broadcast) -> String {
     for message in &broadcast.messages {
         let said = match printable(message.trimmed()) {
             Some(said) => said.to_owned(),
-            None => format!("0x{}", hex(message.trimmed())),
+            None => format!("0x{}", hex::encode(message.trimmed())),
         };
         writeln!(text, "    {said}").expect(INFALLIBLE);
     }
@@ -293,7 +293,7 @@ fn human(broadcast: &Broadcast) -> String {
 fn record(broadcast: &Broadcast) -> Value {
     let slot = |message: &Message| match printable(message.trimmed()) {
         Some(text) => json!({ "slot": message.slot, "text": text }),
-        None => json!({ "slot": message.slot, "hex": hex(&message.bytes) }),
+        None => json!({ "slot": message.slot, "hex": hex::encode(&message.bytes) }),
     };
     let servers: Vec<_> = broadcast.servers.iter().map(ToString::to_string).collect();
     let slots: Vec<_> = broadcast.messages.iter().map(slot).collect();
@@ -314,13 +314,6 @@ fn record(broadcast: &Broadcast) -> Value {
 fn printable(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.chars().any(is_hidden)).then_some(text)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect(INFALLIBLE);
-        text
-    })
 }
 
 #[cfg(test)]

@@ -39,8 +39,7 @@ impl Discretion {
         if let Ok(text) = str::from_utf8(payload) {
             self.payloads.push_back(text.to_owned());
         }
-        let hex: String = payload.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        self.payloads.push_back(hex);
+        self.payloads.push_back(hex::encode(&payload[..payload.len().min(16)]));
         while self.payloads.len() > PAYLOADS_KEPT {
             self.payloads.pop_front();
         }
