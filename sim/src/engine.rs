@@ -43,7 +43,7 @@ mod workload;
 
 use condition::Wait;
 use fault::Faults;
-use witness::{Mark, Start, Witness};
+use witness::{Mark, Witness};
 use workload::Workloads;
 
 /// How often metrics are compared with thresholds.
@@ -315,11 +315,11 @@ impl<'a, S: Site> Run<'a, S> {
             return Ok(());
         }
         let name = self.name(node).to_owned();
-        let lines: Vec<_> = self.witness.of(node).newest_lines(LINES_SHOWN).collect();
+        // Where there is more to be seen, they are shown with every failure.
         let lines = if self.site.more().is_some() {
-            // They are shown with every failure here.
             String::new()
         } else {
+            let lines: Vec<_> = self.witness.of(node).newest_lines(LINES_SHOWN).collect();
             format!(". Its last lines: {}", lines.join("; "))
         };
         Err(End::Found(Box::new(Found {

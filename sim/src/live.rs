@@ -26,7 +26,7 @@ use zipnet_core::time::Time;
 use zipnet_facts::Fact;
 use zipnet_node::config::Config;
 use zipnet_node::status::Status;
-use zipnet_reports::properties::{self, Seen, Start, Subject, Violation, Watch};
+use zipnet_reports::properties::{Seen, Start, Subject, Watch};
 use zipnet_reports::{Counts, RunResult, Verdict};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::node::Role;
@@ -320,7 +320,7 @@ impl<'a> Machines<'a> {
                     _ => {}
                 }
                 let seen = self.properties.see(now, &machine.subject, Seen::Fact(fact));
-                seen.map_err(|violation| violated(&machine.subject, violation))?;
+                seen.map_err(|violation| Stop::Breach(Breach::of(violation, &machine.subject.name)))?;
             }
             self.heard.push(Heard::Told { node, at: now, told });
         }
@@ -331,7 +331,9 @@ impl<'a> Machines<'a> {
     fn show(&mut self, node: NodeId, seen: Seen<'_>) -> Result<(), Stop> {
         let (now, machine) = (self.elapsed(), self.machines.get(node));
         let subject = &machine.expect("machines are never taken away").subject;
-        self.properties.see(now, subject, seen).map_err(|violation| violated(subject, violation))
+        self.properties
+            .see(now, subject, seen)
+            .map_err(|violation| Stop::Breach(Breach::of(violation, &subject.name)))
     }
 
     /// Takes in what the readers have printed.
@@ -776,12 +778,6 @@ fn beside<T: Send + 'static, U>(
         let (acting, read) = acting.take_if(|(acting, _)| acting.is_finished())?;
         Some(read(acting.join().ok()))
     }))
-}
-
-/// A property is broken at a node.
-fn violated(subject: &Subject, Violation { property, detail }: Violation) -> Stop {
-    let sentence = properties::sentence(property).unwrap_or_default();
-    Stop::Breach(Breach { property, sentence, node: subject.name.clone(), detail, place: None })
 }
 
 /// This machine does not do what it must.

@@ -13,7 +13,7 @@ use zipnet_core::machine::RequestId;
 use zipnet_core::time::Time;
 use zipnet_facts::Fact;
 use zipnet_node::status::Status;
-use zipnet_reports::properties::Named;
+use zipnet_reports::properties::{Named, Violation, sentence};
 use zipnet_reports::{Checkpoint, Counts};
 use zipnet_scenarios::Scenario;
 use zipnet_scenarios::scenario::Expectation;
@@ -411,6 +411,14 @@ pub(crate) struct Breach {
     pub(crate) detail: String,
     /// The number and the time of the event at which it was noticed, where events are numbered.
     pub(crate) place: Option<(u64, Time)>,
+}
+
+impl Breach {
+    /// One of the properties is broken at a node.
+    pub(crate) fn of(Violation { property, detail }: Violation, node: &str) -> Self {
+        let sentence = sentence(property).unwrap_or_default();
+        Self { property, sentence, node: node.to_owned(), detail, place: None }
+    }
 }
 
 /// What was counted, beside rounds and elections.

@@ -13,7 +13,7 @@ use zipnet_scenarios::words::{DiskFate, Reason, Signal, State, Word as _};
 
 use super::fault::ARMED_MAX;
 use super::select::Purpose;
-use super::{End, Going, Run, Start};
+use super::{End, Going, Run};
 use crate::cast::{Hint, NodeId};
 use crate::site::{Later, Order, Refusal, Retired, Site, Upgrade};
 
@@ -194,7 +194,7 @@ impl<S: Site> Run<'_, S> {
         let started = self.site.start(node, hint);
         let started = started.map_err(|refusal| self.impossible("start", self.line(), refusal))?;
         let peer = self.site.cast().peer(node);
-        self.witness.started(node, Start { peer, group: started.group, liar: started.liar });
+        self.witness.started(node, peer, started);
         Ok(())
     }
 

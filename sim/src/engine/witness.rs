@@ -12,7 +12,7 @@ use zipnet_facts::{Fact, Farewell, Level, RoundEnd};
 use zipnet_scenarios::node::Role;
 
 use crate::cast::{Cast, NodeId};
-use crate::site::Told;
+use crate::site::{Started, Told};
 
 /// Lines of each node's log that are kept for whoever looks for a cause.
 const LINES_KEPT: usize = 64;
@@ -88,14 +88,6 @@ struct About {
     peer: PeerId,
     /// Why, if it was refused.
     reason: &'static str,
-}
-
-/// How a process begins, as far as that is known beforehand.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    pub(super) peer: PeerId,
-    pub(super) group: Option<GroupId>,
-    pub(super) liar: bool,
 }
 
 /// What is counted over all nodes of a run.
@@ -177,13 +169,13 @@ impl Witness {
     }
 
     /// A process of a node begins.
-    pub(super) fn started(&mut self, node: NodeId, start: Start) {
+    pub(super) fn started(&mut self, node: NodeId, peer: PeerId, start: Started) {
         self.seq += 1;
         let Some(known) = self.nodes.get_mut(node) else { return };
-        if known.peer != start.peer || known.group != start.group {
+        if known.peer != peer || known.group != start.group {
             known.members = None;
         }
-        known.peer = start.peer;
+        known.peer = peer;
         known.group = start.group;
         known.liar = start.liar;
         known.up = true;
@@ -487,7 +479,7 @@ mod tests {
 
     fn start(witness: &mut Witness, node: NodeId) {
         let group = Some(GroupId([1; 32])).filter(|_| node < 2);
-        witness.started(node, Start { peer: peer(node), group, liar: false });
+        witness.started(node, peer(node), Started { group, liar: false });
     }
 
     fn peer(node: NodeId) -> PeerId {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use zipnet_core::id::{LogId, Round};
 use zipnet_core::machine::RequestId;
 
-use zipnet_reports::properties;
+use zipnet_reports::properties::Violation;
 
 use crate::site::Breach;
 
@@ -147,22 +147,14 @@ impl Broadcasts {
 }
 
 fn breach(node: &str, detail: String) -> Breach {
-    let property = "validity";
-    let sentence = properties::sentence(property).unwrap_or_default();
-    Breach { property, sentence, node: node.to_owned(), detail, place: None }
+    Breach::of(Violation { property: "validity", detail }, node)
 }
 
 impl Slot {
     fn message(&self) -> Option<Vec<u8>> {
         match (&self.text, &self.hex) {
             (Some(text), None) => Some(trimmed(text.as_bytes())),
-            (None, Some(hex)) => {
-                let digits = hex.as_bytes().chunks(2).map(|pair| {
-                    let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
-                    u8::from_str_radix(pair, 16).ok()
-                });
-                Some(trimmed(&digits.collect::<Option<Vec<_>>>()?))
-            }
+            (None, Some(digits)) => Some(trimmed(&hex::decode(digits).ok()?)),
             (Some(_), Some(_)) | (None, None) => None,
         }
     }

@@ -13,10 +13,10 @@ use zipnet_core::id::{GroupId, PeerId};
 use zipnet_core::key::PublicKey;
 use zipnet_core::machine::Report;
 use zipnet_core::time::Time;
-use zipnet_facts::{Fact, Level};
+use zipnet_facts::Fact;
 use zipnet_node::event::Event;
 use zipnet_node::metrics::{BuildInfo, Metrics};
-use zipnet_reports::properties::{self, Named, Seen, Subject, Violation, Watch};
+use zipnet_reports::properties::{self, Named, Seen, Subject, Watch};
 
 use crate::cast::NodeId;
 use crate::chain::{NodeIndex, Recorder};
@@ -194,8 +194,7 @@ impl State {
         for seen in fact.iter().map(Seen::Fact).chain(beyond_facts(event)) {
             self.judge(node, now, seen);
         }
-        // What is written and applied is for the properties.
-        self.told.extend(fact.filter(|fact| fact.level() != Level::Trace).map(|fact| (node, now, fact)));
+        self.told.extend(fact.map(|fact| (node, now, fact)));
     }
 
     fn judge(&mut self, node: NodeId, now: Time, seen: Seen<'_>) {
@@ -203,12 +202,11 @@ impl State {
             return;
         }
         let Some(known) = self.nodes.get(node) else { return };
-        if let Err(Violation { property, detail }) = self.watch.see(now, &known.subject, seen) {
+        if let Err(violation) = self.watch.see(now, &known.subject, seen) {
             // The event itself was recorded before it was shown.
             let event = self.recorder.events().saturating_sub(1);
-            let node = known.subject.name.clone();
-            let sentence = properties::sentence(property).unwrap_or_default();
-            self.breach = Some(Breach { property, sentence, node, detail, place: Some((event, now)) });
+            let breach = Breach::of(violation, &known.subject.name);
+            self.breach = Some(Breach { place: Some((event, now)), ..breach });
             if let Some(waker) = self.waker.take() {
                 waker.wake();
             }
